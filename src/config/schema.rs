@@ -1,0 +1,466 @@
+//! The grammar of the configuration file, in its long form: every field with its default.
+//! Short forms are read by the visitors in `short_forms.rs` into these same types,
+//! and `tollgate config dump` is these types written out again.
+//! Not here: rules across fields (`check.rs`) and how the file is read (`mod.rs`).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::pattern::Pattern;
+use super::places::Places;
+use super::rate::Limit;
+use super::store_url::StoreUrl;
+use super::units::{Size, Span};
+
+/// The whole configuration file.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect: `127.0.0.1:8080`, or a list of listeners.
+    pub listen: Vec<Listener>,
+    /// The admin listener (health, metrics, admin API), or `none`.
+    pub admin: Option<Admin>,
+    /// A label of this process in logs and metrics; the host name when left out.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Worker threads of the data path: `auto` (the cores this process may use) or a number.
+    #[serde(default)]
+    pub threads: Threads,
+    /// How the process stops.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// What clients may cost before a request is parsed.
+    #[serde(default)]
+    pub connections: Connections,
+    /// Networks whose `X-Forwarded-*` and `X-Request-Id` are believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<IpNet>,
+    /// An estimate in constant memory that refuses single addresses first of all: `500/s per ip`.
+    #[serde(default)]
+    pub flood_guard: Option<FloodGuard>,
+    /// Where a key is looked for; the first place that holds something decides.
+    #[serde(default = "KeyPlace::defaults")]
+    pub key_in: Vec<KeyPlace>,
+    /// What routes do that do not say otherwise.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Named sets of instances.
+    #[serde(default)]
+    pub services: IndexMap<String, Service>,
+    /// Patterns, and what happens to the requests that match them.
+    #[serde(default)]
+    pub routes: IndexMap<String, Route>,
+    /// Keys by name.
+    #[serde(default)]
+    pub keys: BTreeMap<String, Key>,
+    /// Where cached answers live.
+    #[serde(default)]
+    pub cache: CacheStore,
+    /// The request log; `none` switches it off.
+    pub log: Log,
+    /// Where each value of the file stands; filled by the reader.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub places: Arc<Places>,
+}
+
+/// `listen[]`: one address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// IP address and port, e.g. `0.0.0.0:8443` or `[::1]:8080`.
+    pub address: SocketAddr,
+    /// Certificates by SNI; the first is the fallback. Plain HTTP when left out.
+    #[serde(default)]
+    pub tls: Vec<Certificate>,
+    /// HTTP/2 through ALPN; only with `tls`, where it is the default.
+    #[serde(default)]
+    pub http2: Option<bool>,
+    /// `https`: every request is answered with a redirect to the same address on https.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+}
+
+/// `listen[].tls[]`: a certificate chain and its key, PEM files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// `listen[].redirect`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// To the same host and path with the scheme `https`.
+    Https,
+}
+
+/// `admin`: health, readiness, metrics and the admin API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// IP address and port.
+    pub address: SocketAddr,
+    /// SHA-256 of the token in hex; required beyond loopback.
+    #[serde(default)]
+    pub token_sha256: Option<Digest>,
+    /// Further names under which the admin API may be asked for (`Host` header).
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+/// `threads`
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Threads {
+    /// As many as the cores this process may use (affinity, cgroup).
+    #[default]
+    Auto,
+    /// Exactly so many, 1 to 1024.
+    Count(u16),
+}
+
+/// `shutdown`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shutdown {
+    /// How long `/ready` says 503 before the listeners close.
+    pub drain_delay: Span,
+    /// How long requests in flight may take to finish.
+    pub grace: Span,
+}
+
+/// `connections`: bounds on what a client can hold open.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connections {
+    /// Open client connections of the whole process.
+    pub total_max: usize,
+    /// Open connections of one address (an IPv6 /64 counts as one). Trusted proxies are exempt.
+    pub per_client_max: usize,
+    /// How long a request header may take from its first byte to its last.
+    pub header_timeout: Span,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Span,
+    /// Bytes of one request header.
+    pub header_max: Size,
+    /// How long a client may take to send more of a body, or to take more of an answer.
+    pub body_timeout: Span,
+}
+
+/// `flood_guard`: requests of one address, estimated in constant memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FloodGuard {
+    /// Requests of one address in one window.
+    pub requests: u32,
+    /// The window; at least one second.
+    pub window: Span,
+}
+
+/// `key_in[]`
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyPlace {
+    /// A request header, by its name in lower case.
+    Header(http::HeaderName),
+    /// `Authorization: Bearer`
+    Bearer,
+}
+
+/// `defaults`: what holds for routes that do not say otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// Who may call.
+    pub keys: KeyRule,
+    /// Until the header of the final answer, over all tries.
+    pub timeout: Span,
+    /// Bytes of a request body.
+    pub body_max: Size,
+    /// A template: each route counts for itself.
+    pub limit: Vec<Limit>,
+}
+
+/// `services.NAME`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// The addresses requests are spread over; at least one.
+    pub instances: Vec<Instance>,
+    /// How an instance is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// The `Host` sent to instances; the client's when left out.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// TLS to the instances; plain when left out.
+    #[serde(default)]
+    pub tls: Option<ServiceTls>,
+    /// Active health checks; off when left out.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// How long each step with an instance may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+}
+
+/// `services.NAME.instances[]`: `host:port`, with a weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// IP address or name, and port. A name is resolved at load and reload.
+    pub address: String,
+    /// Its share of the requests, 1 to 100.
+    #[serde(default = "Instance::default_weight")]
+    pub weight: u16,
+}
+
+/// `services.NAME.balance`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// One after the other, by weight.
+    #[default]
+    RoundRobin,
+}
+
+/// `services.NAME.tls`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceTls {
+    /// The name in the instances' certificate.
+    pub sni: String,
+    /// PEM file of the authorities that are believed; the system's when left out.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+/// `services.NAME.health`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Asked for with GET; 200 is healthy.
+    pub path: String,
+    /// Time between two checks of an instance.
+    #[serde(default = "HealthCheck::default_every")]
+    pub every: Span,
+    /// How long one check may take.
+    #[serde(default = "HealthCheck::default_timeout")]
+    pub timeout: Span,
+    /// Successes in a row that make an instance healthy.
+    #[serde(default = "HealthCheck::default_healthy_after")]
+    pub healthy_after: u16,
+    /// Failures in a row that make an instance unhealthy.
+    #[serde(default = "HealthCheck::default_unhealthy_after")]
+    pub unhealthy_after: u16,
+}
+
+/// `services.NAME.timeouts`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// Until the TCP connection stands.
+    pub connect: Span,
+    /// Until the TLS handshake is done.
+    pub tls: Span,
+    /// Until the header of the answer.
+    pub response: Span,
+    /// Between two reads of the answer's body.
+    pub between_bytes: Span,
+    /// Until an instance takes more of the request.
+    pub write: Span,
+    /// How long a connection may wait in the pool.
+    pub idle: Span,
+}
+
+/// `routes.PATTERN` or `routes.NAME`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The patterns of a named route; a route whose key is a pattern has none here.
+    #[serde(default, rename = "match")]
+    pub patterns: Vec<Pattern>,
+    /// The service that answers.
+    pub to: String,
+    /// A path prefix that instances do not see.
+    #[serde(default)]
+    pub strip_prefix: Option<String>,
+    /// The path that instances see, with `{name}` from the pattern.
+    #[serde(default)]
+    pub rewrite: Option<String>,
+    /// Who may call; `defaults.keys` when left out.
+    #[serde(default)]
+    pub keys: Option<KeyRule>,
+    /// How often; `defaults.limit` when left out, no limit with `none`.
+    #[serde(default)]
+    pub limit: Option<Vec<Limit>>,
+    /// Bytes of a request body; `defaults.body_max` when left out.
+    #[serde(default)]
+    pub body_max: Option<Size>,
+    /// Whether and how answers are cached; not at all when left out.
+    #[serde(default)]
+    pub cache: Option<CachePolicy>,
+    /// What is changed in headers, both ways.
+    #[serde(default)]
+    pub headers: HeaderRules,
+    /// Until the header of the final answer; `defaults.timeout` when left out.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+}
+
+/// `routes.X.keys`, `defaults.keys`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum KeyRule {
+    /// Any configured key.
+    #[default]
+    Required,
+    /// Anyone, without a key.
+    None,
+    /// Only these consumers.
+    Consumers(Vec<String>),
+}
+
+/// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CachePolicy {
+    /// Freshness where the upstream says nothing about it; `0s`: only what the upstream allows.
+    pub ttl: Span,
+    /// Never fresher than this, whatever the upstream says.
+    pub max: Option<Span>,
+    /// One stored answer for all consumers, instead of one for each.
+    pub shared: bool,
+    /// Larger answers are not stored.
+    pub body_max: Size,
+}
+
+/// `routes.X.headers`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderRules {
+    /// On the way to the instance.
+    pub request: HeaderChanges,
+    /// On the way to the client.
+    pub response: HeaderChanges,
+}
+
+/// Removals first, then settings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderChanges {
+    /// Headers that are set, replacing what was there.
+    pub set: BTreeMap<String, String>,
+    /// Headers that are removed.
+    pub remove: Vec<String>,
+}
+
+/// `keys.NAME`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// SHA-256 of the key in hex, as `tollgate keys new` prints it.
+    pub sha256: Digest,
+    /// Whose key it is; the key's own name when left out.
+    #[serde(default)]
+    pub consumer: Option<String>,
+}
+
+/// `cache`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheStore {
+    /// Bytes of memory for stored answers.
+    pub memory: Size,
+}
+
+/// `log`; the short form is the store's URL.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `sqlite:PATH`, `mysql://user:password@host/database`, or `none`.
+    pub store: StoreUrl,
+    /// One JSON line per request: `none`, `stdout` or a path.
+    pub json: JsonLines,
+    /// Records that may wait for the store.
+    pub queue: usize,
+    /// When a batch is written.
+    pub flush: Flush,
+    /// What is kept of the client's address.
+    pub client_ip: ClientIp,
+    /// What is kept of query strings.
+    pub query: QueryLog,
+}
+
+/// `log.json`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum JsonLines {
+    /// No lines.
+    #[default]
+    None,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to; opened again on SIGHUP.
+    File(PathBuf),
+}
+
+/// `log.flush`: whichever comes first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Flush {
+    /// Rows of one batch.
+    pub rows: usize,
+    /// Age of the oldest row of a batch.
+    pub age: Span,
+}
+
+/// `log.client_ip`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientIp {
+    /// The whole address.
+    #[default]
+    Full,
+    /// IPv4 /24, IPv6 /48.
+    Masked,
+    /// Nothing.
+    None,
+}
+
+/// `log.query`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryLog {
+    /// No query strings.
+    #[default]
+    None,
+    /// Query strings, values of secret parameters replaced.
+    Redacted,
+}
+
+/// A SHA-256 digest, 64 hex digits in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl Service {
+    /// Whether names have to be resolved to know the instances' addresses.
+    pub fn has_names(&self) -> bool {
+        self.instances.iter().any(|instance| instance.address.parse::<SocketAddr>().is_err())
+    }
+}
+
+impl Config {
+    /// Whether every listener, the admin listener included, is on loopback.
+    pub fn is_loopback_only(&self) -> bool {
+        let loopback = |address: &SocketAddr| IpAddr::is_loopback(&address.ip());
+        self.listen.iter().all(|listener| loopback(&listener.address)) && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
+    }
+}

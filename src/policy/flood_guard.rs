@@ -1,0 +1,1 @@
+//! Stub: flood_guard.

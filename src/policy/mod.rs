@@ -1,0 +1,10 @@
+//! One file a policy: it is compiled from configuration, and has one verb. No policy imports another.
+//! The order in which they are called is `gateway::admit`'s, nowhere else.
+
+pub mod auth;
+pub mod cache;
+pub mod client_address;
+pub mod flood_guard;
+pub mod headers;
+pub mod limit;
+pub mod path;

@@ -1,0 +1,233 @@
+//! Every answer the gateway makes itself: status, reason code, headers and body in one vocabulary.
+//! The reason code is the same word in the body, in the log (`decided_by`) and in metrics.
+//! No `_ =>` arm anywhere: a new refusal has to be decided here. Writing it to a client is the gateway's.
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use uuid::Uuid;
+
+/// `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10.
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The two fields that tell a client where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimitFields {
+    /// `"name";q=100;w=60`, one member a limit.
+    pub policy: HeaderValue,
+    /// `"name";r=63;t=37`, one member a limit.
+    pub state: HeaderValue,
+}
+
+/// Why a request was not forwarded, or why no answer of an instance could be passed on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// HTTP/1.1 without `Host`, or a host that is none.
+    BadHost,
+    /// A path that can't be brought into one safe form.
+    BadPath(&'static str),
+    /// A body that breaks the rules of HTTP.
+    BadBody,
+    /// The listener sends everything to https.
+    RedirectHttps { location: HeaderValue },
+    /// No pattern matches.
+    NoRoute,
+    /// A pattern matches, but not with this method.
+    MethodNotAllowed { allow: Arc<str> },
+    /// No key where one is required.
+    NoKey { challenge: HeaderValue },
+    /// A key that is not configured.
+    UnknownKey { challenge: HeaderValue },
+    /// A key whose consumer may not use this route.
+    KeyNotAllowed,
+    /// The address sends more than `flood_guard` admits.
+    FloodGuard { retry_after_seconds: u64 },
+    /// Over one of the route's limits.
+    RateLimited { retry_after_seconds: u64, fields: RateLimitFields, violated: Vec<Arc<str>> },
+    /// A request body over `body_max`.
+    BodyTooLarge { bytes_max: u64 },
+    /// The client stopped sending its request.
+    ClientTimeout,
+    /// The client left before the answer; nothing is sent.
+    ClientClosed,
+    /// No instance of the service can be used.
+    NoInstance,
+    /// No connection to an instance.
+    UpstreamConnect,
+    /// An instance took longer than a timeout.
+    UpstreamTimeout,
+    /// An instance closed or reset the connection before its answer was complete.
+    UpstreamClosed,
+    /// An instance answered with something that is not HTTP.
+    UpstreamInvalid,
+    /// A fault of the gateway.
+    Internal(&'static str),
+}
+
+impl Refusal {
+    /// The status the client is sent.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::RedirectHttps { .. } => StatusCode::PERMANENT_REDIRECT,
+            Self::BadHost | Self::BadPath(_) | Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::NoKey { .. } | Self::UnknownKey { .. } => StatusCode::UNAUTHORIZED,
+            Self::KeyNotAllowed => StatusCode::FORBIDDEN,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::FloodGuard { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The word in body, log and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::BadHost => "bad_host",
+            Self::BadPath(_) => "bad_path",
+            Self::BadBody => "bad_body",
+            Self::RedirectHttps { .. } => "redirect_https",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
+            Self::NoKey { .. } => "no_key",
+            Self::UnknownKey { .. } => "unknown_key",
+            Self::KeyNotAllowed => "key_not_allowed",
+            Self::FloodGuard { .. } => "flood_guard",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::ClientTimeout => "client_timeout",
+            Self::ClientClosed => crate::record::DECIDED_BY_CLIENT,
+            Self::NoInstance => "no_instance",
+            Self::UpstreamConnect => "upstream_connect",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamInvalid => "upstream_invalid",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// Whether flood guard, auth, access, limit or body size refused.
+    pub fn is_blocked(&self) -> bool {
+        match self {
+            Self::NoKey { .. }
+            | Self::UnknownKey { .. }
+            | Self::KeyNotAllowed
+            | Self::FloodGuard { .. }
+            | Self::RateLimited { .. }
+            | Self::BodyTooLarge { .. } => true,
+            Self::BadHost
+            | Self::BadPath(_)
+            | Self::BadBody
+            | Self::RedirectHttps { .. }
+            | Self::NoRoute
+            | Self::MethodNotAllowed { .. }
+            | Self::ClientTimeout
+            | Self::ClientClosed
+            | Self::NoInstance
+            | Self::UpstreamConnect
+            | Self::UpstreamTimeout
+            | Self::UpstreamClosed
+            | Self::UpstreamInvalid
+            | Self::Internal(_) => false,
+        }
+    }
+
+    /// What a client developer reads to understand it.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::BadHost => "The request needs one valid Host.".into(),
+            Self::BadPath(why) => format!("The path can't be used: {why}."),
+            Self::BadBody => "The request body breaks the rules of HTTP.".into(),
+            Self::RedirectHttps { .. } => "This address is served over https only.".into(),
+            Self::NoRoute => "No route matches this host and path.".into(),
+            Self::MethodNotAllowed { allow } => format!("This path admits {allow}."),
+            Self::NoKey { .. } => "This route needs a key: send it as the header X-API-Key or as Authorization: Bearer.".into(),
+            Self::UnknownKey { .. } => "The key is not known here.".into(),
+            Self::KeyNotAllowed => "The key is known, but may not be used on this route.".into(),
+            Self::FloodGuard { retry_after_seconds } => {
+                format!("Too many requests from this address. Try again in {retry_after_seconds} s.")
+            }
+            Self::RateLimited { retry_after_seconds, violated, .. } => {
+                format!("Over the limit {}. Try again in {retry_after_seconds} s.", violated.join(", "))
+            }
+            Self::BodyTooLarge { bytes_max } => format!("The request body may have at most {bytes_max} bytes."),
+            Self::ClientTimeout => "The request did not arrive in time.".into(),
+            Self::ClientClosed => "The client closed the connection.".into(),
+            Self::NoInstance => "No instance of the service can be used now.".into(),
+            Self::UpstreamConnect => "No connection to the service.".into(),
+            Self::UpstreamTimeout => "The service did not answer in time.".into(),
+            Self::UpstreamClosed => "The service closed the connection before it answered.".into(),
+            Self::UpstreamInvalid => "The service answered with something that is not HTTP.".into(),
+            Self::Internal(_) => "The gateway failed. The request id finds it in the log.".into(),
+        }
+    }
+
+    /// Headers beside the body's: `Allow`, `WWW-Authenticate`, `Retry-After`, `RateLimit`, `Location`.
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self {
+            Self::RedirectHttps { location } => {
+                headers.insert(LOCATION, location.clone());
+            }
+            Self::MethodNotAllowed { allow } => {
+                if let Ok(allow) = HeaderValue::from_str(allow) {
+                    headers.insert(ALLOW, allow);
+                }
+            }
+            Self::NoKey { challenge } | Self::UnknownKey { challenge } => {
+                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+            }
+            Self::FloodGuard { retry_after_seconds } => {
+                headers.insert(RETRY_AFTER, (*retry_after_seconds).into());
+            }
+            Self::RateLimited { retry_after_seconds, fields, .. } => {
+                headers.insert(RETRY_AFTER, (*retry_after_seconds).into());
+                headers.insert(RATELIMIT_POLICY, fields.policy.clone());
+                headers.insert(RATELIMIT, fields.state.clone());
+            }
+            Self::NoInstance => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::BadHost
+            | Self::BadPath(_)
+            | Self::BadBody
+            | Self::NoRoute
+            | Self::KeyNotAllowed
+            | Self::BodyTooLarge { .. }
+            | Self::ClientTimeout
+            | Self::ClientClosed
+            | Self::UpstreamConnect
+            | Self::UpstreamTimeout
+            | Self::UpstreamClosed
+            | Self::UpstreamInvalid
+            | Self::Internal(_) => {}
+        }
+        headers
+    }
+
+    /// The body: problem details (RFC 9457) with the reason code as `reason`.
+    pub fn body(&self, request_id: Uuid) -> String {
+        let status = self.status();
+        let mut body = serde_json::json!({
+            "type": format!("urn:tollgate:{}", self.reason()),
+            "title": status.canonical_reason().unwrap_or("Refused"),
+            "status": status.as_u16(),
+            "detail": self.detail(),
+            "reason": self.reason(),
+            "instance": format!("urn:uuid:{request_id}"),
+        });
+        if let Self::RateLimited { violated, .. } = self {
+            body["violated-policies"] = serde_json::json!(violated);
+        }
+        body.to_string() + "\n"
+    }
+}
