@@ -41,6 +41,7 @@ pub struct Config {
     pub connections: Connections,
     /// Networks whose `X-Forwarded-*` and `X-Request-Id` are believed.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// An estimate in constant memory that refuses single addresses first of all: `500/s per ip`.
     #[serde(default)]
