@@ -6,7 +6,7 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 use crate::refusal::Refusal;
 
 /// Tries of one request at most: the first, one after a failed connect, one after a pooled connection that was already closed.
-pub(super) const ATTEMPTS_MAX: u16 = 3;
+pub const ATTEMPTS_MAX: u16 = 3;
 
 /// What a client is told when an exchange ends in `error`.
 pub(super) fn refusal(error: &Error) -> Refusal {

@@ -3,7 +3,6 @@
 //! Not here: anything that reads what a header says; that begins in `admit`.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -56,8 +55,6 @@ pub struct Entrance {
 
 /// What a listener does with a new connection.
 pub struct Listener {
-    /// Where it listens.
-    pub address: SocketAddr,
     /// TLS, where it has certificates.
     pub tls: Option<Acceptor>,
     /// Whether every request is sent to https.

@@ -27,6 +27,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use connection::Census;
+pub use failure::ATTEMPTS_MAX;
 pub use front::{Entrance, Front, Listener};
 
 use self::exchange::{Exchange, Sent};
