@@ -343,7 +343,8 @@ mod tests {
     #[test]
     fn what_the_request_forbids() {
         let authorized = Asked { authorization: true, ..Asked::default() };
-        let check = |control, wanted| assert_eq!(decide_at(200, &[("cache-control", control)], authorized, ttl(30)), wanted);
+        let check =
+            |control, wanted| assert_eq!(decide_at(200, &[("cache-control", control)], authorized, ttl(30)), wanted);
         check("max-age=60", Err(Unstorable::Authorization));
         check("proxy-revalidate, max-age=60", Err(Unstorable::Authorization));
         check("max-age=60, s-maxage=x", Err(Unstorable::Authorization));
@@ -363,7 +364,9 @@ mod tests {
     #[test]
     fn max_shortens_and_never_lengthens() {
         let rules = Rules { ttl: Duration::from_secs(30), max: Some(Duration::from_secs(10)) };
-        let check = |answer: &[(&'static str, &str)], wanted| assert_eq!(decide_at(200, answer, Asked::default(), rules), Ok(wanted));
+        let check = |answer: &[(&'static str, &str)], wanted| {
+            assert_eq!(decide_at(200, answer, Asked::default(), rules), Ok(wanted))
+        };
         check(&[("cache-control", "max-age=60")], 10);
         check(&[("cache-control", "max-age=60"), ("age", "45")], 10);
         check(&[("cache-control", "max-age=5")], 5);
@@ -405,11 +408,8 @@ mod tests {
             (0_u64..100).prop_map(|seconds| ("s-maxage", Some(seconds))),
         ];
         let status = proptest::sample::select(vec![200_u16, 204, 206, 301, 302, 304, 404, 500]);
-        let times = (
-            proptest::option::of(-100_i64..100),
-            proptest::option::of(-100_i64..10),
-            proptest::option::of(0_u64..100),
-        );
+        let times =
+            (proptest::option::of(-100_i64..100), proptest::option::of(-100_i64..10), proptest::option::of(0_u64..100));
         let flags = (any::<bool>(), proptest::bool::weighted(0.1), proptest::bool::weighted(0.3));
         let rules = (0_u64..60, proptest::option::of(0_u64..60));
         (status, proptest::collection::vec(word, 0..4), times, flags, rules).prop_map(

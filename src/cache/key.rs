@@ -39,7 +39,8 @@ impl<'a> KeyParts<'a> {
     }
 
     fn frame(&self) -> Vec<u8> {
-        let texts = [Some(self.endpoint), Some(self.scheme), Some(self.host), Some(self.path), self.query, self.consumer];
+        let texts =
+            [Some(self.endpoint), Some(self.scheme), Some(self.host), Some(self.path), self.query, self.consumer];
         let length: usize = texts.iter().map(|text| 5 + text.map_or(0, str::len)).sum();
         let mut frame = Vec::with_capacity(9 + length);
         frame.push(VERSION);
