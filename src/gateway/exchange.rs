@@ -15,6 +15,7 @@ use super::{Parts, at_most, internal};
 use super::connection::Connection;
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
+use crate::policy::cache::CacheTurn;
 use crate::record::{self, CacheResult, Record};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
@@ -44,6 +45,7 @@ pub struct Exchange {
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
     pub(super) body_bytes: u64,
+    pub(super) cache_turn: CacheTurn,
     pub(super) cache: Option<CacheResult>,
     recorded: bool,
 }
@@ -103,6 +105,7 @@ impl Exchange {
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
+            cache_turn: CacheTurn::default(),
             cache: None,
             recorded: false,
         }

@@ -4,6 +4,7 @@
 
 mod admit;
 mod answer;
+mod caching;
 mod connection;
 mod exchange;
 mod failure;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_cache::key::HashBinary;
-use pingora_cache::{CacheKey, CacheMeta, RespCacheable};
+use pingora_cache::storage::HitHandler;
+use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -130,8 +132,23 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    fn cache_key_callback(&self, _session: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
-        exchange.cache_key().ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+    fn cache_key_callback(&self, session: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
+        exchange.cache_key(session).ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+    }
+
+    async fn cache_hit_filter(
+        &self,
+        _session: &mut Session,
+        _meta: &CacheMeta,
+        _hit: &mut HitHandler,
+        is_fresh: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<ForcedFreshness>> {
+        Ok(exchange.cache_hit(is_fresh))
+    }
+
+    fn cache_miss(&self, session: &mut Session, exchange: &mut Exchange) {
+        exchange.cache_miss(session);
     }
 
     fn cache_vary_filter(&self, meta: &CacheMeta, _exchange: &mut Exchange, request: &RequestHeader) -> Option<HashBinary> {
@@ -140,11 +157,16 @@ impl ProxyHttp for Gateway {
 
     fn response_cache_filter(
         &self,
-        session: &Session,
+        _session: &Session,
         response: &ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<RespCacheable> {
-        Ok(exchange.decide_storing(session, response))
+        Ok(exchange.decide_storing(response))
+    }
+
+    /// No stale answers: neither on errors nor while another one is fetched.
+    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Exchange, _error: Option<&Error>) -> bool {
+        false
     }
 
     /// The next instance. Called once a try.
@@ -193,11 +215,12 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.upstream_answered(response.status);
+        exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
         Ok(())
     }

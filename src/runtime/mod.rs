@@ -161,13 +161,14 @@ fn compile_route(
     let defaults = &config.defaults;
     let limits = route.limit.as_ref().unwrap_or(&defaults.limit);
     let cache = route.cache.as_ref();
+    let label: Arc<str> = before.map_or_else(|| endpoint.into(), |before| Arc::clone(&before.endpoint));
     Ok(Route {
-        endpoint: before.map_or_else(|| endpoint.into(), |before| Arc::clone(&before.endpoint)),
+        endpoint: Arc::clone(&label),
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
         limits: Limits::compile(limits, endpoint, before.map(|before| &before.limits)),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
-        cache: cache.map(|policy| CacheRule::compile(policy, endpoint, fingerprint(route, pool))),
+        cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,
         rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),
         request_headers: Changes::compile(&route.headers.request)?,
