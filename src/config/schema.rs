@@ -491,8 +491,6 @@ impl Config {
         let loopback = |address: &SocketAddr| IpAddr::is_loopback(&address.ip());
         self.listen.iter().all(|listener| loopback(&listener.address))
             && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
-<<<<<<< HEAD
-=======
     }
 }
 
@@ -526,6 +524,5 @@ mod schema_of_short_forms {
         if let Some(whole) = whole {
             schema.insert("description".to_owned(), whole);
         }
->>>>>>> config
     }
 }

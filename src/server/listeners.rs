@@ -54,10 +54,9 @@ pub(super) fn can_bind(config: &Config) -> Result<(), String> {
 /// # Errors
 /// When the thread can't be started, or a TLS configuration can't be made.
 pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, UnboundedReceiver<()>), String> {
-    let conf = Arc::new(server_conf(config));
-    let proxy = Arc::new(http_proxy(&conf, Gateway(Arc::clone(parts))));
-    let mut server = Server::new_with_opt_and_conf(None, (*conf).clone());
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(config));
     server.bootstrap();
+    let proxy = Arc::new(http_proxy(&server.configuration, Gateway(Arc::clone(parts))));
     let (drained, all_drained) = unbounded_channel();
     for listener in &config.listen {
         let entrance = Entrance {
