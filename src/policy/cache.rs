@@ -102,12 +102,12 @@ impl Bypass {
 impl CacheRule {
     /// Compiles a route's policy. `fingerprint` is a hash of everything of route and service that may change an answer:
     /// what was stored under another one is never found.
-    pub fn compile(policy: &CachePolicy, endpoint: Arc<str>, fingerprint: u64) -> Self {
+    pub fn compile(policy: &CachePolicy, endpoint: impl Into<Arc<str>>, fingerprint: u64) -> Self {
         Self {
             rules: Rules { ttl: policy.ttl.0, max: policy.max.map(|max| max.0) },
             shared: policy.shared,
             body_max: policy.body_max.0,
-            endpoint,
+            endpoint: endpoint.into(),
             fingerprint,
         }
     }
@@ -493,7 +493,7 @@ mod tests {
             let upstream = Arc::new(Upstream { answer: Mutex::default(), requests: Mutex::default() });
             tokio::spawn(serve_upstream(listener, Arc::clone(&upstream)));
             let fingerprint = FINGERPRINTS.fetch_add(1, Ordering::Relaxed);
-            let rule = CacheRule::compile(&policy, Arc::from("/*"), fingerprint);
+            let rule = CacheRule::compile(&policy, "/*", fingerprint);
             let results = Arc::default();
             let gate = Gate { rule, upstream: address, results: Arc::clone(&results) };
             let proxy = Arc::new(http_proxy(&Arc::default(), gate));
