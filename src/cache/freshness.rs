@@ -249,6 +249,8 @@ mod tests {
 
     use super::*;
 
+    type Lines<'a> = &'a [(&'static str, &'a str)];
+
     const NOW: u64 = 1_800_000_000;
 
     fn at(seconds: i64) -> SystemTime {
@@ -282,7 +284,7 @@ mod tests {
         let past_date = date(-10);
         let expires = date(100);
         let past = date(-100);
-        let cases: &[(&[(&'static str, &str)], Result<u64, Unstorable>)] = &[
+        let cases: &[(Lines<'_>, Result<u64, Unstorable>)] = &[
             (&[], Ok(30)),
             (&[("cache-control", "public")], Ok(30)),
             (&[("cache-control", "max-age=60")], Ok(60)),
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn what_is_never_stored() {
         let fresh = ("cache-control", "max-age=60");
-        let cases: &[(u16, &[(&'static str, &str)], Unstorable)] = &[
+        let cases: &[(u16, Lines<'_>, Unstorable)] = &[
             (200, &[("cache-control", "no-store, max-age=60")], Unstorable::NoStore),
             (200, &[("cache-control", "private, max-age=60")], Unstorable::Private),
             (200, &[("cache-control", "private=\"x\", max-age=60")], Unstorable::Private),
