@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -22,6 +22,9 @@ use crate::metrics::{BuildFacts, Metrics};
 use crate::request_log::{RequestLog, Writer};
 use crate::runtime::{Live, Runtime};
 use crate::{admin, build_facts as build};
+
+/// How long answers of the admin API may take when everything else has ended.
+const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether requests should be sent here.
 #[derive(Debug, Default)]
@@ -107,7 +110,7 @@ impl Running {
         // The admin API answers until the very end; nobody may be left to be told.
         let _ = stop_admin.send(());
         if let Some(stopped) = admin_stopped {
-            let _ = background.block_on(tokio::time::timeout(std::time::Duration::from_secs(1), stopped));
+            let _ = background.block_on(async { tokio::time::timeout(ADMIN_ENDS_WITHIN, stopped).await });
         }
         background.shutdown_background();
         log::info!("stopped");
