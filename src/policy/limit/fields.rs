@@ -38,11 +38,7 @@ pub fn name(limit: &Limit) -> String {
 }
 
 /// A structured field's string (RFC 9651, section 3.3.3); what can't be in one becomes `?`.
-<<<<<<< HEAD
-pub(super) fn quoted(name: &str) -> String {
-=======
 fn quoted(name: &str) -> String {
->>>>>>> limits
     let mut quoted = String::from("\"");
     for character in name.chars() {
         match character {
@@ -55,55 +51,28 @@ fn quoted(name: &str) -> String {
 }
 
 /// The member of `RateLimit-Policy` for one limit: `"default";q=100;w=60`. A month has no fixed length, so no `w`.
-<<<<<<< HEAD
-pub(super) fn policy_member(quoted_name: &str, limit: &Limit) -> String {
-=======
 pub(super) fn policy_member(name: &str, limit: &Limit) -> String {
     let name = quoted(name);
->>>>>>> limits
     let count = u64::from(limit.rate.count.max(1));
     let second = Duration::from_secs(1);
     let length = match limit.rate.window {
         Window::Rolling(span) => span.0.max(second),
         Window::Day => second * 86_400,
-<<<<<<< HEAD
-        Window::Month => return format!("{quoted_name};q={count}"),
-=======
         Window::Month => return format!("{name};q={count}"),
->>>>>>> limits
     };
     match limit.algorithm() {
         // A whole burst is back after so many windows.
         Algorithm::TokenBucket => {
             let burst = limit.rate.burst.map_or(count, u64::from);
             let refill = u128::from(nanoseconds(length)) * u128::from(burst) / u128::from(count);
-<<<<<<< HEAD
-            format!("{quoted_name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
-        }
-        Algorithm::SlidingWindow | Algorithm::FixedWindow => {
-            format!("{quoted_name};q={count};w={}", seconds_up(nanoseconds(length)))
-=======
             format!("{name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
         }
         Algorithm::SlidingWindow | Algorithm::FixedWindow => {
             format!("{name};q={count};w={}", seconds_up(nanoseconds(length)))
->>>>>>> limits
         }
     }
 }
 
-<<<<<<< HEAD
-/// `RateLimit`: where the client stands with each limit, by its quoted name. `None` without limits.
-pub(super) fn state<'a>(standings: impl Iterator<Item = (&'a str, Standing)>) -> Option<HeaderValue> {
-    // On the stack: the value itself is the only allocation.
-    let mut text: SmallVec<[u8; 256]> = SmallVec::new();
-    for (quoted_name, standing) in standings {
-        if !text.is_empty() {
-            text.extend_from_slice(b", ");
-        }
-        text.extend_from_slice(quoted_name.as_bytes());
-        text.extend_from_slice(b";r=");
-=======
 /// The constant beginning of a limit's member in `RateLimit`.
 pub(super) fn state_begins(name: &str) -> String {
     quoted(name) + ";r="
@@ -118,7 +87,6 @@ pub(super) fn state<'a>(standings: impl Iterator<Item = (&'a str, Standing)>) ->
             text.extend_from_slice(b", ");
         }
         text.extend_from_slice(begins.as_bytes());
->>>>>>> limits
         push_decimal(&mut text, standing.remaining);
         if standing.more_in > 0 {
             text.extend_from_slice(b";t=");
@@ -183,11 +151,7 @@ mod tests {
             (limit(1_000, Window::Day, None, &[]), "\"n\";q=1000;w=86400"),
             (limit(1_000, Window::Month, None, &[]), "\"n\";q=1000"),
         ] {
-<<<<<<< HEAD
-            assert_eq!(policy_member("\"n\"", &limit), expected);
-=======
             assert_eq!(policy_member("n", &limit), expected);
->>>>>>> limits
         }
     }
 
@@ -203,13 +167,6 @@ mod tests {
     #[test]
     fn the_state_lists_every_limit_and_rounds_up() {
         let standing = |remaining, more_in| Standing { remaining, more_in };
-<<<<<<< HEAD
-        let members = [("\"a\"", standing(63, 36_000_000_001)), ("\"b\"", standing(0, 1)), ("\"c\"", standing(9, 0))];
-        assert_eq!(state(members.into_iter()).unwrap(), "\"a\";r=63;t=37, \"b\";r=0;t=1, \"c\";r=9");
-        assert_eq!(state(std::iter::empty()), None);
-        for number in [0, 1, 9, 10, 1_234_567_890, u64::MAX] {
-            assert_eq!(state([("n", standing(number, 0))].into_iter()).unwrap(), format!("n;r={number}"));
-=======
         let members = [("a", standing(63, 36_000_000_001)), ("b", standing(0, 1)), ("c", standing(9, 0))];
         let members = members.map(|(name, standing)| (state_begins(name), standing));
         assert_eq!(
@@ -219,7 +176,6 @@ mod tests {
         assert_eq!(state(std::iter::empty()), None);
         for number in [0, 1, 9, 10, 1_234_567_890, u64::MAX] {
             assert_eq!(state([("n;r=", standing(number, 0))].into_iter()).unwrap(), format!("n;r={number}"));
->>>>>>> limits
         }
     }
 }

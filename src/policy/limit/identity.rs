@@ -1,16 +1,9 @@
-<<<<<<< HEAD
-//! Identity: who is counted together, packed into 128 bits, so that tables hold no text and compare in one step.
-=======
 //! Identity: who is counted together, in 128 bits, so that tables hold no text and compare in one step.
->>>>>>> limits
 //! 32 bits say what it is made of, 32 are the number of a key's or consumer's name, 64 an address (IPv4, or the /64 of an IPv6).
 //! It can be unpacked again for the admin API. A request that lacks what is asked for is its address, marked as such: never unlimited,
 //! and never counted together with `per ip`.
 
-<<<<<<< HEAD
-=======
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
->>>>>>> limits
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -35,17 +28,12 @@ pub(super) enum Named {
 }
 
 /// Who is counted together.
-<<<<<<< HEAD
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Identity(u128);
-=======
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity {
     made_of: u32,
     name: u32,
     address: u64,
 }
->>>>>>> limits
 
 const IPV4: u32 = 1;
 const IPV6: u32 = 2;
@@ -73,17 +61,10 @@ impl Dimensions {
         };
         match (name, tag) {
             (None, 0) if self.ip => Identity::of_address(0, caller.ip),
-<<<<<<< HEAD
-            (None, 0) => Identity(0),
-            (None, _) => Identity::of_address(FALLBACK, caller.ip),
-            (Some(name), _) if self.ip => Identity::of_address(tag, caller.ip).named(name),
-            (Some(name), _) => Identity(u128::from(tag) << 96).named(name),
-=======
             (None, 0) => Identity { made_of: 0, name: 0, address: 0 },
             (None, _) => Identity::of_address(FALLBACK, caller.ip),
             (Some(name), _) if self.ip => Identity { name: name.number(), ..Identity::of_address(tag, caller.ip) },
             (Some(name), _) => Identity { made_of: tag, name: name.number(), address: 0 },
->>>>>>> limits
         }
     }
 
@@ -99,28 +80,11 @@ impl Identity {
             IpAddr::V4(ip) => (IPV4, u64::from(u32::from(ip))),
             IpAddr::V6(ip) => (IPV6, (u128::from(ip) >> 64) as u64),
         };
-<<<<<<< HEAD
-        Self(u128::from(tag | kind) << 96 | u128::from(address))
-    }
-
-    fn named(self, name: NameId) -> Self {
-        Self(self.0 | u128::from(name.number()) << 64)
-    }
-
-    fn tag(self) -> u32 {
-        (self.0 >> 96) as u32
-    }
-
-    fn name(self, kind: u32) -> Option<Arc<str>> {
-        let number = (self.0 >> 64) as u32;
-        (self.tag() & kind != 0).then(|| NameId::from_number(number).map(name_of)).flatten()
-=======
         Self { made_of: tag | kind, name: 0, address }
     }
 
     fn name(self, kind: u32) -> Option<Arc<str>> {
         (self.made_of & kind != 0).then(|| NameId::from_number(self.name).map(name_of)).flatten()
->>>>>>> limits
     }
 
     /// The key's name, where it is part of the identity.
@@ -135,23 +99,14 @@ impl Identity {
 
     /// The address, or the IPv6 network, where it is part of the identity.
     pub fn address(self) -> Option<String> {
-<<<<<<< HEAD
-        let address = self.0 as u64;
-        match self.tag() & (IPV4 | IPV6) {
-            IPV4 => Some(Ipv4Addr::from(address as u32).to_string()),
-            IPV6 => Some(format!("{}/64", Ipv6Addr::from(u128::from(address) << 64))),
-=======
         match self.made_of & (IPV4 | IPV6) {
             IPV4 => Some(Ipv4Addr::from(self.address as u32).to_string()),
             IPV6 => Some(format!("{}/64", Ipv6Addr::from(u128::from(self.address) << 64))),
->>>>>>> limits
             _ => None,
         }
     }
 }
 
-<<<<<<< HEAD
-=======
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(u64::from(self.made_of) << 32 | u64::from(self.name));
@@ -206,7 +161,6 @@ fn folded(word: u64, secret: u64) -> u64 {
     (product >> 64) as u64 ^ product as u64
 }
 
->>>>>>> limits
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,8 +222,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-=======
     fn hashes_of_neighbours_are_spread() {
         for bits in [0, 8, 24, 32] {
             let hashing = IdentityHashing::default();
@@ -283,7 +235,6 @@ mod tests {
     }
 
     #[test]
->>>>>>> limits
     fn a_fallback_is_not_the_address_itself() {
         let nobody = caller("192.0.2.1", None, None);
         let by_ip = Dimensions::compile(&[Per::Ip]).identify(&nobody);

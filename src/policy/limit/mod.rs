@@ -64,12 +64,8 @@ pub struct Limits {
 
 struct Limit {
     name: Arc<str>,
-<<<<<<< HEAD
-    quoted_name: String,
-=======
     /// `"name";r=`, the constant beginning of the limit's member in `RateLimit`.
     state_begins: String,
->>>>>>> limits
     dimensions: Dimensions,
     window: config::Window,
     cost: u64,
@@ -101,12 +97,6 @@ struct Pending<'a> {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
-<<<<<<< HEAD
-        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        // Before 1970 it is 1970: windows by the calendar stand still, and refuse.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { monotonic: ORIGIN.elapsed(), wall }
-=======
         Self::at(Instant::now(), SystemTime::now())
     }
 
@@ -116,7 +106,6 @@ impl Now {
         // Before 1970 it is 1970: windows by the calendar stand still, and refuse.
         let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { monotonic: monotonic.saturating_duration_since(*ORIGIN), wall }
->>>>>>> limits
     }
 
     fn monotonic_ns(self) -> u64 {
@@ -164,12 +153,7 @@ impl Limits {
             order[*place] = at;
         }
         let enforced = config.iter().filter(|limit| limit.mode == config::Mode::Enforce);
-<<<<<<< HEAD
-        let members: Vec<String> =
-            enforced.map(|limit| fields::policy_member(&fields::quoted(&name(limit)), limit)).collect();
-=======
         let members: Vec<String> = enforced.map(|limit| fields::policy_member(&name(limit), limit)).collect();
->>>>>>> limits
         let policy = if members.is_empty() { None } else { HeaderValue::from_str(&members.join(", ")).ok() };
         let limits = limits.into_iter().map(|(_, limit)| limit).collect();
         Self { endpoint: endpoint.into(), limits, order: order.into(), policy }
@@ -185,19 +169,6 @@ impl Limits {
         if self.limits.is_empty() {
             return Decision::default();
         }
-<<<<<<< HEAD
-        // In the order of their tables' ids, whatever route they are on, so that no two requests wait for each other.
-        let mut pending: SmallVec<[Pending<'_>; 2]> = self.limits.iter().map(|limit| limit.hold(caller, now)).collect();
-        let refused = pending.iter().any(|pending| pending.refuses());
-        if !refused {
-            pending
-                .iter_mut()
-                .filter(|pending| pending.wait == 0)
-                .for_each(|pending| pending.held.count(pending.limit.cost));
-        }
-        let verdicts: SmallVec<[(u64, Standing); 4]> =
-            pending.iter().map(|pending| (pending.wait, pending.standing())).collect();
-=======
         if let [limit] = &*self.limits {
             // The usual case, without the lists; the lock ends with the statement.
             let (refused, verdict) = limit.hold(caller, now).decide_alone();
@@ -208,7 +179,6 @@ impl Limits {
         let refused = pending.iter().any(|pending| pending.refuses());
         let verdicts: SmallVec<[(u64, Standing); 4]> =
             pending.iter_mut().map(|pending| pending.decide(refused)).collect();
->>>>>>> limits
         drop(pending); // the locks end here: what follows writes text
         self.decision(refused, &verdicts)
     }
@@ -219,11 +189,7 @@ impl Limits {
         let over = |enforced: bool| written().filter(move |(limit, wait, _)| limit.enforced == enforced && *wait > 0);
         let first = |enforced: bool| over(enforced).next().map(|(limit, ..)| Arc::clone(&limit.name));
         let shown =
-<<<<<<< HEAD
-            written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.quoted_name, standing));
-=======
             written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.state_begins, standing));
->>>>>>> limits
         let fields = self.policy.as_ref().zip(fields::state(shown));
         let fields = fields.map(|(policy, state)| RateLimitFields { policy: policy.clone(), state });
         let refusal =
@@ -249,11 +215,7 @@ impl Limit {
         let name = name(config);
         let counting = Counting::compile(config, label(&name, endpoint), entries_max);
         Self {
-<<<<<<< HEAD
-            quoted_name: fields::quoted(&name),
-=======
             state_begins: fields::state_begins(&name),
->>>>>>> limits
             dimensions: Dimensions::compile(&config.per),
             window: config.rate.window,
             // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
@@ -281,12 +243,6 @@ impl Pending<'_> {
         self.limit.enforced && self.wait > 0
     }
 
-<<<<<<< HEAD
-    /// After a refusal `t` is the time until the request would be admitted, which is what its sender wants to know.
-    fn standing(&self) -> Standing {
-        let standing = self.held.standing();
-        Standing { more_in: if self.wait > 0 { self.wait } else { standing.more_in }, ..standing }
-=======
     /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
     /// is the time until the request would be admitted, which is what its sender wants to know.
     fn decide(&mut self, refused: bool) -> (u64, Standing) {
@@ -299,7 +255,6 @@ impl Pending<'_> {
     fn decide_alone(mut self) -> (bool, (u64, Standing)) {
         let refused = self.refuses();
         (refused, self.decide(refused))
->>>>>>> limits
     }
 }
 

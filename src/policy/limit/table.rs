@@ -5,22 +5,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-<<<<<<< HEAD
-use std::hash::{BuildHasher, RandomState};
-=======
 use std::hash::BuildHasher;
->>>>>>> limits
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::algorithm::{Algorithm, Standing};
-<<<<<<< HEAD
-use super::identity::Identity;
-=======
 use super::identity::{Identity, IdentityHashing};
->>>>>>> limits
 
 /// Entries of one limit. Shards fill a little unevenly (the hash is random), so the first is full at about 97 % of this.
 pub(super) const ENTRIES_MAX: usize = 1_000_000;
@@ -42,11 +34,7 @@ pub(super) struct Table<U> {
     label: String,
     shards: Box<[Mutex<Shard<U>>]>,
     shard_entries_max: usize,
-<<<<<<< HEAD
-    hasher: RandomState,
-=======
     hashing: IdentityHashing,
->>>>>>> limits
     overflow: Mutex<U>,
     overflowed: AtomicU64,
     /// When the next warning may be logged, by the table's clock.
@@ -54,11 +42,7 @@ pub(super) struct Table<U> {
 }
 
 pub(super) struct Shard<U> {
-<<<<<<< HEAD
-    used: HashMap<Identity, U>,
-=======
     used: HashMap<Identity, U, IdentityHashing>,
->>>>>>> limits
     /// One mark for each entry, not later than when it is empty; brought up to date only when it is due.
     empty: BinaryHeap<Reverse<(u64, Identity)>>,
 }
@@ -67,15 +51,7 @@ pub(super) struct Shard<U> {
 pub(super) enum Hold<'a, U> {
     Entry(MappedMutexGuard<'a, U>),
     /// There is room for it, and it is entered when something is counted.
-<<<<<<< HEAD
-    Newcomer {
-        shard: MutexGuard<'a, Shard<U>>,
-        identity: Identity,
-        used: U,
-    },
-=======
     Newcomer(MutexGuard<'a, Shard<U>>, Identity),
->>>>>>> limits
     Overflow(MutexGuard<'a, U>),
 }
 
@@ -87,17 +63,11 @@ impl<U: Copy + Default> Table<U> {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label,
-<<<<<<< HEAD
-            shards: (0..shards).map(|_| Mutex::new(Shard { used: HashMap::new(), empty: BinaryHeap::new() })).collect(),
-            shard_entries_max: entries_max / shards,
-            hasher: RandomState::new(),
-=======
             shards: (0..shards)
                 .map(|_| Mutex::new(Shard { used: HashMap::default(), empty: BinaryHeap::new() }))
                 .collect(),
             shard_entries_max: entries_max / shards,
             hashing: IdentityHashing::default(),
->>>>>>> limits
             overflow: Mutex::new(U::default()),
             overflowed: AtomicU64::new(0),
             next_warning: AtomicU64::new(0),
@@ -113,13 +83,7 @@ impl<U: Copy + Default> Table<U> {
             }
             Err(mut shard) => {
                 if shard.make_room(algorithm, now, self.shard_entries_max) {
-<<<<<<< HEAD
-                    let mut used = U::default();
-                    algorithm.forget(&mut used, now);
-                    return Hold::Newcomer { shard, identity, used };
-=======
                     return Hold::Newcomer(shard, identity);
->>>>>>> limits
                 }
                 drop(shard); // before the next lock: never two of one table
                 self.note_overflow(now);
@@ -176,11 +140,7 @@ impl<U: Copy + Default> Table<U> {
     }
 
     fn shard(&self, identity: Identity) -> &Mutex<Shard<U>> {
-<<<<<<< HEAD
-        &self.shards[self.hasher.hash_one(identity) as usize % self.shards.len()]
-=======
         &self.shards[self.hashing.hash_one(identity) as usize % self.shards.len()]
->>>>>>> limits
     }
 
     fn note_overflow(&self, now: u64) {
@@ -223,44 +183,15 @@ impl<U: Copy> Shard<U> {
 impl<U: Copy + Default> Hold<'_, U> {
     /// See [`Algorithm::wait`].
     pub fn wait<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64, cost: u64) -> u64 {
-<<<<<<< HEAD
-        algorithm.wait(self.used(), now, cost)
-=======
         match self {
             Self::Entry(used) => algorithm.wait(used, now, cost),
             Self::Overflow(used) => algorithm.wait(used, now, cost),
             Self::Newcomer(..) => algorithm.wait(&nothing(algorithm, now), now, cost),
         }
->>>>>>> limits
     }
 
     /// See [`Algorithm::standing`].
     pub fn standing<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64) -> Standing {
-<<<<<<< HEAD
-        algorithm.standing(self.used(), now)
-    }
-
-    /// Counts `cost`, which [`Self::wait`] has admitted under this same hold.
-    pub fn count<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, cost: u64) {
-        match self {
-            Self::Entry(used) => algorithm.count(used, now, cost),
-            Self::Overflow(used) => algorithm.count(used, now, cost),
-            Self::Newcomer { shard, identity, used } => {
-                algorithm.count(used, now, cost);
-                shard.used.insert(*identity, *used);
-                shard.empty.push(Reverse((algorithm.empty_at(used), *identity)));
-            }
-        }
-    }
-
-    fn used(&self) -> &U {
-        match self {
-            Self::Entry(used) => used,
-            Self::Overflow(used) => used,
-            Self::Newcomer { used, .. } => used,
-        }
-    }
-=======
         match self {
             Self::Entry(used) => algorithm.standing(used, now),
             Self::Overflow(used) => algorithm.standing(used, now),
@@ -294,7 +225,6 @@ fn nothing<A: Algorithm>(algorithm: &A, now: u64) -> A::Used {
     let mut used = A::Used::default();
     algorithm.forget(&mut used, now);
     used
->>>>>>> limits
 }
 
 /// The label of a table: which limit of which route.
