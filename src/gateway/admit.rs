@@ -47,7 +47,7 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
         consumer: key.as_ref().map(|key| key.entry.consumer_id),
         key: key.as_ref().map(|key| key.entry.name_id),
     };
-    let decision = route.limits.admit(&caller, Now::read());
+    let decision = route.limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
     exchange.limit_name = decision.limit_name;
     exchange.observed = decision.observed;
     if let Some(refusal) = decision.refused {

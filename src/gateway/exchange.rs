@@ -28,7 +28,7 @@ pub struct Exchange {
     pub(super) runtime: Arc<Runtime>,
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) started: Instant,
-    started_at: SystemTime,
+    pub(super) started_at: SystemTime,
     pub(super) facts: Facts,
     pub(super) admitted: Option<Admitted>,
     /// The endpoint, as soon as a route is known, admitted or not.

@@ -18,6 +18,9 @@ use super::peer::{authorities, peer};
 use super::resolve::resolve;
 use crate::config;
 
+/// Addresses and weights, in order.
+type Addresses = BTreeSet<(SocketAddr, u16)>;
+
 /// The compiled form of one service.
 pub struct Pool {
     /// The service's name.
@@ -25,7 +28,7 @@ pub struct Pool {
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
     config: config::Service,
-    addresses: BTreeSet<(SocketAddr, u16)>,
+    addresses: Addresses,
     instances: HashMap<SocketAddr, Arc<Instance>>,
     balancer: LoadBalancer<RoundRobin>,
     checks_started: AtomicBool,
@@ -51,11 +54,7 @@ impl Pool {
         Self::build(name.into(), service.clone(), addresses).map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(
-        name: Arc<str>,
-        config: config::Service,
-        addresses: BTreeSet<(SocketAddr, u16)>,
-    ) -> Result<Self, (String, String)> {
+    fn build(name: Arc<str>, config: config::Service, addresses: Addresses) -> Result<Self, (String, String)> {
         let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
@@ -160,7 +159,7 @@ fn backend(address: SocketAddr, weight: u16) -> Backend {
     Backend { addr: socket::SocketAddr::Inet(address), weight: usize::from(weight), ext: Extensions::new() }
 }
 
-fn resolve_all(service: &config::Service) -> Result<BTreeSet<(SocketAddr, u16)>, Vec<(String, String)>> {
+fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
     let mut addresses: HashMap<SocketAddr, u16> = HashMap::new();
     let mut problems = Vec::new();
     for (index, instance) in service.instances.iter().enumerate() {

@@ -31,6 +31,7 @@ use table::{ENTRIES_MAX, label, nanoseconds};
 
 pub use fields::name;
 pub use status::{ClientStatus, LimitStatus, STATUS_MAX, TableStatus};
+pub use table::overflowed_since_start;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,14 @@ const SWEEP: usize = 2;
 /// At most one warning a table in so many nanoseconds.
 const WARN_EVERY: u64 = 60_000_000_000;
 
+/// Of all tables there ever were: a counter may not fall when a reload removes a limit.
+static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
+
+/// Requests of this process that were counted together because a table was full.
+pub fn overflowed_since_start() -> u64 {
+    OVERFLOWED.load(Ordering::Relaxed)
+}
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What each identity has used of one limit.
@@ -144,6 +152,7 @@ impl<U: Copy + Default> Table<U> {
     }
 
     fn note_overflow(&self, now: u64) {
+        OVERFLOWED.fetch_add(1, Ordering::Relaxed);
         let total = self.overflowed.fetch_add(1, Ordering::Relaxed) + 1;
         let due = self.next_warning.load(Ordering::Relaxed);
         let next = now.saturating_add(WARN_EVERY);
