@@ -6,6 +6,7 @@ pub mod refusal;
 
 pub mod admin;
 pub mod analytics;
+pub mod build_facts;
 pub mod cache;
 pub mod cli;
 pub mod gateway;
