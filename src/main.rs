@@ -1,3 +1,10 @@
 //! The program: hands its arguments to the library.
 
-fn main() {}
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    tollgate::cli::main()
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::Check;
-use crate::config::pattern::check_host;
+use super::services::check_host_and_port;
 use crate::config::{JsonLines, StoreUrl};
 
 impl Check<'_> {
@@ -55,7 +55,7 @@ impl Check<'_> {
             );
         }
         for (index, host) in admin.hosts.iter().enumerate() {
-            if let Err(message) = check_host(host) {
+            if let Err(message) = check_host_and_port(host) {
                 self.problem(self.element("admin.hosts", index, admin.hosts.len()), message);
             }
         }

@@ -11,6 +11,7 @@ mod services;
 pub use keys::DEMO_KEY_SHA256;
 
 use super::entries::Draft;
+use super::is_name;
 use super::places::Places;
 use super::problems::Problems;
 use super::units::Span;
@@ -51,10 +52,7 @@ impl Check<'_> {
 
     /// Names of services, routes, keys and consumers are labels in metrics and log.
     fn name(&mut self, path: String, name: &str) {
-        let good = name != "none"
-            && (1..=64).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-        if !good {
+        if !is_name(name) {
             self.problem(
                 path,
                 format!("`{name}` is no name: 1 to 64 letters, digits, `.`, `_` and `-`, and not `none`"),

@@ -124,7 +124,8 @@ fn check_address_like(host: &str) -> Result<(), String> {
     }
 }
 
-fn check_host_and_port(host: &str) -> Result<(), String> {
+/// A host name or address, with or without a port.
+pub(super) fn check_host_and_port(host: &str) -> Result<(), String> {
     match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => {
             check_host(name)?;
