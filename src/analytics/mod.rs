@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn windows_are_written_as_on_the_command_line() {
-        let read: Vec<_> = Last::WORDS.iter().map(|word| word.parse().unwrap()).collect();
+        let read: Vec<_> = Last::WORDS.iter().map(|word| word.parse::<Last>().unwrap()).collect();
         assert_eq!(read, [Last::Hour, Last::Day, Last::All]);
         assert!("7d".parse::<Last>().unwrap_err().contains("24h"));
     }
