@@ -24,20 +24,18 @@ can_install() {
 # policy-rc.d is how Debian is told not to start a service when its package is installed.
 POLICY=/usr/sbin/policy-rc.d
 
-# install_packages PACKAGE...: installs them without starting services.
-install_packages() {
+# install_packages PACKAGE...: installs them without starting services. In a subshell, so that the trap is its own.
+install_packages() (
     step "installing $* (packages of this distribution)"
-    local own_policy=no failed=no
     if [ ! -e "$POLICY" ]; then
+        trap 'as_root rm -f "$POLICY"' EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
         as_root chmod 755 "$POLICY"
-        own_policy=yes
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update || echo "apt-get update failed, trying with the lists at hand"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" </dev/null || failed=yes
-    [ "$own_policy" = no ] || as_root rm -f "$POLICY"
-    [ "$failed" = no ] || fail "apt-get could not install: $*"
-}
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" </dev/null ||
+        fail "apt-get could not install: $*"
+)
 
 # need COMMAND=PACKAGE...: makes sure that every command exists; the packages of missing ones are installed together.
 need() {
