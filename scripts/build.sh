@@ -6,4 +6,8 @@ source "$(dirname "$0")/setup.sh"
 
 need_rust
 step "building tollgate (release; about 5 minutes on 2 cores from a clean checkout, seconds afterwards)"
+# What `tollgate --version` says.
+TOLLGATE_REVISION=$(git describe --always --dirty 2>/dev/null || echo unknown)
+TOLLGATE_RUST=$(rustc --version)
+export TOLLGATE_REVISION TOLLGATE_RUST
 cargo build --release --locked -p tollgate

@@ -114,35 +114,34 @@ pub fn reexports(source: &Source, children: &BTreeSet<String>) -> BTreeMap<Strin
     found
 }
 
-/// The cycles among modules that stand side by side, each written `a > b > a`.
+/// The cycles among the modules at the root, each written `a > b > a`. The files of one module belong together.
 pub fn cycles(sources: &[Source], imports: &[Import]) -> Vec<String> {
-    let modules: BTreeSet<Vec<String>> = sources.iter().map(Source::module).collect();
-    let mut graph: BTreeMap<Vec<String>, BTreeSet<Vec<String>>> = BTreeMap::new();
+    let modules: BTreeSet<String> = sources.iter().filter_map(|source| source.module().into_iter().next()).collect();
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for import in imports {
-        // Only what stands below their common parent: a module and its children belong together.
-        let shared = import.from.iter().zip(&import.to).take_while(|(a, b)| a == b).count();
-        let (Some(from), Some(to)) = (import.from.get(..=shared), import.to.get(..=shared)) else { continue };
-        if modules.contains(from) && modules.contains(to) {
-            graph.entry(from.to_vec()).or_default().insert(to.to_vec());
+        if let (Some(from), Some(to)) = (import.from.first(), import.to.first())
+            && from != to
+            && modules.contains(to)
+        {
+            graph.entry(from.clone()).or_default().insert(to.clone());
         }
     }
     let mut found = BTreeSet::new();
     for start in graph.keys() {
-        if let Some(way) = way_back(&graph, start) {
+        if let Some(mut way) = way_back(&graph, start) {
             // The same cycle is found from each of its modules: it is told from its smallest.
-            let smallest = way.iter().enumerate().min_by_key(|(_, module)| module.join("::")).map_or(0, |(at, _)| at);
-            let mut names: Vec<String> =
-                way.iter().cycle().skip(smallest).take(way.len()).map(|module| module.join("::")).collect();
-            names.push(names[0].clone());
-            found.insert(names.join(" > "));
+            let smallest = way.iter().enumerate().min_by_key(|(_, module)| *module).map_or(0, |(at, _)| at);
+            way.rotate_left(smallest);
+            way.push(way[0].clone());
+            found.insert(way.join(" > "));
         }
     }
     found.into_iter().collect()
 }
 
 /// The shortest way from a module back to itself.
-fn way_back(graph: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>, start: &Vec<String>) -> Option<Vec<Vec<String>>> {
-    let mut ways = vec![vec![start.clone()]];
+fn way_back(graph: &BTreeMap<String, BTreeSet<String>>, start: &str) -> Option<Vec<String>> {
+    let mut ways = vec![vec![start.to_owned()]];
     let mut seen = BTreeSet::new();
     while !ways.is_empty() {
         let mut longer = Vec::new();
