@@ -153,7 +153,9 @@ mod tests {
         let (log, writer) = RequestLog::start(&log, "node", "0.0.0").unwrap();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_366_400);
         // 1 to 100 ms, a tenth of them errors.
-        (1..=100).for_each(|ms| log.record(record("/a/*", if ms % 10 == 0 { 500 } else { 200 }, ms, now - Duration::from_secs(60))));
+        (1..=100).for_each(|ms| {
+            log.record(record("/a/*", if ms % 10 == 0 { 500 } else { 200 }, ms, now - Duration::from_secs(60)))
+        });
         log.record(record("orders", 404, 7, now - Duration::from_secs(60)));
         log.record(record("/a/*", 200, 9_000, now - Duration::from_secs(7_200)));
         writer.finish(std::time::Instant::now() + Duration::from_secs(10));
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn windows_are_written_as_on_the_command_line() {
-        let read: Vec<_> = Last::WORDS.iter().map(|word| word.parse().unwrap()).collect();
+        let read: Vec<_> = Last::WORDS.iter().map(|word| word.parse::<Last>().unwrap()).collect();
         assert_eq!(read, [Last::Hour, Last::Day, Last::All]);
         assert!("7d".parse::<Last>().unwrap_err().contains("24h"));
     }

@@ -4,9 +4,9 @@
 use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HeaderName};
-use pingora_cache::{CacheKey, CachePhase, ForcedFreshness, NoCacheReason, RespCacheable};
+use pingora_cache::{CacheKey, ForcedFreshness, NoCacheReason, RespCacheable};
 use pingora_core::Result;
-use pingora_http::ResponseHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::admit::authority;
@@ -52,11 +52,11 @@ impl Exchange {
     }
 
     /// Whether the answer is stored.
-    pub(super) fn decide_storing(&mut self, response: &ResponseHeader) -> RespCacheable {
+    pub(super) fn decide_storing(&mut self, request: &RequestHeader, response: &ResponseHeader) -> RespCacheable {
         let Some(rule) = self.admitted.as_ref().and_then(|admitted| admitted.route.cache.as_ref()) else {
             return RespCacheable::Uncacheable(NoCacheReason::NeverEnabled);
         };
-        rule.decide(&mut self.cache_turn, response, SystemTime::now())
+        rule.decide(&mut self.cache_turn, request, response, SystemTime::now())
     }
 
     /// What an instance's answer means for what is stored: a 304 refreshes it, a change makes it invalid.

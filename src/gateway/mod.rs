@@ -157,11 +157,11 @@ impl ProxyHttp for Gateway {
 
     fn response_cache_filter(
         &self,
-        _session: &Session,
+        session: &Session,
         response: &ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<RespCacheable> {
-        Ok(exchange.decide_storing(response))
+        Ok(exchange.decide_storing(session.req_header(), response))
     }
 
     /// No stale answers: neither on errors nor while another one is fetched.

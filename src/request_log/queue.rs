@@ -183,7 +183,7 @@ impl Queue {
             }
             None => return Intake::Wait,
             Some(chunk) if closing || chunk.records.len() >= self.bounds.rows => None,
-            Some(chunk) => Some(chunk.oldest + self.bounds.age),
+            Some(chunk) => Some(chunk.oldest.checked_add(self.bounds.age).unwrap_or(chunk.oldest)),
         };
         if let Some(due) = due.filter(|due| *due > Instant::now()) {
             return Intake::WaitUntil(due);

@@ -250,8 +250,7 @@ fn every_snapshot_balances_under_load() {
             }
             snapshots
         });
-        let load: Vec<_> =
-            (0..3).map(|_| scope.spawn(|| (0..20_000).for_each(|_| log.record(record())))).collect();
+        let load: Vec<_> = (0..3).map(|_| scope.spawn(|| (0..20_000).for_each(|_| log.record(record())))).collect();
         load.into_iter().for_each(|thread| thread.join().unwrap());
         stop.store(true, Ordering::Relaxed);
         assert!(hammer.join().unwrap() > 100);

@@ -67,10 +67,10 @@ pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, Unb
         server.add_service(service(listener.address, entrance, &drained));
     }
     let stop = Arc::new(Notify::new());
-    let args = RunArgs { shutdown_signal: Box::new(Told(Arc::clone(&stop))) };
+    let told = Told(Arc::clone(&stop));
     let thread = std::thread::Builder::new()
         .name("pingora".into())
-        .spawn(move || server.run(args))
+        .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(told) }))
         .map_err(|error| format!("no thread for the listeners: {error}"))?;
     Ok((Pingora { stop, thread, listeners: config.listen.len() }, all_drained))
 }

@@ -152,8 +152,7 @@ async fn prepare(connection: &mut Conn, run: &Run) -> mysql_async::Result<(u32, 
     }
     let started = date(Moment::of(run.started));
     let id = Value::Bytes(run.id.as_bytes().to_vec());
-    let values =
-        vec![id.clone(), run.node.as_str().into(), run.version.as_str().into(), started.clone(), started];
+    let values = vec![id.clone(), run.node.as_str().into(), run.version.as_str().into(), started.clone(), started];
     let insert = "INSERT INTO log_runs (run_id, node, version, started_at, beat_at) VALUES (?, ?, ?, ?, ?)
                   ON DUPLICATE KEY UPDATE run = run";
     let select = "SELECT run FROM log_runs WHERE run_id = ?";
@@ -179,8 +178,11 @@ async fn first<T: FromValue>(connection: &mut Conn, sql: &str, values: Vec<Value
 /// The statements of the schema, without comments.
 fn statements() -> impl Iterator<Item = &'static str> {
     SCHEMA.split(";\n").map(|part| {
-        let comments: usize =
-            part.split_inclusive('\n').take_while(|line| line.starts_with("--") || line.trim().is_empty()).map(str::len).sum();
+        let comments: usize = part
+            .split_inclusive('\n')
+            .take_while(|line| line.starts_with("--") || line.trim().is_empty())
+            .map(str::len)
+            .sum();
         part[comments..].trim()
     })
 }
@@ -360,7 +362,9 @@ fn may_create(grants: &[String]) -> bool {
     grants.iter().any(|grant| {
         let rights = grant.strip_prefix("GRANT ").unwrap_or(grant);
         match rights.split_once(" ON ") {
-            Some((rights, _)) => rights.split(',').map(str::trim).any(|right| right == "CREATE" || right == "ALL PRIVILEGES"),
+            Some((rights, _)) => {
+                rights.split(',').map(str::trim).any(|right| right == "CREATE" || right == "ALL PRIVILEGES")
+            }
             None => true,
         }
     })
@@ -376,7 +380,11 @@ pub fn usage(url: &str, from: Moment, to: Moment) -> Result<Vec<EndpointUsage>, 
     rows.ok_or_else(|| format!("{server}: there is no request log yet: `tollgate run` creates its tables"))
 }
 
-async fn read_usage(connection: &mut Conn, from: Moment, to: Moment) -> mysql_async::Result<Option<Vec<EndpointUsage>>> {
+async fn read_usage(
+    connection: &mut Conn,
+    from: Moment,
+    to: Moment,
+) -> mysql_async::Result<Option<Vec<EndpointUsage>>> {
     if !missing(connection, &["api_logs"]).await?.is_empty() {
         return Ok(None);
     }
@@ -417,7 +425,9 @@ mod tests {
             started: SystemTime::UNIX_EPOCH,
             client_ip: crate::config::ClientIp::Full,
         };
-        for url in ["mysql://user:s3cret@[bad/db", "mysql://user:s3cret@host", "mysql://user:s3cret@host/db?nonsense=s3cret"] {
+        for url in
+            ["mysql://user:s3cret@[bad/db", "mysql://user:s3cret@host", "mysql://user:s3cret@host/db?nonsense=s3cret"]
+        {
             let message = Mysql::new(url, run()).err().unwrap();
             assert!(!message.contains("s3cret"), "{message}");
         }

@@ -19,16 +19,45 @@ pub enum Meaning {
 pub fn meaning(code: u16) -> Meaning {
     match code {
         // Who may do what: access, host, password, plugins, expired accounts, missing database, unknown column, rights.
-        1044 | 1045 | 1049 | 1054 | 1095 | 1129 | 1130 | 1136 | 1142 | 1143 | 1227 | 1251 | 1275 | 1370 | 1524 | 1698
-        | 1820 | 1862 | 3118 | 3159 | 4151 | 4166 => Meaning::Denied,
+        1044 | 1045 | 1049 | 1054 | 1095 | 1129 | 1130 | 1136 | 1142 | 1143 | 1227 | 1251 | 1275 | 1370 | 1524
+        | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 | 4166 => Meaning::Denied,
         // Files and disks: can't create, write or read, disk full, table full, crashed, engine errors, out of memory.
-        1004 | 1005 | 1015 | 1016 | 1020 | 1021 | 1023 | 1024 | 1026 | 1028 | 1030 | 1034 | 1035 | 1037 | 1038 | 1041 | 1114
-        | 1135 | 1194 | 1195 | 3675 => Meaning::Away,
+        1004 | 1005 | 1015 | 1016 | 1020 | 1021 | 1023 | 1024 | 1026 | 1028 | 1030 | 1034 | 1035 | 1037 | 1038
+        | 1041 | 1114 | 1135 | 1194 | 1195 | 3675 => Meaning::Away,
         // Connections: too many, bad handshake, shutdown, network, killed, users' limits.
-        1040 | 1042 | 1043 | 1047 | 1053 | 1077 | 1078 | 1079 | 1152 | 1156..=1161 | 1184 | 1203 | 1226 | 1317 | 1927
-        | 1968 | 3169 | 4031 => Meaning::Away,
+        1040
+        | 1042
+        | 1043
+        | 1047
+        | 1053
+        | 1077
+        | 1078
+        | 1079
+        | 1152
+        | 1156..=1161
+        | 1184
+        | 1203
+        | 1226
+        | 1317
+        | 1927
+        | 1968
+        | 3169
+        | 4031 => Meaning::Away,
         // Locks, deadlocks, time limits, read-only and failing-over servers.
-        1099 | 1100 | 1180 | 1205..=1208 | 1213 | 1223 | 1290 | 1637 | 1689 | 1792 | 1836 | 1969 | 3024 | 3058
+        1099
+        | 1100
+        | 1180
+        | 1205..=1208
+        | 1213
+        | 1223
+        | 1290
+        | 1637
+        | 1689
+        | 1792
+        | 1836
+        | 1969
+        | 3024
+        | 3058
         | 3572 => Meaning::Away,
         // Tables that are missing are created with the next connection; statements are prepared there again.
         1146 | 1243 | 1412 | 1461 | 1615 | 1665 => Meaning::Away,
