@@ -1,4 +1,5 @@
-//! The program: hands its arguments to the library.
+//! The program: hands its arguments to the library, and nothing else.
+//! The allocator is chosen here because a library must not.
 
 use mimalloc::MiMalloc;
 

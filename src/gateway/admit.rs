@@ -1,4 +1,6 @@
 //! Admission: everything a request must pass before it may touch the cache or an instance, in one order, on one screen.
+//! Not here: the policies themselves (`policy`), and writing what they refuse (`answer`).
+//! Only this makes an `Admitted`, so no later phase can serve a request that skipped a check.
 
 use std::net::IpAddr;
 use std::sync::Arc;

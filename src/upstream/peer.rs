@@ -1,4 +1,5 @@
 //! What a connection to an instance needs: time-outs on every option, TLS, and a pool of its own.
+//! Certificates of instances are always verified: without a name Pingora would not, so there is none without one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
