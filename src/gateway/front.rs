@@ -274,6 +274,22 @@ struct H2Streams {
     active: AtomicUsize,
 }
 
+/// A stream that is being answered, as long as this lives.
+struct Active<'a>(&'a AtomicUsize);
+
+impl<'a> Active<'a> {
+    fn new(streams: &'a AtomicUsize) -> Self {
+        streams.fetch_add(1, Ordering::AcqRel);
+        Self(streams)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 #[async_trait]
 impl HttpServerApp for H2Streams {
     async fn process_new_http(
@@ -282,10 +298,9 @@ impl HttpServerApp for H2Streams {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _busy = self.connection.busy();
-        self.active.fetch_add(1, Ordering::AcqRel);
+        let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
         let (reused, became_exchange) = with_connection(Arc::clone(&self.connection), request).await;
-        self.active.fetch_sub(1, Ordering::AcqRel);
         if !became_exchange {
             self.entrance.parts.metrics.rejected("malformed");
         }
