@@ -2,6 +2,8 @@
 //! `BLESS=1 cargo test --test config_fixtures` writes those lines anew; read the difference before it is committed.
 //! Also here: what documentation and schema say about the grammar, and that no input makes the reader panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
