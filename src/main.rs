@@ -1,4 +1,5 @@
 //! The program: hands its arguments to the library.
+//! Only what has to be in the binary is here: its allocator.
 
 use mimalloc::MiMalloc;
 

@@ -241,7 +241,7 @@ impl Reading<'_> {
                     }
                 }
                 // What is wrong inside of it has been said.
-                FaultKind::Wrong(_) if self.lost.iter().any(|lost| is_part(lost, &path)) => {}
+                FaultKind::Wrong(_) if self.lost.iter().any(|lost| *lost != path && is_part(lost, &path)) => {}
                 FaultKind::Wrong(message) => self.problem(&path, message),
             }
             self.lost.insert(path);
