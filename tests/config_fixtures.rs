@@ -2,7 +2,9 @@
 //! `BLESS=1 cargo test --test config_fixtures` writes those lines anew; read the difference before it is committed.
 //! Also here: what documentation and schema say about the grammar, and that no input makes the reader panic.
 
-use std::collections::BTreeSet;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on fails
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -180,26 +182,41 @@ fn the_schema_file_is_the_schema_of_the_types() {
 }
 
 #[test]
-fn the_documentation_has_every_field_and_no_other() {
+fn the_documentation_has_every_field_with_its_default_and_no_other() {
     let schema: Value = serde_json::from_str(&config::json_schema()).unwrap();
-    let mut fields = BTreeSet::new();
-    collect(&schema, &schema, "", &mut fields);
+    let mut found = BTreeMap::new();
+    collect(&schema, &schema, "", &mut found);
+    // A list that may be written as one element is documented as the list, a service as the map.
+    let mut fields: BTreeMap<String, (String, Option<String>)> = BTreeMap::new();
+    for (path, default) in found {
+        let kept = fields.entry(path.replace("[]", "")).or_insert_with(|| (path.clone(), default.clone()));
+        if path.len() > kept.0.len() {
+            *kept = (path, default);
+        }
+    }
+    fields.retain(|_, (path, _)| !path.starts_with("services.NAME[]"));
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = std::fs::read_to_string(path).unwrap();
-    let documented: BTreeSet<String> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(field, _)| field.to_owned()))
-        .collect();
-    let missing: Vec<&String> = fields.difference(&documented).collect();
-    let unknown: Vec<&String> = documented.difference(&fields).collect();
-    assert!(
-        missing.is_empty() && unknown.is_empty(),
-        "not in docs/configuration.md: {missing:#?}\nnot in the schema: {unknown:#?}"
-    );
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let documented: BTreeMap<&str, &str> = rows.collect();
+    let fields: BTreeMap<&str, &Option<String>> =
+        fields.values().map(|(path, default)| (path.as_str(), default)).collect();
+    let missing: Vec<_> = fields.keys().filter(|field| !documented.contains_key(*field)).collect();
+    let unknown: Vec<_> = documented.keys().filter(|field| !fields.contains_key(*field)).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "not documented: {missing:#?}\nnot in the schema: {unknown:#?}");
+    for (field, default) in fields {
+        if let Some(default) = default {
+            let row = documented[field];
+            assert!(
+                row.starts_with(&format!("`{default}` |")),
+                "{field}: the default is `{default}`, the row says {row}"
+            );
+        }
+    }
 }
 
-/// The paths of all fields below a schema: `services.NAME.instances[].address`.
-fn collect(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {
+/// The paths of all fields below a schema, such as `services.NAME.instances[].address`, with defaults that are scalars.
+fn collect(root: &Value, schema: &Value, path: &str, fields: &mut BTreeMap<String, Option<String>>) {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
         let target = name.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).unwrap();
         collect(root, target, path, fields);
@@ -211,7 +228,12 @@ fn collect(root: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<Strin
     }
     for (name, child) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let child_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        fields.insert(child_path.clone());
+        let default = match child.get("default") {
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other @ (Value::Number(_) | Value::Bool(_))) => Some(other.to_string()),
+            _ => None,
+        };
+        fields.insert(child_path.clone(), default);
         collect(root, child, &child_path, fields);
     }
     if let Some(items) = schema.get("items") {

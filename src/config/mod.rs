@@ -15,6 +15,7 @@ mod places;
 mod problems;
 mod rate;
 mod reader;
+mod scalar_forms;
 mod schema;
 mod short_forms;
 mod store_url;

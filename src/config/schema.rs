@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::rate::Limit;
-use super::short_forms::{self, Limits, Network, OneOrMany};
+use super::scalar_forms::Network;
+use super::short_forms::{self, Limits, OneOrMany};
 use super::store_url::StoreUrl;
 use super::units::{Size, Span};
 

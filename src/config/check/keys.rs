@@ -1,4 +1,5 @@
 //! Keys: names, consumers, digests that differ, and the demo key that everybody knows.
+//! Nothing here ever sees a key itself, and no message repeats a digest.
 
 use std::collections::HashMap;
 
