@@ -11,8 +11,8 @@ use pingora_core::{Error, ErrorType, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::{Parts, at_most, internal};
 use super::connection::Connection;
+use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;

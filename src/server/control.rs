@@ -44,9 +44,10 @@ impl Control for Wiring {
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
         degraded.extend(
-            services.iter().filter(|service| without(service)).map(|service| {
-                format!("service {}: no instance can be used", service.name)
-            }),
+            services
+                .iter()
+                .filter(|service| without(service))
+                .map(|service| format!("service {}: no instance can be used", service.name)),
         );
         degraded
     }

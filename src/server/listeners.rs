@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::listeners::{L4BufferSettings, Listeners, ListenerConfig};
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig, Listeners};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::listening::Service;
@@ -63,7 +63,10 @@ pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, Unb
         let entrance = Entrance {
             proxy: Arc::clone(&proxy),
             parts: Arc::clone(parts),
-            listener: Listener { tls: acceptor(listener, &parts.live)?, redirects_to_https: listener.redirect.is_some() },
+            listener: Listener {
+                tls: acceptor(listener, &parts.live)?,
+                redirects_to_https: listener.redirect.is_some(),
+            },
         };
         server.add_service(service(listener.address, entrance, &drained));
     }

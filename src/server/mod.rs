@@ -69,19 +69,15 @@ fn start(path: &Path) -> Result<Running, String> {
         .map_err(|error| format!("no runtime for background work: {error}"))?;
     let node = node(&config);
     let (log, writer) = RequestLog::start(&config.log, &node, build::VERSION)?;
-    let metrics = Arc::new(Metrics::new(BuildFacts {
-        version: build::VERSION,
-        revision: build::REVISION,
-        rust: build::RUST,
-    })?);
+    let metrics =
+        Arc::new(Metrics::new(BuildFacts { version: build::VERSION, revision: build::REVISION, rust: build::RUST })?);
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
     let parts = Arc::new(Parts::new(live, metrics, log));
     let ready = Arc::new(Ready::default());
     let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready) });
     let (stop_admin, admin_stop) = oneshot::channel();
-    let admin_stopped = admin.map(|(listener, admin)| {
-        background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop))
-    });
+    let admin_stopped =
+        admin.map(|(listener, admin)| background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop)));
     let (pingora, drained) = listeners::start(&config, &parts)?;
     announce(&config, &node);
     Ok(Running { background, wiring, writer, pingora, drained, stop_admin, admin_stopped })

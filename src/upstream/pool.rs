@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -70,17 +70,15 @@ impl Pool {
         // A static list is there at once, so this never waits.
         balancer.update().now_or_never();
         if let Some(health) = &config.health {
-            let mut probe = Probe::new(&name, &config, health)
-                .map_err(|error| ("health.path".to_owned(), error.to_string()))?;
+            let mut probe =
+                Probe::new(&name, &config, health).map_err(|error| ("health.path".to_owned(), error.to_string()))?;
             if let Some(authorities) = &authorities {
                 probe.trust(authorities);
             }
             balancer.set_health_check(Box::new(probe));
         }
         let host = match &config.host {
-            Some(host) => {
-                Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?)
-            }
+            Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
         };
         Ok(Self { name, host, config, addresses, instances, balancer, checks_started: AtomicBool::new(false) })
