@@ -21,12 +21,16 @@ pub(super) fn reload(
         Some(address) => address,
         None => configured(&file()?)?,
     };
-    let address = reachable(address);
+    ask(reachable(address), std::env::var("TOLLGATE_ADMIN_TOKEN").ok().as_deref())
+}
+
+fn ask(address: SocketAddr, token: Option<&str>) -> Result<String, String> {
+    // Never through a proxy of the environment: the token is for the gateway alone.
     let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build(),
+        ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT)).build(),
     );
     let mut request = agent.post(format!("http://{address}/admin/reload"));
-    if let Ok(token) = std::env::var("TOLLGATE_ADMIN_TOKEN") {
+    if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
     let mut answer = request.send_empty().map_err(|error| {
@@ -85,6 +89,49 @@ mod tests {
             serde_json::json!({"status": 422, "detail": "The old one serves on.", "problems": ["a.yaml:1:1 x: y"]});
         assert_eq!(refused(&body), "a.yaml:1:1 x: y\nThe old one serves on.");
         assert!(refused(&serde_json::json!({"status": 401, "detail": "No."})).contains("TOLLGATE_ADMIN_TOKEN"));
+    }
+
+    /// Answers one request on a port of its own, and gives back what was asked.
+    fn answering(answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                let mut part = [0; 1024];
+                let read = stream.read(&mut part).unwrap();
+                assert_ne!(read, 0);
+                request.extend_from_slice(&part[..read]);
+            }
+            let (status, body) = answer.split_once(' ').unwrap();
+            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+                .unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (address, asked)
+    }
+
+    #[test]
+    fn the_generation_is_told_and_the_token_is_sent() {
+        let (address, asked) = answering("200 {\"generation\": 7}");
+        assert_eq!(ask(address, Some("s3cret")), Ok("reloaded: generation 7 serves\n".to_owned()));
+        let asked = asked.join().unwrap().to_ascii_lowercase();
+        assert!(asked.starts_with("post /admin/reload http/1.1"), "{asked}");
+        assert!(asked.contains("authorization: bearer s3cret"), "{asked}");
+    }
+
+    #[test]
+    fn whoever_is_no_gateway_is_not_believed() {
+        assert!(ask(answering("200 {}").0, None).unwrap_err().contains("without a generation"));
+        assert!(ask(answering("502 no").0, None).unwrap_err().contains("without JSON"));
+        // Bound but never listening to HTTP: closed before the question.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        let closing = std::thread::spawn(move || drop(closed.accept()));
+        assert!(ask(address, None).unwrap_err().contains("is the gateway running"));
+        closing.join().unwrap();
     }
 
     #[test]

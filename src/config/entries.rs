@@ -239,6 +239,8 @@ impl Reading<'_> {
                         self.problem(&path, &fault.to_string());
                     }
                 }
+                // What is wrong inside of it has been said.
+                FaultKind::Wrong(_) if self.lost.iter().any(|lost| is_part(lost, &path)) => {}
                 FaultKind::Wrong(message) => self.problem(&path, message),
             }
             self.lost.insert(path);

@@ -170,6 +170,15 @@ fn logged_path(request: &RequestHeader, path: &str, query: QueryLog) -> Box<str>
     }
 }
 
+/// For the log of a request that was refused before its path had a normal form: the path as it came.
+pub(super) fn name_path(request: &RequestHeader, exchange: &mut Exchange) {
+    if exchange.facts.path.is_empty() {
+        let raw = request.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+        let path = String::from_utf8_lossy(&raw[..raw.len().min(PATH_BYTES_MAX)]);
+        exchange.facts.path = cut(&path, PATH_BYTES_MAX).into();
+    }
+}
+
 /// At most `bytes_max` bytes of `text`, cut between characters.
 fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);

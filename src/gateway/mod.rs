@@ -123,6 +123,7 @@ impl ProxyHttp for Gateway {
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
+        admit::name_path(session.req_header(), exchange);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
         Ok(true)
     }

@@ -19,6 +19,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, mpsc};
 
+use super::shutdown;
 use crate::config::{self, Config, Threads};
 use crate::gateway::{ATTEMPTS_MAX, Entrance, Front, Gateway, Listener, Parts};
 use crate::runtime::Live;
@@ -134,7 +135,7 @@ fn service(address: SocketAddr, entrance: Entrance, drained: &mpsc::UnboundedSen
 }
 
 fn server_conf(config: &Config) -> ServerConf {
-    let grace = config.shutdown.grace.0;
+    let grace = shutdown::time_for_requests(config.shutdown.grace.0);
     ServerConf {
         threads: threads(config.threads),
         work_stealing: true,

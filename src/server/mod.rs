@@ -87,17 +87,17 @@ impl Running {
     fn serve(self) -> ExitCode {
         let Self { background, wiring, writer, pingora, mut drained, stop_admin, admin_stopped } = self;
         let listeners = wiring.parts.live.load().config.listen.clone();
-        let served = background.block_on(async {
+        let (ended, told) = background.block_on(async {
             if let Err(problem) = listeners::accepting(&listeners, &pingora).await {
                 log::error!("tollgate can't start: {problem}");
-                return shutdown::Ended::Failed;
+                return (shutdown::Ended::Failed, Instant::now());
             }
             wiring.ready.accepting.store(true, Ordering::Release);
             log::info!("ready");
             shutdown::serve_until_told(&wiring, pingora, &mut drained).await
         });
-        let deadline = Instant::now() + served.time_for_log();
-        let counts = writer.finish(deadline);
+        let shutdown = wiring.parts.live.load().config.shutdown.clone();
+        let counts = writer.finish(ended.log_deadline(told, &shutdown));
         let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
         log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
         for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
@@ -110,7 +110,7 @@ impl Running {
         }
         background.shutdown_background();
         log::info!("stopped");
-        served.exit_code()
+        ended.exit_code()
     }
 }
 
