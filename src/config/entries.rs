@@ -104,6 +104,12 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
     Draft { config: Config { places: Arc::new(places), ..config }, lost, services, consumers }
 }
 
+/// Reads `admin` alone.
+pub fn read_admin(root: &mut Node, places: &Places, problems: &mut Problems) -> Option<Admin> {
+    let lost = problems.iter().map(|problem| problem.path.clone()).collect();
+    Reading { places, problems, lost }.section::<Option<Admin>>(root, "admin", true).flatten()
+}
+
 fn names(node: &Node) -> HashSet<String> {
     node.entries().iter().map(|entry| entry.name.clone()).collect()
 }
@@ -233,6 +239,8 @@ impl Reading<'_> {
                         self.problem(&path, &fault.to_string());
                     }
                 }
+                // What is wrong inside of it has been said.
+                FaultKind::Wrong(_) if self.lost.iter().any(|lost| is_part(lost, &path)) => {}
                 FaultKind::Wrong(message) => self.problem(&path, message),
             }
             self.lost.insert(path);

@@ -316,14 +316,14 @@ pub struct Route {
     #[serde(default)]
     pub rewrite: Option<String>,
     /// Who may call; `defaults.keys` when left out.
-    #[serde(default, deserialize_with = "short_forms::some_key_rule")]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub keys: Option<KeyRule>,
     /// How often; `defaults.limit` when left out, no limit with `none`.
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
     pub limit: Option<Vec<Limit>>,
     /// Bytes of a request body; `defaults.body_max` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub body_max: Option<Size>,
     /// Whether and how answers are cached; not at all when left out.
     #[serde(default)]
@@ -332,7 +332,7 @@ pub struct Route {
     #[serde(default)]
     pub headers: HeaderRules,
     /// Until the header of the final answer; `defaults.timeout` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub timeout: Option<Span>,
 }
 
@@ -489,7 +489,8 @@ impl Config {
     /// Whether every listener, the admin listener included, is on loopback.
     pub fn is_loopback_only(&self) -> bool {
         let loopback = |address: &SocketAddr| IpAddr::is_loopback(&address.ip());
-        self.listen.iter().all(|listener| loopback(&listener.address)) && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
+        self.listen.iter().all(|listener| loopback(&listener.address))
+            && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
     }
 }
 

@@ -231,14 +231,14 @@ pub fn limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Limit>, 
     Limits::deserialize(deserializer).map(|limits| limits.0)
 }
 
+/// `deserialize_with` of what a route takes from `defaults`: leaving it out is not the same as `none`.
+pub fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// `deserialize_with` of a route's limit, where `none` is not the same as nothing.
 pub fn some_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Limit>>, D::Error> {
     limits(deserializer).map(Some)
-}
-
-/// `deserialize_with` of a route's keys, where `none` is not the same as nothing.
-pub fn some_key_rule<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<KeyRule>, D::Error> {
-    KeyRule::deserialize(deserializer).map(Some)
 }
 
 /// Adds the short form to the schema of a long one.

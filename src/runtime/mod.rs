@@ -68,10 +68,11 @@ impl Runtime {
                 Err(problem) => problems.add(&config.places, format!("routes.{endpoint}.headers"), problem),
             }
         }
-        let flood_guard = config.flood_guard.map(|guard| {
-            FloodGuard::compile(guard, previous.and_then(|runtime| runtime.flood_guard.as_ref()))
-        });
-        let patterns = endpoints.iter().map(|route| (Arc::clone(route), config.routes[&*route.endpoint].patterns.clone()));
+        let flood_guard = config
+            .flood_guard
+            .map(|guard| FloodGuard::compile(guard, previous.and_then(|runtime| runtime.flood_guard.as_ref())));
+        let patterns =
+            endpoints.iter().map(|route| (Arc::clone(route), config.routes[&*route.endpoint].patterns.clone()));
         let runtime = Self {
             generation: previous.map_or(1, |runtime| runtime.generation + 1),
             routes: Routes::compile(patterns),
@@ -108,7 +109,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Problems> {
     let mut lines: Vec<String> =
         config.listen.iter().map(|listener| format!("listens on {}", listener.address)).collect();
     lines.extend(config.admin.iter().map(|admin| format!("admin on {}", admin.address)));
-    for (name, pool) in &runtime.pools {
+    for (name, pool) in config.services.keys().filter_map(|name| runtime.pools.get_key_value(name.as_str())) {
         let addresses: Vec<String> = pool.addresses().map(|address| address.to_string()).collect();
         lines.push(format!("service {name}: {}", addresses.join(", ")));
     }
