@@ -149,7 +149,9 @@ impl Refusal {
             Self::RedirectHttps { .. } => "This address is served over https only.".into(),
             Self::NoRoute => "No route matches this host and path.".into(),
             Self::MethodNotAllowed { allow } => format!("This path admits {allow}."),
-            Self::NoKey { .. } => "This route needs a key: send it as the header X-API-Key or as Authorization: Bearer.".into(),
+            Self::NoKey { .. } => {
+                "This route needs a key: send it as the header X-API-Key or as Authorization: Bearer.".into()
+            }
             Self::UnknownKey { .. } => "The key is not known here.".into(),
             Self::KeyNotAllowed => "The key is known, but may not be used on this route.".into(),
             Self::FloodGuard { retry_after_seconds } => {

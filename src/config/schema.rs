@@ -462,6 +462,7 @@ impl Config {
     /// Whether every listener, the admin listener included, is on loopback.
     pub fn is_loopback_only(&self) -> bool {
         let loopback = |address: &SocketAddr| IpAddr::is_loopback(&address.ip());
-        self.listen.iter().all(|listener| loopback(&listener.address)) && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
+        self.listen.iter().all(|listener| loopback(&listener.address))
+            && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
     }
 }

@@ -64,8 +64,13 @@ impl Config {
     }
 
     /// A key that is its own name, of this consumer.
-    pub fn key_of(mut self, key: &str, consumer: &str) -> Self {
-        let _ = writeln!(self.keys, "  {key}: {{sha256: {}, consumer: {consumer}}}", digest(key));
+    pub fn key_of(self, key: &str, consumer: &str) -> Self {
+        self.key_named(key, key, consumer)
+    }
+
+    /// A key under a name of its own, of this consumer.
+    pub fn key_named(mut self, name: &str, key: &str, consumer: &str) -> Self {
+        let _ = writeln!(self.keys, "  {name}: {{sha256: {}, consumer: {consumer}}}", digest(key));
         self
     }
 

@@ -24,7 +24,8 @@ impl Mocks {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let places = line.trim().strip_prefix("mock_backends ready: ").unwrap_or_else(|| panic!("mock_backends: {line}"));
+        let places =
+            line.trim().strip_prefix("mock_backends ready: ").unwrap_or_else(|| panic!("mock_backends: {line}"));
         let users = places
             .split(", ")
             .map(|place| place.rsplit(' ').next().unwrap_or_default().parse().expect("an address"))

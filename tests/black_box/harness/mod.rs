@@ -12,7 +12,7 @@ mod mariadb;
 mod metrics;
 mod mocks;
 mod program;
-mod tls;
+pub mod tls;
 mod wire;
 
 use std::future::Future;
@@ -25,12 +25,12 @@ pub use ask::Ask;
 pub use backend::{Backend, Reply, Seen};
 pub use config::{Config, digest};
 pub use gateway::Gateway;
-pub use load::{Load, Tally, burst};
+pub use load::{Load, burst};
 pub use mariadb::Mariadb;
 pub use metrics::Metrics;
 pub use mocks::Mocks;
 pub use nix::sys::signal::Signal;
-pub use program::{Finished, Folder, tollgate};
+pub use program::{Folder, tollgate};
 pub use tls::Authority;
 pub use wire::Wire;
 

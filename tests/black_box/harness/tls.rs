@@ -25,8 +25,7 @@ pub struct Authority {
 impl Authority {
     /// A new certificate for this name.
     pub fn of(name: &str) -> Self {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).expect("a certificate");
         Self { name: name.into(), pem: cert.pem(), der: cert.der().clone(), key: signing_key.serialize_pem() }
     }
 
