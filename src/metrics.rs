@@ -1,1 +1,565 @@
-//! Stub: metrics.
+//! Metrics: every series of the gateway, declared once, in a registry of its own.
+//! Series about exchanges come from [`Metrics::observe`] and nothing else; the state of the parts (log, cache, limits,
+//! instances) is a plain [`State`] that is read at scrape time, so no part imports this file.
+//! Labels come from the configuration or from fixed lists, never from what a client sends: cardinality is bounded.
+
+mod state;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use parking_lot::RwLock;
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+
+pub use state::{InstanceState, LogState, State};
+
+use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
+
+/// OpenTelemetry's buckets of `http.server.request.duration`, with four in front: a gateway's own share is below 5 ms.
+const DURATION_BUCKETS_SECONDS: [f64; 18] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+
+/// What this binary was built from.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildFacts {
+    /// The package's version.
+    pub version: &'static str,
+    /// The commit, or `unknown`.
+    pub revision: &'static str,
+    /// The compiler's version, or `unknown`.
+    pub rust: &'static str,
+}
+
+/// Exchanges since process start, by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Neither blocked nor error.
+    pub successful: u64,
+    /// Refused by flood guard, auth, access, limit or body size.
+    pub blocked: u64,
+    /// Status 500 and above.
+    pub errors: u64,
+    /// The sum of all durations.
+    pub response_time: Duration,
+}
+
+/// Every series about exchanges.
+pub struct Metrics {
+    registry: Registry,
+    build: BuildFacts,
+    started: SystemTime,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    upstream_duration: HistogramVec,
+    request_bytes: IntCounterVec,
+    response_bytes: IntCounterVec,
+    refusals: IntCounterVec,
+    auth: IntCounterVec,
+    limits: IntCounterVec,
+    cache: IntCounterVec,
+    attempts: IntCounterVec,
+    retries: IntCounterVec,
+    rejected: IntCounterVec,
+    /// By endpoint. It grows by the routes of each reload, never by what clients send.
+    routes: RwLock<HashMap<Arc<str>, Arc<RouteSeries>>>,
+    totals: AtomicTotals,
+}
+
+#[derive(Default)]
+struct AtomicTotals {
+    successful: AtomicU64,
+    blocked: AtomicU64,
+    errors: AtomicU64,
+    response_time_nanos: AtomicU64,
+}
+
+/// The series of one route, looked up once per exchange. What not every route has is made when it is first counted.
+struct RouteSeries {
+    duration: Histogram,
+    upstream_duration: OnceLock<Histogram>,
+    request_bytes: IntCounter,
+    response_bytes: IntCounter,
+    auth: [OnceLock<IntCounter>; 5],
+    cache: [OnceLock<IntCounter>; 5],
+}
+
+/// What auth found, as far as the exchange came to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AuthResult {
+    Accepted,
+    Anonymous,
+    NoKey,
+    UnknownKey,
+    KeyNotAllowed,
+}
+
+impl Metrics {
+    /// Declares every series.
+    ///
+    /// # Errors
+    /// A name that Prometheus does not admit, or that is declared twice: a mistake in this file.
+    pub fn new(build: BuildFacts) -> Result<Self, String> {
+        Self::declare(build).map_err(|error| format!("metrics: {error}"))
+    }
+
+    fn declare(build: BuildFacts) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let histogram = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS_SECONDS.to_vec());
+            registered(&registry, HistogramVec::new(options, &["route"])?)
+        };
+        // The crate tells series apart by a hash over their label values run together. That is unambiguous here because
+        // at most one label of a series is free text; of the fixed words none is the end of another.
+        Ok(Self {
+            build,
+            started: SystemTime::now(),
+            requests: counter("tollgate_http_requests_total", "Requests answered.", &["route", "method", "code"])?,
+            duration: histogram(
+                "tollgate_http_request_duration_seconds",
+                "From the request's header to the last byte of the answer.",
+            )?,
+            upstream_duration: histogram(
+                "tollgate_upstream_duration_seconds",
+                "From the first try at an instance to the header of its answer.",
+            )?,
+            request_bytes: counter("tollgate_http_request_body_bytes_total", "Bytes of request bodies.", &["route"])?,
+            response_bytes: counter(
+                "tollgate_http_response_body_bytes_total",
+                "Bytes of the answers' bodies.",
+                &["route"],
+            )?,
+            refusals: counter(
+                "tollgate_refusals_total",
+                "Requests that neither an instance nor the cache answered.",
+                &["route", "reason"],
+            )?,
+            auth: counter("tollgate_auth_results_total", "What key auth found.", &["route", "result"])?,
+            limits: counter(
+                "tollgate_limit_results_total",
+                "Requests over a limit, refused or only observed.",
+                &["limit", "result"],
+            )?,
+            cache: counter(
+                "tollgate_cache_results_total",
+                "What the cache did, on routes that have one.",
+                &["route", "result"],
+            )?,
+            attempts: counter("tollgate_upstream_attempts_total", "Tries at instances.", &["service"])?,
+            retries: counter(
+                "tollgate_upstream_retries_total",
+                "Tries at instances after the first of their request.",
+                &["service"],
+            )?,
+            rejected: counter(
+                "tollgate_rejected_total",
+                "Connections and requests refused before an exchange began.",
+                &["reason"],
+            )?,
+            routes: RwLock::default(),
+            totals: AtomicTotals::default(),
+            registry,
+        })
+    }
+
+    /// Counts a finished exchange.
+    pub fn observe(&self, record: &Record) {
+        let route = record.endpoint.as_ref();
+        let series = self.series_of(&record.endpoint);
+        series.duration.observe(record.duration.as_secs_f64());
+        series.request_bytes.inc_by(record.bytes_in);
+        series.response_bytes.inc_by(record.bytes_out);
+        let code = code_digits(record.status);
+        self.requests.with_label_values(&[route, method_label(&record.method), digits(&code)]).inc();
+        if let Some(time) = record.upstream_time {
+            let histogram = series.upstream_duration.get_or_init(|| self.upstream_duration.with_label_values(&[route]));
+            histogram.observe(time.as_secs_f64());
+        }
+        if let Some(result) = auth_result(record) {
+            series.auth[result as usize].get_or_init(|| self.auth.with_label_values(&[route, result.as_str()])).inc();
+        }
+        if let Some(result) = record.cache {
+            series.cache[cache_slot(result)]
+                .get_or_init(|| self.cache.with_label_values(&[route, result.as_str()]))
+                .inc();
+        }
+        if record.decided_by != DECIDED_BY_UPSTREAM && record.decided_by != DECIDED_BY_CACHE {
+            self.refusals.with_label_values(&[route, record.decided_by]).inc();
+        }
+        for (limit, result) in [(&record.limit_name, "refused"), (&record.observed, "observed")] {
+            if let Some(limit) = limit {
+                self.limits.with_label_values(&[limit.as_ref(), result]).inc();
+            }
+        }
+        if let (Some(service), 1..) = (&record.service, record.attempts) {
+            self.attempts.with_label_values(&[service.as_ref()]).inc_by(u64::from(record.attempts));
+            self.retries.with_label_values(&[service.as_ref()]).inc_by(u64::from(record.attempts - 1));
+        }
+        self.totals.add(record);
+    }
+
+    /// Counts what was refused before an exchange began: `malformed`, `tls`, `connections_full` and the like.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Exchanges since process start, by outcome.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            successful: self.totals.successful.load(Ordering::Relaxed),
+            blocked: self.totals.blocked.load(Ordering::Relaxed),
+            errors: self.totals.errors.load(Ordering::Relaxed),
+            response_time: Duration::from_nanos(self.totals.response_time_nanos.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// When these metrics began to count: the start of the process.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Every series in Prometheus' text format, those of `state` included.
+    pub fn encode(&self, state: &State) -> String {
+        let mut families = self.registry.gather();
+        families.extend(state::families(self.build, self.started, state));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
+            log::error!("metrics can't be encoded: {error}");
+            String::new()
+        })
+    }
+
+    fn series_of(&self, endpoint: &Arc<str>) -> Arc<RouteSeries> {
+        if let Some(series) = self.routes.read().get(endpoint) {
+            return Arc::clone(series);
+        }
+        let labels = [endpoint.as_ref()];
+        let made = || RouteSeries {
+            duration: self.duration.with_label_values(&labels),
+            upstream_duration: OnceLock::new(),
+            request_bytes: self.request_bytes.with_label_values(&labels),
+            response_bytes: self.response_bytes.with_label_values(&labels),
+            auth: Default::default(),
+            cache: Default::default(),
+        };
+        Arc::clone(self.routes.write().entry(Arc::clone(endpoint)).or_insert_with(|| Arc::new(made())))
+    }
+}
+
+impl AtomicTotals {
+    fn add(&self, record: &Record) {
+        let count = match record.outcome() {
+            Outcome::Successful => &self.successful,
+            Outcome::Blocked => &self.blocked,
+            Outcome::Error => &self.errors,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX);
+        self.response_time_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+impl AuthResult {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Anonymous => "anonymous",
+            Self::NoKey => "no_key",
+            Self::UnknownKey => "unknown_key",
+            Self::KeyNotAllowed => "key_not_allowed",
+        }
+    }
+}
+
+/// What auth found; none where the exchange ended before auth.
+fn auth_result(record: &Record) -> Option<AuthResult> {
+    match record.decided_by {
+        "no_key" => Some(AuthResult::NoKey),
+        "unknown_key" => Some(AuthResult::UnknownKey),
+        "key_not_allowed" => Some(AuthResult::KeyNotAllowed),
+        "flood_guard" | "method_not_allowed" | "bad_host" | "bad_path" | "redirect_https" => None,
+        _ if record.key.is_some() => Some(AuthResult::Accepted),
+        _ if record.endpoint.as_ref() == NO_ENDPOINT => None,
+        _ => Some(AuthResult::Anonymous),
+    }
+}
+
+const fn cache_slot(result: CacheResult) -> usize {
+    match result {
+        CacheResult::Hit => 0,
+        CacheResult::Miss => 1,
+        CacheResult::Stale => 2,
+        CacheResult::Revalidated => 3,
+        CacheResult::Bypass => 4,
+    }
+}
+
+/// The methods of RFC 9110 and PATCH; a client may send any word, so every other one is `OTHER`.
+const fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "OTHER",
+    }
+}
+
+/// Three digits without an allocation.
+fn code_digits(status: u16) -> [u8; 3] {
+    [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b"0123456789"[usize::from(digit)])
+}
+
+fn digits(code: &[u8; 3]) -> &str {
+    str::from_utf8(code).unwrap_or("000")
+}
+
+fn registered<T: Collector + Clone + 'static>(registry: &Registry, series: T) -> prometheus::Result<T> {
+    registry.register(Box::new(series.clone()))?;
+    Ok(series)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::IpAddr;
+    use std::process::{Command, Stdio};
+    use std::time::UNIX_EPOCH;
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(BuildFacts { version: "0.1.0", revision: "abc", rust: "1.95.0" }).unwrap()
+    }
+
+    fn record() -> Record {
+        Record {
+            started: SystemTime::now(),
+            duration: Duration::from_millis(3),
+            endpoint: "/api/users/*".into(),
+            method: Method::GET,
+            status: 200,
+            request_id: Uuid::nil(),
+            client_request_id: None,
+            host: None,
+            path: "/api/users/1".into(),
+            protocol: "HTTP/1.1",
+            consumer: Some("acme".into()),
+            key: Some("acme-2026".into()),
+            client_ip: IpAddr::from([127, 0, 0, 1]),
+            service: Some("users".into()),
+            instance: Some("127.0.0.1:9101".into()),
+            attempts: 1,
+            upstream_time: Some(Duration::from_millis(2)),
+            cache: None,
+            decided_by: DECIDED_BY_UPSTREAM,
+            blocked: false,
+            limit_name: None,
+            observed: None,
+            bytes_in: 10,
+            bytes_out: 100,
+            user_agent: None,
+            generation: 1,
+        }
+    }
+
+    fn refused(status: u16, reason: &'static str, blocked: bool) -> Record {
+        let upstream =
+            Record { service: None, instance: None, attempts: 0, upstream_time: None, key: None, ..record() };
+        Record { status, decided_by: reason, blocked, ..upstream }
+    }
+
+    fn state() -> State {
+        State {
+            requests_in_flight: 2,
+            connections_open: 3,
+            instances: vec![
+                InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true },
+                InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false },
+            ],
+            log: LogState { accepted: 9, written: 5, queued: 3, dropped: vec![("queue_full", 1), ("rejected", 0)] },
+            generation: 4,
+            reloaded: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+            reloads_succeeded: 3,
+            reloads_failed: 1,
+            cache_entries: 7,
+            cache_bytes: 70,
+            cache_evictions: 1,
+            limit_entries: 8,
+            limit_overflow: 0,
+        }
+    }
+
+    /// Fills every series there is.
+    fn filled() -> Metrics {
+        let metrics = metrics();
+        metrics.observe(&record());
+        metrics.observe(&Record { attempts: 2, status: 502, decided_by: "upstream_connect", ..record() });
+        metrics.observe(&Record { cache: Some(CacheResult::Hit), decided_by: DECIDED_BY_CACHE, ..record() });
+        metrics.observe(&Record { limit_name: Some("users".into()), ..refused(429, "rate_limited", true) });
+        metrics.observe(&Record { observed: Some("soft \"limit\"\\".into()), ..record() });
+        metrics.rejected("malformed");
+        metrics
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|found| found == line), "no line `{line}` in\n{text}");
+    }
+
+    #[test]
+    fn promtool_finds_nothing_wrong() {
+        let text = filled().encode(&state());
+        let started = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut promtool = started.expect("promtool is missing: apt-get install prometheus");
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.trim().is_empty(), "promtool: {said}\n{text}");
+    }
+
+    #[test]
+    fn the_filled_text_holds_every_series_that_is_declared() {
+        let metrics = filled();
+        let text = metrics.encode(&state());
+        let declared: Vec<String> = [
+            &metrics.requests,
+            &metrics.request_bytes,
+            &metrics.response_bytes,
+            &metrics.refusals,
+            &metrics.auth,
+            &metrics.limits,
+            &metrics.cache,
+            &metrics.attempts,
+            &metrics.retries,
+            &metrics.rejected,
+        ]
+        .iter()
+        .flat_map(|series| series.desc())
+        .chain(metrics.duration.desc())
+        .chain(metrics.upstream_duration.desc())
+        .map(|desc| desc.fq_name.clone())
+        .collect();
+        for name in declared {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} is not filled");
+        }
+    }
+
+    #[test]
+    fn exchanges_are_counted_where_they_belong() {
+        let text = filled().encode(&state());
+        has(&text, r#"tollgate_http_requests_total{code="200",method="GET",route="/api/users/*"} 3"#);
+        has(&text, r#"tollgate_http_requests_total{code="429",method="GET",route="/api/users/*"} 1"#);
+        has(&text, r#"tollgate_refusals_total{reason="rate_limited",route="/api/users/*"} 1"#);
+        has(&text, r#"tollgate_refusals_total{reason="upstream_connect",route="/api/users/*"} 1"#);
+        has(&text, r#"tollgate_limit_results_total{limit="users",result="refused"} 1"#);
+        has(&text, r#"tollgate_cache_results_total{result="hit",route="/api/users/*"} 1"#);
+        has(&text, r#"tollgate_upstream_attempts_total{service="users"} 5"#);
+        has(&text, r#"tollgate_upstream_retries_total{service="users"} 1"#);
+        has(&text, r#"tollgate_http_request_duration_seconds_bucket{route="/api/users/*",le="0.0025"} 0"#);
+        has(&text, r#"tollgate_http_request_duration_seconds_bucket{route="/api/users/*",le="0.005"} 5"#);
+        has(&text, r#"tollgate_http_response_body_bytes_total{route="/api/users/*"} 500"#);
+        has(&text, r#"tollgate_rejected_total{reason="malformed"} 1"#);
+    }
+
+    #[test]
+    fn the_state_of_the_parts_is_in_the_text() {
+        let text = metrics().encode(&state());
+        has(&text, r#"tollgate_upstream_up{service="users",instance="127.0.0.1:9102"} 0"#);
+        has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);
+        has(&text, r#"tollgate_log_records_dropped_total{reason="queue_full"} 1"#);
+        has(&text, "tollgate_log_records_queued 3");
+        has(&text, "tollgate_config_generation 4");
+        has(&text, "tollgate_config_last_reload_success_timestamp_seconds 1700000000");
+        assert!(text.contains("# TYPE tollgate_log_records_written_total counter"));
+    }
+
+    #[test]
+    fn the_process_tells_about_itself() {
+        let text = metrics().encode(&State::default());
+        for name in [
+            "process_cpu_seconds_total",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
+            let line =
+                text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("no {name}"));
+            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() >= 0.0, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_a_client_made_up_is_other() {
+        let metrics = metrics();
+        metrics.observe(&Record { method: Method::from_bytes(b"BREW").unwrap(), ..record() });
+        metrics.observe(&Record { method: Method::from_bytes(b"get").unwrap(), ..record() });
+        has(
+            &metrics.encode(&State::default()),
+            r#"tollgate_http_requests_total{code="200",method="OTHER",route="/api/users/*"} 2"#,
+        );
+    }
+
+    #[test]
+    fn no_method_is_the_end_of_another() {
+        let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "OTHER"];
+        for (a, b) in methods.iter().flat_map(|a| methods.iter().map(move |b| (a, b))).filter(|(a, b)| a != b) {
+            assert!(!a.ends_with(b), "{b} is the end of {a}");
+        }
+    }
+
+    #[test]
+    fn summaries_divide_all_exchanges_into_three() {
+        let metrics = metrics();
+        metrics.observe(&record());
+        metrics.observe(&Record { status: 404, ..record() });
+        metrics.observe(&refused(401, "no_key", true));
+        metrics.observe(&refused(502, "upstream_connect", false));
+        metrics.observe(&Record { status: 500, ..record() });
+        let expected = Totals { successful: 2, blocked: 1, errors: 2, response_time: Duration::from_millis(15) };
+        assert_eq!(metrics.totals(), expected);
+    }
+
+    #[test]
+    fn auth_counts_what_came_to_auth() {
+        let none = Record { endpoint: NO_ENDPOINT.into(), ..refused(404, "no_route", false) };
+        for (record, expected) in [
+            (record(), Some(AuthResult::Accepted)),
+            (Record { key: None, ..record() }, Some(AuthResult::Anonymous)),
+            (refused(401, "no_key", true), Some(AuthResult::NoKey)),
+            (refused(401, "unknown_key", true), Some(AuthResult::UnknownKey)),
+            (Record { decided_by: "key_not_allowed", ..record() }, Some(AuthResult::KeyNotAllowed)),
+            (Record { key: Some("a".into()), ..refused(429, "rate_limited", true) }, Some(AuthResult::Accepted)),
+            (refused(429, "flood_guard", true), None),
+            (refused(405, "method_not_allowed", false), None),
+            (none, None),
+        ] {
+            assert_eq!(auth_result(&record), expected, "{}", record.decided_by);
+        }
+    }
+
+    #[test]
+    fn codes_have_three_digits() {
+        for (status, expected) in [(200, "200"), (499, "499"), (99, "099"), (999, "999")] {
+            assert_eq!(digits(&code_digits(status)), expected);
+        }
+    }
+}

@@ -31,24 +31,51 @@ pub enum Refusal {
     BadPath(&'static str),
     /// A body that breaks the rules of HTTP.
     BadBody,
+    /// A header over `connections.header_max`.
+    HeaderTooLarge,
     /// The listener sends everything to https.
-    RedirectHttps { location: HeaderValue },
+    RedirectHttps {
+        /// The same address on https.
+        location: HeaderValue,
+    },
     /// No pattern matches.
     NoRoute,
     /// A pattern matches, but not with this method.
-    MethodNotAllowed { allow: Arc<str> },
+    MethodNotAllowed {
+        /// The methods that the path admits, as `Allow` has them.
+        allow: Arc<str>,
+    },
     /// No key where one is required.
-    NoKey { challenge: HeaderValue },
+    NoKey {
+        /// The value of `WWW-Authenticate`.
+        challenge: HeaderValue,
+    },
     /// A key that is not configured.
-    UnknownKey { challenge: HeaderValue },
+    UnknownKey {
+        /// The value of `WWW-Authenticate`.
+        challenge: HeaderValue,
+    },
     /// A key whose consumer may not use this route.
     KeyNotAllowed,
     /// The address sends more than `flood_guard` admits.
-    FloodGuard { retry_after_seconds: u64 },
+    FloodGuard {
+        /// When to try again.
+        retry_after_seconds: u64,
+    },
     /// Over one of the route's limits.
-    RateLimited { retry_after_seconds: u64, fields: RateLimitFields, violated: Vec<Arc<str>> },
+    RateLimited {
+        /// When the request would be admitted, if nobody else takes it.
+        retry_after_seconds: u64,
+        /// Where the client stands.
+        fields: RateLimitFields,
+        /// The names of the limits that refused.
+        violated: Vec<Arc<str>>,
+    },
     /// A request body over `body_max`.
-    BodyTooLarge { bytes_max: u64 },
+    BodyTooLarge {
+        /// What the route admits.
+        bytes_max: u64,
+    },
     /// The client stopped sending its request.
     ClientTimeout,
     /// The client left before the answer; nothing is sent.
@@ -77,6 +104,7 @@ impl Refusal {
             Self::KeyNotAllowed => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::FloodGuard { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -94,6 +122,7 @@ impl Refusal {
             Self::BadHost => "bad_host",
             Self::BadPath(_) => "bad_path",
             Self::BadBody => "bad_body",
+            Self::HeaderTooLarge => "header_too_large",
             Self::RedirectHttps { .. } => "redirect_https",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed { .. } => "method_not_allowed",
@@ -126,6 +155,7 @@ impl Refusal {
             Self::BadHost
             | Self::BadPath(_)
             | Self::BadBody
+            | Self::HeaderTooLarge
             | Self::RedirectHttps { .. }
             | Self::NoRoute
             | Self::MethodNotAllowed { .. }
@@ -145,6 +175,7 @@ impl Refusal {
         match self {
             Self::BadHost => "The request needs one valid Host.".into(),
             Self::BadPath(why) => format!("The path can't be used: {why}."),
+            Self::HeaderTooLarge => "The request header is too large.".into(),
             Self::BadBody => "The request body breaks the rules of HTTP.".into(),
             Self::RedirectHttps { .. } => "This address is served over https only.".into(),
             Self::NoRoute => "No route matches this host and path.".into(),
@@ -202,6 +233,7 @@ impl Refusal {
             Self::BadHost
             | Self::BadPath(_)
             | Self::BadBody
+            | Self::HeaderTooLarge
             | Self::NoRoute
             | Self::KeyNotAllowed
             | Self::BodyTooLarge { .. }

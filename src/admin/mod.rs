@@ -1,1 +1,18 @@
-//! Stub: admin.
+//! Admin: health, readiness, metrics and the admin API, on a listener of their own.
+//! Who may ask is decided in `guard.rs`, what is answered in `api.rs`; what the gateway knows comes through [`Control`].
+//! Nothing of the data path is here, and nothing here can hold it up. Every request is bounded in header, body,
+//! time and number, so that a slow client of the admin API costs one connection for a bounded time.
+
+mod api;
+mod control;
+mod guard;
+mod listener;
+mod problem;
+
+pub use control::{
+    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, Readiness, ServiceStatus, Summary,
+};
+pub use listener::{bind, serve};
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,34 @@
 //! The configuration: one YAML file, read in two passes, strict.
-//! The first pass (`tree.rs`) knows positions and duplicates, the second reads each entry into the types of `schema.rs`.
+//! The first pass (`tree.rs`, `variables.rs`) knows positions, duplicates and variables;
+//! the second (`entries.rs`) reads each entry into the types of `schema.rs`; then come the rules across fields (`check/`).
 //! Not here: what a configuration compiles to (`runtime`).
 
+mod check;
+mod defaults;
+mod dump;
+mod entries;
+mod fault;
+mod json_schema;
+mod not_built;
 mod pattern;
 mod places;
 mod problems;
 mod rate;
+mod reader;
 mod schema;
+mod short_forms;
 mod store_url;
+mod syntax;
+mod text;
+mod tree;
 mod units;
+mod variables;
 
 use std::path::Path;
 
+pub use check::DEMO_KEY_SHA256;
+pub use dump::dump;
+pub use json_schema::json_schema;
 pub use pattern::{HostPattern, Pattern, Segment};
 pub use places::Places;
 pub use problems::{Problem, Problems, did_you_mean};
@@ -21,104 +38,167 @@ pub use store_url::StoreUrl;
 pub use units::{Size, Span};
 
 /// Reads and checks a configuration file; paths in it become absolute.
+/// Variables come from the process environment, then from `.env` beside the file.
 ///
 /// # Errors
 /// Every problem that was found.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    Err(Problems::of(path.display().to_string(), "not built"))
+    let name = path.display().to_string();
+    let text = read_file(path, tree::FILE_MAX).map_err(|reason| Problems::of(&name, reason))?;
+    let env_path = path.parent().unwrap_or(Path::new("")).join(".env");
+    let beside = match read_file(&env_path, tree::FILE_MAX) {
+        Ok(text) => variables::read_env(&text).map_err(|line| {
+            Problems::of(
+                format!("{}:{line}", env_path.display()),
+                "expected NAME=value, NAME=\"value\" or a comment with `#`",
+            )
+        })?,
+        Err(_) if !env_path.exists() => std::collections::HashMap::new(),
+        Err(reason) => return Err(Problems::of(env_path.display().to_string(), reason)),
+    };
+    read(&text, path, &|name| std::env::var(name).ok().or_else(|| beside.get(name).cloned()))
 }
 
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self { drain_delay: Span::default(), grace: Span::seconds(30) }
+/// Reads and checks the text of a configuration that stands at `path`, with variables from `environment`.
+///
+/// # Errors
+/// Every problem that was found.
+pub fn read(text: &str, path: &Path, environment: &variables::Environment<'_>) -> Result<Config, Problems> {
+    let mut problems = Problems::new(path.display().to_string());
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = absolute.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let Some(mut root) = tree::parse(text, &mut problems) else { return Err(problems) };
+    if !matches!(root.kind, tree::Kind::Map(_)) {
+        problems.push(tree::problem(
+            root.at,
+            "",
+            "a configuration is a map: lines of `name: value`, such as `listen: 127.0.0.1:8080`",
+        ));
+        return Err(problems);
+    }
+    let mut places = Places::new(absolute);
+    variables::replace(&mut root, &folder, environment, &mut places, &mut problems);
+    let mut draft = entries::read(root, places, &mut problems);
+    check::check(&draft, &mut problems);
+    make_absolute(&mut draft.config, &folder);
+    problems.or(draft.config)
+}
+
+fn read_file(path: &Path, size_max: u64) -> Result<String, String> {
+    use std::io::Read;
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut bytes = Vec::new();
+    file.take(size_max + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > size_max {
+        return Err(format!("larger than {} bytes: this is no configuration", size_max));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("line {line} is not UTF-8: save the file as UTF-8")
+    })
+}
+
+/// Paths are relative to the folder of the file.
+fn make_absolute(config: &mut Config, folder: &Path) {
+    let absolute = |path: &mut std::path::PathBuf| *path = folder.join(&*path);
+    for certificate in config.listen.iter_mut().flat_map(|listener| &mut listener.tls) {
+        absolute(&mut certificate.cert);
+        absolute(&mut certificate.key);
+    }
+    config.services.values_mut().filter_map(|service| service.tls.as_mut()?.ca.as_mut()).for_each(absolute);
+    if let StoreUrl::Sqlite(path) = &mut config.log.store {
+        absolute(path);
+    }
+    if let JsonLines::File(path) = &mut config.log.json {
+        absolute(path);
     }
 }
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            total_max: 65_536,
-            per_client_max: 4_096,
-            header_timeout: Span::seconds(10),
-            idle_timeout: Span::seconds(60),
-            header_max: Size(64 << 10),
-            body_timeout: Span::seconds(60),
-        }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Config, Problems> {
+        read(text, Path::new("/etc/tollgate/tollgate.yaml"), &|name| {
+            (name == "DB_PASSWORD").then(|| "p@ss:/word".to_owned())
+        })
+    }
+
+    #[test]
+    fn the_short_configuration_of_the_design_is_read() {
+        let text = "listen: 127.0.0.1:8080\nadmin: 127.0.0.1:8081\nservices:\n  user_service: [127.0.0.1:9101, 127.0.0.1:9102]\nroutes:\n  /api/user_service/*:\n    to: user_service\n    strip_prefix: /api/user_service\n    limit: 100/min per key\n    cache: 30s\nkeys:\n  demo: {sha256: 4f0e8e0a1c2b3d4e5f60718293a4b5c6d7e8f9010203040506070809aabbccdd}\nlog: mysql://user:${DB_PASSWORD}@host/tollgate\n";
+        let config = read_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.listen[0].address.port(), 8080);
+        assert_eq!(config.services["user_service"].instances[1].address, "127.0.0.1:9102");
+        let route = &config.routes["/api/user_service/*"];
+        assert_eq!(route.limit.as_ref().map(Vec::len), Some(1));
+        assert_eq!(route.cache.as_ref().map(|cache| cache.ttl), Some(Span::seconds(30)));
+        assert!(route.patterns[0].subtree);
+        assert_eq!(config.log.store, StoreUrl::Mysql("mysql://user:p%40ss%3A%2Fword@host/tollgate".to_owned()));
+    }
+
+    #[test]
+    fn the_long_form_is_read() {
+        let text = r#"
+listen:
+  - address: 0.0.0.0:8443
+    tls: [{cert: tls/a.pem, key: tls/a.key}]
+    http2: true
+  - {address: 0.0.0.0:80, redirect: https}
+admin: {address: 127.0.0.1:8081, token_sha256: null, hosts: []}
+node: edge-1
+threads: auto
+shutdown: {drain_delay: 0s, grace: 30s}
+trusted_proxies: [10.0.0.0/8]
+flood_guard: 500/s per ip
+key_in: [X-API-Key, bearer]
+defaults: {keys: required, timeout: 30s, body_max: 10mb}
+services:
+  user_service:
+    instances: [{address: 127.0.0.1:9102, weight: 2}, "users.internal:80"]
+    balance: round_robin
+    host: users.example.com
+    tls: {sni: users.example.com, ca: tls/ca.pem}
+    health: {path: /health, every: 5s, timeout: 1s, healthy_after: 2, unhealthy_after: 3}
+    timeouts: {connect: 1s, tls: 5s, response: 15s, between_bytes: 15s, write: 15s, idle: 60s}
+routes:
+  GET /api/user_service/*:
+    to: user_service
+    strip_prefix: /api/user_service
+    keys: none
+    limit: {rate: 100/min, per: [consumer], name: users, cost: 1, mode: enforce}
+    cache: {ttl: 0s, max: null, shared: false}
+    headers: {request: {set: {X-Env: prod}, remove: [Cookie]}, response: {remove: [Server]}}
+    timeout: 20s
+  orders:
+    match: [/api/order_service/*, "*.orders.example.com/*"]
+    to: user_service
+    limit: none
+keys:
+  acme-2026: {sha256: "4f0e8e0a1c2b3d4e5f60718293a4b5c6d7e8f9010203040506070809aabbccdd", consumer: acme}
+cache: {memory: 256mb}
+log:
+  store: sqlite:data/tollgate.db
+  json: none
+  queue: 65536
+  flush: {rows: 1000, age: 200ms}
+  client_ip: full
+  query: none
+"#;
+        let config = read_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.listen[0].tls[0].cert, Path::new("/etc/tollgate/tls/a.pem"));
+        assert_eq!(config.routes["orders"].patterns.len(), 2);
+        assert_eq!(config.routes["orders"].limit, Some(Vec::new()));
+        assert_eq!(config.routes["GET /api/user_service/*"].keys, Some(KeyRule::None));
+        assert_eq!(config.log.store, StoreUrl::Sqlite("/etc/tollgate/data/tollgate.db".into()));
+    }
+
+    #[test]
+    fn many_problems_are_found_at_once() {
+        let text = "listen: 8080\nadmin: none\nlog: none\nlistn: x\nservices:\n  a:\n    instances: [{address: 127.0.0.1:1, wieght: 2}]\n    breaker: {failures: 1}\n  b: {instances: [127.0.0.1:1], timeouts: {connect: 1, tls: no}}\nroutes:\n  /x: {too: a}\n  /y: {to: a, limit: 10, limit: 5/s}\nkeys:\n  k: {key: tg_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}\n";
+        let problems = read_text(text).err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert_eq!(problems.lines().count(), 10, "{problems}");
+        assert!(!problems.contains("tg_a") && !problems.contains("` is missing"), "{problems}");
     }
 }
-impl Default for Defaults {
-    fn default() -> Self {
-        Self { keys: KeyRule::Required, timeout: Span::seconds(30), body_max: Size(10 << 20), limit: Vec::new() }
-    }
-}
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Span::seconds(1),
-            tls: Span::seconds(5),
-            response: Span::seconds(15),
-            between_bytes: Span::seconds(15),
-            write: Span::seconds(15),
-            idle: Span::seconds(60),
-        }
-    }
-}
-impl Default for CachePolicy {
-    fn default() -> Self {
-        Self { ttl: Span::default(), max: None, shared: false, body_max: Size(1 << 20) }
-    }
-}
-impl Default for CacheStore {
-    fn default() -> Self {
-        Self { memory: Size(64 << 20) }
-    }
-}
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            store: StoreUrl::None,
-            json: JsonLines::None,
-            queue: 65_536,
-            flush: Flush::default(),
-            client_ip: ClientIp::Full,
-            query: QueryLog::None,
-        }
-    }
-}
-impl Default for Flush {
-    fn default() -> Self {
-        Self { rows: 1_000, age: Span(std::time::Duration::from_millis(200)) }
-    }
-}
-impl Instance {
-    const fn default_weight() -> u16 {
-        1
-    }
-}
-impl HealthCheck {
-    const fn default_every() -> Span {
-        Span::seconds(5)
-    }
-    const fn default_timeout() -> Span {
-        Span::seconds(1)
-    }
-    const fn default_healthy_after() -> u16 {
-        2
-    }
-    const fn default_unhealthy_after() -> u16 {
-        3
-    }
-}
-impl KeyPlace {
-    fn defaults() -> Vec<Self> {
-        vec![Self::Header(http::HeaderName::from_static("x-api-key")), Self::Bearer]
-    }
-}
-impl std::fmt::Debug for Digest {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for byte in &self.0[..4] {
-            write!(out, "{byte:02x}")?;
-        }
-        out.write_str("...")
-    }
-}
-crate::placeholder_serde!(Threads, FloodGuard, KeyPlace, KeyRule, JsonLines, Digest);

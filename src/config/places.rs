@@ -1,4 +1,5 @@
-//! Where each value of the configuration file stands: path -> line and column.
+//! Where each value of the configuration file stands: path -> line and column,
+//! and which values came from variables, so that a dump can show the variable instead of its value.
 //! Filled by the first pass over the file, read whenever a problem is reported.
 
 use std::collections::HashMap;
@@ -10,15 +11,16 @@ pub struct Places {
     /// The file, absolute.
     pub file: PathBuf,
     marks: HashMap<String, (u32, u32)>,
+    variables: HashMap<String, String>,
 }
 
 impl Places {
     /// No marks yet.
     pub fn new(file: PathBuf) -> Self {
-        Self { file, marks: HashMap::new() }
+        Self { file, ..Self::default() }
     }
 
-    /// Remembers where `path` stands; line and column count from 1.
+    /// Remembers where `path` stands; line and column count from 1. The empty path is the whole file.
     pub fn mark(&mut self, path: String, line: u32, column: u32) {
         self.marks.insert(path, (line, column));
     }
@@ -30,7 +32,27 @@ impl Places {
             if let Some(mark) = self.marks.get(part) {
                 return Some(*mark);
             }
-            part = &part[..part.rfind(['.', '['])?];
+            part = &part[..part.rfind(['.', '[']).unwrap_or(0)];
+            if part.is_empty() {
+                return self.marks.get("").copied();
+            }
         }
+    }
+
+    /// Whether the file itself writes `path`.
+    pub fn has(&self, path: &str) -> bool {
+        self.marks.contains_key(path)
+    }
+
+    /// Remembers that the scalar at `path` was written with variables, as `written`.
+    ///
+    /// `path` is the short way: a list of one is its element, a service is the list of its instances.
+    pub fn mark_variable(&mut self, path: String, written: String) {
+        self.variables.insert(path, written);
+    }
+
+    /// How the scalar at `path` was written, if with variables; never their values.
+    pub fn variable(&self, path: &str) -> Option<&str> {
+        self.variables.get(path).map(String::as_str)
     }
 }

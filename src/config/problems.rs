@@ -39,12 +39,13 @@ impl Problems {
     /// Adds a problem at `path`, whose line is looked up in `places`.
     pub fn add(&mut self, places: &Places, path: impl Into<String>, message: impl Into<String>) {
         let path = path.into();
-        self.list.push(Problem { place: places.find(&path), path, message: message.into() });
+        self.push(Problem { place: places.find(&path), path, message: message.into() });
     }
 
     /// Adds a problem whose place is known.
     pub fn push(&mut self, problem: Problem) {
-        self.list.push(problem);
+        // Whoever writes a key into the file must not find it in a terminal or a log as well.
+        self.list.push(Problem { path: without_keys(problem.path), message: without_keys(problem.message), ..problem });
     }
 
     /// Whether nothing is wrong.
@@ -91,12 +92,30 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// ` (did you mean `x`?)` when one of `known` is near, otherwise nothing.
-pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+/// The one of `known` that `word` was probably meant to be.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&word.to_lowercase(), &candidate.to_lowercase()), candidate))
+        // Far apart in length is far apart; this spares most comparisons in a file with many names.
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= 1 + candidate.len().min(word.len()) / 4)
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
-        .map_or(String::new(), |(_, candidate)| format!(" (did you mean `{candidate}`?)"))
+        .map(|(_, candidate)| candidate)
+}
+
+/// ` (did you mean `x`?)` when one of `known` is near, otherwise nothing.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, known).map_or(String::new(), |candidate| format!(" (did you mean `{candidate}`?)"))
+}
+
+/// Replaces everything that looks like a key.
+fn without_keys(text: String) -> String {
+    const KEY_MIN: usize = 20;
+    let Some(start) = text.find("tg_") else { return text };
+    let (before, key) = text.split_at(start + 3);
+    let end = key.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(key.len());
+    let rest = without_keys(key[end..].to_owned());
+    if end < KEY_MIN { format!("{before}{}{rest}", &key[..end]) } else { format!("{before}...{rest}") }
 }

@@ -1,31 +1,37 @@
 //! How often: `100/min per key`, `10/s burst 100`, and the long form of a limit.
 //! What a rate means while counting is in `policy/limit.rs`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use super::units::Span;
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::problems::did_you_mean;
+use super::short_forms::OneOrMany;
+use super::text::text_form;
+use super::units::{Span, split};
 
 /// `routes.X.limit[]`; the short form is `COUNT/WINDOW [burst N] [per WHAT [and WHAT]]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields, transform = short_form_of_a_limit)]
 pub struct Limit {
     /// Requests per window, with a burst for a token bucket: `100/min`, `10/s burst 100`.
     pub rate: Rate,
     /// What is counted together.
-    #[serde(default = "Per::defaults")]
+    #[schemars(default = "Per::defaults", with = "OneOrMany<Per>")]
     pub per: Vec<Per>,
     /// The policy's name in `RateLimit`, log and metrics; made of dimension and window when left out.
-    #[serde(default)]
+    #[schemars(default)]
     pub name: Option<String>,
     /// What one request takes from the limit.
-    #[serde(default = "Limit::default_cost")]
+    #[schemars(default = "Limit::default_cost")]
     pub cost: u32,
     /// Whether the limit refuses, or only counts and logs.
-    #[serde(default)]
+    #[schemars(default)]
     pub mode: Mode,
     /// `sliding_window`, or `token_bucket` with a burst, or `day` and `month` by the calendar; `fixed_window` only when asked for.
-    #[serde(default)]
+    #[schemars(default)]
     pub algorithm: Option<Algorithm>,
 }
 
@@ -112,4 +118,317 @@ impl Per {
         vec![Self::Consumer]
     }
 }
-crate::placeholder_serde!(Rate);
+
+text_form!(Rate, "a rate such as `100/min`, `10/10s` or `10/s burst 100`", "");
+
+const WINDOWS: &str = "s, min, h (with a number before it: 10s, 5min), day or month";
+const WINDOW_MAX_SECONDS: u64 = 31 * 86_400;
+
+impl Rate {
+    /// Reads `100/min` and `10/s burst 100`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match parse(text)? {
+            (rate, None) => Ok(rate),
+            (_, Some(_)) => Err(format!("`{text}`: `per` does not belong here")),
+        }
+    }
+}
+
+impl Limit {
+    /// Reads the short form, `COUNT/WINDOW [burst N] [per WHAT [and WHAT]]`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (rate, per) = parse(text)?;
+        let per = per.unwrap_or_else(Per::defaults);
+        Ok(Self { rate, per, name: None, cost: Self::default_cost(), mode: Mode::default(), algorithm: None })
+    }
+}
+
+/// Reads a rate, and `per` where it is written.
+///
+/// # Errors
+/// What is wrong with the text, and what would be right.
+pub fn parse(text: &str) -> Result<(Rate, Option<Vec<Per>>), String> {
+    let mut words = text.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let Some((count, window)) = first.split_once('/') else {
+        return Err(match first.parse::<u64>() {
+            Ok(count) => format!("`{text}` has no window: write {count}/s, {count}/min or {count}/h"),
+            Err(_) if first.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                format!("`{text}` is no rate such as 100/min; a limit by name (`limits.named`): not built yet")
+            }
+            Err(_) => format!("`{text}` is no rate: write COUNT/WINDOW, such as 100/min or 10/10s"),
+        });
+    };
+    let count = whole(count)
+        .ok_or_else(|| format!("`{text}`: `{count}` is no count: write a whole number from 1, such as 100/min"))?;
+    let window = Window::parse(window)?;
+    let (mut burst, mut per) = (None, None);
+    while let Some(word) = words.next() {
+        match word {
+            "burst" if burst.is_none() && per.is_none() => {
+                let number = words.next().unwrap_or_default();
+                burst =
+                    Some(whole(number).ok_or_else(|| format!("`{text}`: after `burst` comes a whole number from 1"))?);
+            }
+            "per" if per.is_none() => per = Some(Per::parse_list(&mut words)?),
+            _ => {
+                return Err(format!(
+                    "`{text}`: `{word}` is not understood: write COUNT/WINDOW [burst N] [per WHAT [and WHAT]]"
+                ));
+            }
+        }
+    }
+    if burst.is_some() && !matches!(window, Window::Rolling(_)) {
+        return Err(format!("`{text}`: a burst goes with windows of s, min or h, not with the calendar"));
+    }
+    Ok((Rate { count, window, burst }, per))
+}
+
+fn whole(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number > 0)
+}
+
+impl Window {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |hint: String| Err(format!("`{text}` is no window: {hint}"));
+        let (number, unit) = split(text);
+        let seconds = match unit {
+            "s" => 1,
+            "min" => 60,
+            "h" => 3_600,
+            "day" if number.is_empty() => return Ok(Self::Day),
+            "month" if number.is_empty() => return Ok(Self::Month),
+            "day" | "month" => return wrong(format!("calendar windows have no number; {WINDOWS}")),
+            "d" | "days" => return wrong("write 24h for any 24 hours, or day for the calendar's".to_owned()),
+            "m" => return wrong(format!("`m` may be minutes or months: write {number}min or month")),
+            "ms" => return wrong("the shortest is 1s".to_owned()),
+            "sec" | "second" | "seconds" => return wrong(format!("write {number}s")),
+            "minute" | "minutes" | "mins" => return wrong(format!("write {number}min")),
+            "hour" | "hours" | "hr" => return wrong(format!("write {number}h")),
+            _ => return wrong(format!("write {WINDOWS}")),
+        };
+        let number = if number.is_empty() { Some(1) } else { number.parse::<u64>().ok() };
+        match number.and_then(|number| number.checked_mul(seconds)) {
+            Some(0) => wrong("the shortest is 1s".to_owned()),
+            Some(seconds) if seconds <= WINDOW_MAX_SECONDS => Ok(Self::Rolling(Span::seconds(seconds))),
+            _ => wrong("the longest is 744h".to_owned()),
+        }
+    }
+}
+
+impl Per {
+    const WORDS: [(&'static str, Self); 6] = [
+        ("ip", Self::Ip),
+        ("key", Self::Key),
+        ("consumer", Self::Consumer),
+        ("route", Self::Route),
+        ("service", Self::Service),
+        ("all", Self::All),
+    ];
+
+    /// The word for it in the file.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, per)| *per == self).map_or("", |(word, _)| word)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, per)| *per).ok_or_else(|| {
+            let hint = did_you_mean(text, Self::WORDS.iter().map(|(word, _)| *word));
+            format!("`{text}` is nothing to count by{hint}: ip, key, consumer, route, service or all")
+        })
+    }
+
+    /// `WHAT [and WHAT]`, to the end.
+    fn parse_list<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vec<Self>, String> {
+        let mut list = vec![Self::parse(words.next().unwrap_or_default())?];
+        while let Some(word) = words.next() {
+            if word != "and" {
+                return Err(format!(
+                    "`{word}` is not understood after `per {}`: write `and` between two",
+                    list[list.len() - 1].word()
+                ));
+            }
+            list.push(Self::parse(words.next().unwrap_or_default())?);
+        }
+        Ok(list)
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Day => out.write_str("day"),
+            Self::Month => out.write_str("month"),
+            Self::Rolling(span) => {
+                let seconds = span.0.as_secs();
+                let (number, unit) = match seconds {
+                    seconds if seconds % 3_600 == 0 => (seconds / 3_600, "h"),
+                    seconds if seconds % 60 == 0 => (seconds / 60, "min"),
+                    seconds => (seconds, "s"),
+                };
+                if number == 1 { out.write_str(unit) } else { write!(out, "{number}{unit}") }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}/{}", self.count, self.window)?;
+        self.burst.map_or(Ok(()), |burst| write!(out, " burst {burst}"))
+    }
+}
+
+/// A rate that may carry its `per`: `100/min per key`.
+struct RateText(Rate, Option<Vec<Per>>);
+
+impl<'de> Deserialize<'de> for RateText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = RateText;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a rate such as `100/min`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RateText, E> {
+                parse(text).map(|(rate, per)| RateText(rate, per)).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
+}
+
+/// The long form as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename = "Limit")]
+struct LongForm {
+    rate: RateText,
+    #[serde(default)]
+    per: Option<OneOrMany<Per>>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default = "Limit::default_cost")]
+    cost: u32,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    algorithm: Option<Algorithm>,
+}
+
+impl LongForm {
+    fn limit(self) -> Result<Limit, String> {
+        let per = match (self.rate.1, self.per) {
+            (Some(_), Some(_)) => return Err("`per` is written twice, in `rate` and beside it".to_owned()),
+            (Some(per), None) => per,
+            (None, Some(OneOrMany(per))) => per,
+            (None, None) => Per::defaults(),
+        };
+        Ok(Limit {
+            rate: self.rate.0,
+            per,
+            name: self.name,
+            cost: self.cost,
+            mode: self.mode,
+            algorithm: self.algorithm,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Limit;
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a limit such as `100/min per key`, or a map with `rate`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Limit, E> {
+                Limit::parse(text).map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Limit, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Limit, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Limit, A::Error> {
+                LongForm::deserialize(MapAccessDeserializer::new(map))?.limit().map_err(de::Error::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn short_form_of_a_limit(schema: &mut schemars::Schema) {
+    super::short_forms::or_text(schema, "COUNT/WINDOW [burst N] [per WHAT [and WHAT]], e.g. `100/min per key`");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(text: &str) -> String {
+        match Limit::parse(text) {
+            Ok(limit) => {
+                let per: Vec<&str> = limit.per.iter().map(|per| per.word()).collect();
+                format!("{} per {}", limit.rate, per.join(" and "))
+            }
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn short_forms_say_what_they_mean() {
+        assert_eq!(limit("100/min"), "100/min per consumer");
+        assert_eq!(limit("10/10s per ip"), "10/10s per ip");
+        assert_eq!(limit("10/s burst 100 per key and route"), "10/s burst 100 per key and route");
+        assert_eq!(limit("5/60min"), "5/h per consumer");
+        assert_eq!(limit("1000000/month per consumer"), "1000000/month per consumer");
+        assert_eq!(limit("1/24h"), "1/24h per consumer");
+    }
+
+    #[test]
+    fn mistakes_are_answered_with_the_right_form() {
+        for (text, part) in [
+            ("100", "has no window"),
+            ("100/m", "min or month"),
+            ("100/minute", "write min"),
+            ("0/min", "from 1"),
+            ("-5/min", "from 1"),
+            ("10/0s", "the shortest is 1s"),
+            ("10/100ms", "the shortest is 1s"),
+            ("10/2d", "24h"),
+            ("10/3day", "no number"),
+            ("10/1000h", "744h"),
+            ("10/s burst", "after `burst`"),
+            ("10/day burst 5", "calendar"),
+            ("10/s per", "nothing to count by"),
+            ("10/s per consumr", "did you mean `consumer`"),
+            ("10/s per key route", "write `and`"),
+            ("10/s brust 5", "not understood"),
+            ("api", "not built yet"),
+            ("", "is no rate"),
+        ] {
+            assert!(limit(text).contains(part), "{text}: {}", limit(text));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read_again(count in 1u32.., seconds in 1u64..WINDOW_MAX_SECONDS, burst in proptest::option::of(1u32..)) {
+            let rate = Rate { count, window: Window::Rolling(Span::seconds(seconds)), burst };
+            proptest::prop_assert_eq!(Rate::parse(&rate.to_string()), Ok(rate));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = Limit::parse(&text);
+        }
+    }
+}

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::rate::Limit;
+use super::short_forms::{self, Limits, Network, OneOrMany};
 use super::store_url::StoreUrl;
 use super::units::{Size, Span};
 
@@ -24,8 +25,11 @@ use super::units::{Size, Span};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where clients connect: `127.0.0.1:8080`, or a list of listeners.
+    #[serde(deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<Listener>")]
     pub listen: Vec<Listener>,
     /// The admin listener (health, metrics, admin API), or `none`.
+    #[schemars(required)]
     pub admin: Option<Admin>,
     /// A label of this process in logs and metrics; the host name when left out.
     #[serde(default)]
@@ -40,8 +44,8 @@ pub struct Config {
     #[serde(default)]
     pub connections: Connections,
     /// Networks whose `X-Forwarded-*` and `X-Request-Id` are believed.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
+    #[serde(default, deserialize_with = "short_forms::networks")]
+    #[schemars(with = "OneOrMany<Network>")]
     pub trusted_proxies: Vec<IpNet>,
     /// An estimate in constant memory that refuses single addresses first of all: `500/s per ip`.
     #[serde(default)]
@@ -74,12 +78,16 @@ pub struct Config {
 
 /// `listen[]`: one address that clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::listener)]
 pub struct Listener {
     /// IP address and port, e.g. `0.0.0.0:8443` or `[::1]:8080`.
+    #[serde(deserialize_with = "short_forms::address")]
+    #[schemars(with = "String")]
     pub address: SocketAddr,
     /// Certificates by SNI; the first is the fallback. Plain HTTP when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<Certificate>")]
     pub tls: Vec<Certificate>,
     /// HTTP/2 through ALPN; only with `tls`, where it is the default.
     #[serde(default)]
@@ -109,15 +117,19 @@ pub enum Redirect {
 
 /// `admin`: health, readiness, metrics and the admin API.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::admin)]
 pub struct Admin {
     /// IP address and port.
+    #[serde(deserialize_with = "short_forms::address")]
+    #[schemars(with = "String")]
     pub address: SocketAddr,
     /// SHA-256 of the token in hex; required beyond loopback.
     #[serde(default)]
     pub token_sha256: Option<Digest>,
     /// Further names under which the admin API may be asked for (`Host` header).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub hosts: Vec<String>,
 }
 
@@ -188,12 +200,15 @@ pub struct Defaults {
     /// Bytes of a request body.
     pub body_max: Size,
     /// A template: each route counts for itself.
+    #[serde(deserialize_with = "short_forms::limits")]
+    #[schemars(with = "Limits")]
     pub limit: Vec<Limit>,
 }
 
 /// `services.NAME`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::service)]
 pub struct Service {
     /// The addresses requests are spread over; at least one.
     pub instances: Vec<Instance>,
@@ -216,7 +231,8 @@ pub struct Service {
 
 /// `services.NAME.instances[]`: `host:port`, with a weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::instance)]
 pub struct Instance {
     /// IP address or name, and port. A name is resolved at load and reload.
     pub address: String,
@@ -288,7 +304,8 @@ pub struct Timeouts {
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The patterns of a named route; a route whose key is a pattern has none here.
-    #[serde(default, rename = "match")]
+    #[serde(default, rename = "match", deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<Pattern>")]
     pub patterns: Vec<Pattern>,
     /// The service that answers.
     pub to: String,
@@ -299,10 +316,11 @@ pub struct Route {
     #[serde(default)]
     pub rewrite: Option<String>,
     /// Who may call; `defaults.keys` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some_key_rule")]
     pub keys: Option<KeyRule>,
     /// How often; `defaults.limit` when left out, no limit with `none`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some_limits")]
+    #[schemars(with = "Option<Limits>")]
     pub limit: Option<Vec<Limit>>,
     /// Bytes of a request body; `defaults.body_max` when left out.
     #[serde(default)]
@@ -332,7 +350,8 @@ pub enum KeyRule {
 
 /// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::cache_policy)]
 pub struct CachePolicy {
     /// Freshness where the upstream says nothing about it; `0s`: only what the upstream allows.
     pub ttl: Span,
@@ -361,12 +380,14 @@ pub struct HeaderChanges {
     /// Headers that are set, replacing what was there.
     pub set: BTreeMap<String, String>,
     /// Headers that are removed.
+    #[serde(deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub remove: Vec<String>,
 }
 
 /// `keys.NAME`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Key {
     /// SHA-256 of the key in hex, as `tollgate keys new` prints it.
     pub sha256: Digest,
@@ -385,19 +406,25 @@ pub struct CacheStore {
 
 /// `log`; the short form is the store's URL.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = schema_of_short_forms::log)]
 pub struct Log {
     /// `sqlite:PATH`, `mysql://user:password@host/database`, or `none`.
     pub store: StoreUrl,
     /// One JSON line per request: `none`, `stdout` or a path.
+    #[serde(default)]
     pub json: JsonLines,
     /// Records that may wait for the store.
+    #[serde(default = "Log::default_queue")]
     pub queue: usize,
     /// When a batch is written.
+    #[serde(default)]
     pub flush: Flush,
     /// What is kept of the client's address.
+    #[serde(default)]
     pub client_ip: ClientIp,
     /// What is kept of query strings.
+    #[serde(default)]
     pub query: QueryLog,
 }
 
@@ -464,5 +491,38 @@ impl Config {
         let loopback = |address: &SocketAddr| IpAddr::is_loopback(&address.ip());
         self.listen.iter().all(|listener| loopback(&listener.address))
             && self.admin.as_ref().is_none_or(|admin| loopback(&admin.address))
+    }
+}
+
+/// What the schema says about short forms, so that editors know them.
+mod schema_of_short_forms {
+    use schemars::Schema;
+    use schemars::json_schema;
+
+    use super::short_forms::or_text;
+
+    pub(super) fn listener(schema: &mut Schema) {
+        or_text(schema, "IP address and port, e.g. 127.0.0.1:8080");
+    }
+    pub(super) fn admin(schema: &mut Schema) {
+        or_text(schema, "IP address and port, e.g. 127.0.0.1:8081, or `none`");
+    }
+    pub(super) fn instance(schema: &mut Schema) {
+        or_text(schema, "host:port");
+    }
+    pub(super) fn cache_policy(schema: &mut Schema) {
+        or_text(schema, "`30s` is {ttl: 30s}; `none` is no cache");
+    }
+    pub(super) fn log(schema: &mut Schema) {
+        or_text(schema, "sqlite:PATH, mysql://user:password@host/database, or none");
+    }
+    pub(super) fn service(schema: &mut Schema) {
+        let long = std::mem::take(schema);
+        let whole = long.get("description").cloned();
+        let list = long.pointer("/properties/instances").cloned();
+        *schema = json_schema!({"anyOf": [list, long]});
+        if let Some(whole) = whole {
+            schema.insert("description".to_owned(), whole);
+        }
     }
 }

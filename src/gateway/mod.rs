@@ -1,1 +1,319 @@
-//! Stub: gateway.
+//! The data path: one short method a phase of Pingora's `ProxyHttp`, in the order in which they run.
+//! The order of the policies is `admit`'s; what a phase does in detail is in the file it calls.
+//! Invariant: nothing touches the cache or an instance without the proof that `admit` makes.
+
+mod admit;
+mod answer;
+mod caching;
+mod connection;
+mod exchange;
+mod failure;
+mod forward;
+mod front;
+mod query;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora_cache::key::HashBinary;
+use pingora_cache::storage::HitHandler;
+use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+pub use connection::Census;
+pub use failure::ATTEMPTS_MAX;
+pub use front::{Entrance, Front, Listener};
+
+use self::exchange::{Exchange, Sent};
+use crate::metrics::Metrics;
+use crate::policy::headers::remove_hop_by_hop;
+use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT};
+use crate::refusal::Refusal;
+use crate::request_log::RequestLog;
+use crate::runtime::Live;
+
+/// The gateway in Pingora's hooks.
+pub struct Gateway(pub Arc<Parts>);
+
+/// What the data path works with, for the life of the process.
+pub struct Parts {
+    /// The configuration that is in force.
+    pub live: Arc<Live>,
+    /// Series about exchanges.
+    pub metrics: Arc<Metrics>,
+    /// Where records go.
+    pub log: RequestLog,
+    /// Open and busy connections.
+    pub census: Arc<Census>,
+    /// Bounds on HTTP/2 connections.
+    pub http2: HttpServerOptions,
+    draining: AtomicBool,
+    exchanges: AtomicUsize,
+    no_endpoint: Arc<str>,
+}
+
+impl Parts {
+    /// The parts of a gateway that serves what `live` has.
+    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, log: RequestLog) -> Self {
+        let mut http2 = HttpServerOptions::default();
+        http2.h2_idle_timeout = Some(live.load().config.connections.idle_timeout.0);
+        Self {
+            live,
+            metrics,
+            log,
+            census: Arc::default(),
+            http2,
+            draining: AtomicBool::new(false),
+            exchanges: AtomicUsize::new(0),
+            no_endpoint: NO_ENDPOINT.into(),
+        }
+    }
+
+    /// From now on every answer tells its client to close the connection.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Exchanges that have begun and not ended.
+    pub fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::Acquire)
+    }
+
+    fn exchange_begins(&self) {
+        self.exchanges.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn exchange_ends(&self) {
+        self.exchanges.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(&self.0, connection::begin_exchange())
+    }
+
+    /// None: Pingora's own modules cost every request a box.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    /// The facts of the request, and the time its client may take with it.
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        exchange.facts = admit::facts(session.req_header(), exchange);
+        let body_timeout = exchange.runtime.config.connections.body_timeout.0;
+        session.set_read_timeout(Some(body_timeout));
+        session.set_write_timeout(Some(body_timeout));
+        session.set_total_drain_timeout(Some(body_timeout));
+        if self.0.draining.load(Ordering::Acquire) {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// Admission; `true` where the request was refused.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
+        answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
+        Ok(true)
+    }
+
+    fn request_cache_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+        exchange.look_in_cache(session);
+        Ok(())
+    }
+
+    fn cache_key_callback(&self, session: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
+        exchange.cache_key(session).ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+    }
+
+    async fn cache_hit_filter(
+        &self,
+        _session: &mut Session,
+        _meta: &CacheMeta,
+        _hit: &mut HitHandler,
+        is_fresh: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<ForcedFreshness>> {
+        Ok(exchange.cache_hit(is_fresh))
+    }
+
+    fn cache_miss(&self, session: &mut Session, exchange: &mut Exchange) {
+        exchange.cache_miss(session);
+    }
+
+    fn cache_vary_filter(&self, meta: &CacheMeta, _exchange: &mut Exchange, request: &RequestHeader) -> Option<HashBinary> {
+        crate::policy::cache::CacheRule::variance(meta, request)
+    }
+
+    fn response_cache_filter(
+        &self,
+        session: &Session,
+        response: &ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<RespCacheable> {
+        Ok(exchange.decide_storing(session.req_header(), response))
+    }
+
+    /// No stale answers: neither on errors nor while another one is fetched.
+    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Exchange, _error: Option<&Error>) -> bool {
+        false
+    }
+
+    /// The next instance. Called once a try.
+    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        exchange.next_peer()
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        exchange.try_failed();
+        error.as_up();
+        error.set_retry(failure::may_reconnect(exchange.attempts, exchange.has_other_instance()));
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let admitted = exchange.admitted().map_err(|refusal| internal(&refusal))?;
+        forward::prepare_request(request, exchange, admitted)
+    }
+
+    /// Bounds the body, which is counted as it comes.
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        // An empty last chunk would be written twice to an HTTP/1.1 instance, and the second would
+        // be taken for the beginning of its next answer.
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        exchange.take_body(body.as_ref().map_or(0, Bytes::len))
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.upstream_answered(response.status);
+        exchange.cache_sees_answer(session, response);
+        remove_hop_by_hop(response);
+        Ok(())
+    }
+
+    /// Also of answers from the cache: what is different for every client is put in here.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        exchange.say_cache_status(session, response)?;
+        forward::prepare_response(response, exchange)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Exchange,
+        client_reused: bool,
+    ) -> Box<Error> {
+        if *error.esource() == pingora_core::ErrorSource::Upstream {
+            exchange.try_failed();
+        }
+        let kept_whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
+        let attempts = exchange.attempts;
+        error.set_retry(failure::may_resend(&error, &session.req_header().method, attempts, client_reused, kept_whole));
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let refusal = exchange.refusal.take().unwrap_or_else(|| failure::refusal(error));
+        if matches!(refusal, Refusal::Internal(_)) {
+            log::error!("request {}: {error}", exchange.facts.request_id);
+        } else {
+            log::debug!("request {}: {error}", exchange.facts.request_id);
+        }
+        let answered = session.response_written().is_some_and(|response| !response.status.is_informational());
+        if !answered && let Err(error) = answer::refuse(session, &refusal, exchange.facts.request_id).await {
+            log::debug!("request {}: the client could not be answered: {error}", exchange.facts.request_id);
+        }
+        let error_code = exchange.refusal.insert(refusal).status().as_u16();
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    /// The end of the exchange, however it ended: its record.
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        let sent = Sent {
+            status: session.response_written().map(|response| response.status.as_u16()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+        };
+        exchange.note_cache_result(session);
+        let decided_by = match (&exchange.refusal, error) {
+            (Some(refusal), _) => refusal.reason(),
+            (None, Some(error)) => failure::refusal(error).reason(),
+            (None, None) if exchange.is_cache_hit() => DECIDED_BY_CACHE,
+            (None, None) => DECIDED_BY_UPSTREAM,
+        };
+        exchange.record(&sent, decided_by);
+    }
+
+    /// What went wrong is in the record and in metrics; a line an error would be a second log, without bounds.
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _exchange: &Exchange,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    /// For Pingora's own lines: nothing of the query string, which may hold secrets.
+    fn request_summary(&self, session: &Session, exchange: &Exchange) -> String {
+        format!("{} request {}", session.req_header().method, exchange.facts.request_id)
+    }
+}
+
+fn internal(refusal: &Refusal) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, refusal.detail())
+}
+
+/// Shortens a time-out to what is left of a deadline.
+fn at_most(timeout: &mut Option<Duration>, left: Duration) {
+    *timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
+}

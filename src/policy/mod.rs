@@ -8,3 +8,4 @@ pub mod flood_guard;
 pub mod headers;
 pub mod limit;
 pub mod path;
+pub mod rewrite;

@@ -1,1 +1,157 @@
-//! Stub: request_log.
+//! The request log: takes the record of every finished exchange and never makes an exchange wait.
+//! A bounded queue, a writer on its own thread, batches by count and age into a store (`store`), JSON lines beside it
+//! or alone. What can't be kept is dropped, and counted with a reason.
+//! Invariant, in every snapshot: accepted = written + queued + dropped (`queue.rs`).
+
+mod lines;
+mod queue;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use uuid::Uuid;
+
+use crate::config;
+use crate::record::Record;
+use crate::store::{Run, Store};
+
+use lines::Lines;
+use queue::{Bounds, Queue};
+
+/// How much longer than its deadline the end waits for a call that can't be cut off (a lock in SQLite takes 1 s).
+const LAST_CALL: Duration = Duration::from_millis(1_500);
+
+/// Where finished exchanges leave their records; clones share one queue.
+#[derive(Clone)]
+pub struct RequestLog {
+    /// None where neither a store nor JSON lines are configured.
+    queue: Option<Arc<Queue>>,
+}
+
+/// The thread behind a [`RequestLog`].
+pub struct Writer {
+    queue: Option<Arc<Queue>>,
+    thread: Option<(JoinHandle<()>, Receiver<()>)>,
+}
+
+/// What became of the records of this process, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records that were given to the log.
+    pub accepted: u64,
+    /// Records that are stored; without a store, records that are written as lines.
+    pub written: u64,
+    /// Records that wait, the batch in hand included.
+    pub queued: u64,
+    /// Records that are lost, by reason; every reason is listed.
+    pub dropped: Vec<(&'static str, u64)>,
+    /// JSON lines that are written.
+    pub lines_written: u64,
+    /// JSON lines that could not be written.
+    pub lines_dropped: u64,
+    /// Tries at the store that failed.
+    pub store_errors: u64,
+    /// Whether the last try at the store succeeded; true where there is none.
+    pub store_up: bool,
+    /// What the last failed try said; without secrets.
+    pub last_error: Option<String>,
+}
+
+impl Counts {
+    /// Records that are lost, for whatever reason.
+    pub fn dropped_in_all(&self) -> u64 {
+        self.dropped.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl RequestLog {
+    /// Starts the writer. A server that can't be reached is no error: it is tried again, aloud, for as long as it takes.
+    ///
+    /// # Errors
+    /// What can never work: a JSON file that can't be opened, a SQLite file or folder that can't be created, a URL that
+    /// can't be read.
+    pub fn start(config: &config::Log, node: &str, version: &str) -> Result<(Self, Writer), String> {
+        let run = Run {
+            id: Uuid::now_v7(),
+            node: node.to_owned(),
+            version: version.to_owned(),
+            started: SystemTime::now(),
+            client_ip: config.client_ip,
+        };
+        let lines = Lines::open(&config.json, config.client_ip)?;
+        let store = Store::of(&config.store, run)?;
+        if lines.is_none() && store.is_none() {
+            return Ok((Self { queue: None }, Writer { queue: None, thread: None }));
+        }
+        let queue = Arc::new(Queue::new(Bounds {
+            records_max: config.queue.max(1),
+            rows: config.flush.rows.max(1),
+            age: config.flush.age.0,
+            has_store: store.is_some(),
+            has_lines: lines.is_some(),
+        }));
+        let (alive, finished) = channel();
+        let writers = Arc::clone(&queue);
+        let thread = std::thread::Builder::new()
+            .name("request-log".to_owned())
+            .spawn(move || {
+                writer::run(&writers, store, lines);
+                drop(alive);
+            })
+            .map_err(|error| format!("log: no thread for the writer: {error}"))?;
+        Ok((Self { queue: Some(Arc::clone(&queue)) }, Writer { queue: Some(queue), thread: Some((thread, finished)) }))
+    }
+
+    /// Whether neither a store nor JSON lines are configured; [`Self::record`] does and counts nothing then.
+    pub fn is_off(&self) -> bool {
+        self.queue.is_none()
+    }
+
+    /// Takes a record. Never waits for the store: where the queue is full the record is dropped and counted.
+    pub fn record(&self, record: Record) {
+        if let Some(queue) = &self.queue {
+            queue.push(record);
+        }
+    }
+
+    /// One snapshot, in which accepted = written + queued + dropped.
+    pub fn counts(&self) -> Counts {
+        counts(self.queue.as_deref())
+    }
+
+    /// The JSON lines go to a newly opened file from the next batch on: for log rotation.
+    pub fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            queue.ask_to_reopen();
+        }
+    }
+}
+
+impl Writer {
+    /// Closes the queue, writes what is in it until the deadline, and ends the thread. What could not be written is
+    /// counted as dropped, reason `shutdown`.
+    pub fn finish(self, deadline: Instant) -> Counts {
+        if let (Some(queue), Some((thread, finished))) = (&self.queue, self.thread) {
+            queue.close(deadline);
+            let patience = deadline.saturating_duration_since(Instant::now()).saturating_add(LAST_CALL);
+            if finished.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                // A write that blocks (a pipe that nobody reads) can't be cut off; the process must end all the same.
+                log::error!("request log: the writer did not end in time");
+                queue.abandon();
+            } else if thread.join().is_err() {
+                queue.abandon();
+            }
+        }
+        counts(self.queue.as_deref())
+    }
+}
+
+fn counts(queue: Option<&Queue>) -> Counts {
+    queue.map_or_else(|| Counts { store_up: true, ..Counts::default() }, Queue::counts)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,185 @@
-//! Stub: runtime.
+//! What a configuration compiles to: immutable, complete, swapped whole on reload.
+//! What is unchanged is carried over from the runtime before: pools with their health, limits with their counts, the flood guard's.
+//! Not here: how the file is read (`config`), and what happens to a request (`gateway`).
+
+mod certificates;
+mod live;
+mod route;
+mod routes;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub use certificates::Certificates;
+pub use live::{Live, Reloads};
+pub use route::Route;
+pub use routes::{Found, Routes};
+
+use crate::config::{self, Config, Problems};
+use crate::keys::KeyTable;
+use crate::policy::auth::Auth;
+use crate::policy::cache::CacheRule;
+use crate::policy::client_address::TrustedProxies;
+use crate::policy::flood_guard::FloodGuard;
+use crate::policy::headers::Changes;
+use crate::policy::limit::Limits;
+use crate::policy::rewrite::Rewrite;
+use crate::upstream::Pool;
+
+/// A configuration, ready to serve.
+pub struct Runtime {
+    /// Counts the configurations since the process began, from 1.
+    pub generation: u32,
+    /// What it was compiled from.
+    pub config: Config,
+    /// Which route a request belongs to.
+    pub routes: Routes,
+    /// Services by name.
+    pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// Routes by endpoint, in the order of the file.
+    pub endpoints: Vec<Arc<Route>>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// The first of all checks.
+    pub flood_guard: Option<FloodGuard>,
+    /// Certificates by listener.
+    pub certificates: HashMap<SocketAddr, Certificates>,
+}
+
+impl Runtime {
+    /// Compiles everything, and keeps from `previous` what did not change. Changes nothing outside of itself.
+    ///
+    /// # Errors
+    /// Every problem that only compiling finds: names that don't resolve, certificates that can't be used.
+    pub fn compile(config: Config, previous: Option<&Self>) -> Result<Self, Problems> {
+        let mut problems = Problems::new(config.places.file.display().to_string());
+        let certificates = certificates(&config, &mut problems);
+        let pools = pools(&config, previous, &mut problems);
+        let keys = Arc::new(KeyTable::compile(&config.keys));
+        let mut endpoints = Vec::with_capacity(config.routes.len());
+        for (endpoint, route) in &config.routes {
+            // A service with a problem has no pool; that problem is reported already.
+            let Some(pool) = pools.get(route.to.as_str()) else { continue };
+            let before = previous.and_then(|runtime| runtime.route(endpoint));
+            match compile_route(&config, endpoint, route, pool, &keys, before) {
+                Ok(route) => endpoints.push(Arc::new(route)),
+                Err(problem) => problems.add(&config.places, format!("routes.{endpoint}.headers"), problem),
+            }
+        }
+        let flood_guard = config.flood_guard.map(|guard| {
+            FloodGuard::compile(guard, previous.and_then(|runtime| runtime.flood_guard.as_ref()))
+        });
+        let patterns = endpoints.iter().map(|route| (Arc::clone(route), config.routes[&*route.endpoint].patterns.clone()));
+        let runtime = Self {
+            generation: previous.map_or(1, |runtime| runtime.generation + 1),
+            routes: Routes::compile(patterns),
+            pools,
+            endpoints,
+            trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
+            flood_guard,
+            certificates,
+            config,
+        };
+        problems.or(runtime)
+    }
+
+    /// Begins what runs beside the data path: health checks, and the bound of the cache.
+    pub fn start(&self, background: &tokio::runtime::Handle) {
+        for pool in self.pools.values() {
+            pool.start_checks(background);
+        }
+        crate::cache::store().resize(self.config.cache.memory.0);
+    }
+
+    /// The route with this endpoint.
+    pub fn route(&self, endpoint: &str) -> Option<&Arc<Route>> {
+        self.endpoints.iter().find(|route| *route.endpoint == *endpoint)
+    }
+}
+
+/// Reads, resolves and compiles everything that start does, and changes nothing; a summary, a line each.
+///
+/// # Errors
+/// Every problem.
+pub fn check(config: &Config) -> Result<Vec<String>, Problems> {
+    let runtime = Runtime::compile(config.clone(), None)?;
+    let mut lines: Vec<String> =
+        config.listen.iter().map(|listener| format!("listens on {}", listener.address)).collect();
+    lines.extend(config.admin.iter().map(|admin| format!("admin on {}", admin.address)));
+    for (name, pool) in &runtime.pools {
+        let addresses: Vec<String> = pool.addresses().map(|address| address.to_string()).collect();
+        lines.push(format!("service {name}: {}", addresses.join(", ")));
+    }
+    lines.extend(runtime.endpoints.iter().map(|route| format!("route {} to {}", route.endpoint, route.pool.name)));
+    lines.push(format!("keys: {}", config.keys.len()));
+    lines.push(format!("log: {:?}", config.log.store));
+    Ok(lines)
+}
+
+fn certificates(config: &Config, problems: &mut Problems) -> HashMap<SocketAddr, Certificates> {
+    let mut found = HashMap::new();
+    for (index, listener) in config.listen.iter().enumerate() {
+        match Certificates::load(&listener.tls) {
+            Ok(certificates) => found.extend(certificates.map(|it| (listener.address, it))),
+            Err(list) => {
+                for (place, problem) in list {
+                    problems.add(&config.places, format!("listen[{index}].tls{place}"), problem);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn pools(config: &Config, previous: Option<&Runtime>, problems: &mut Problems) -> HashMap<Arc<str>, Arc<Pool>> {
+    let mut pools = HashMap::with_capacity(config.services.len());
+    for (name, service) in &config.services {
+        match Pool::compile(name, service, previous.and_then(|runtime| runtime.pools.get(name.as_str()))) {
+            Ok(pool) => {
+                pools.insert(Arc::clone(&pool.name), pool);
+            }
+            Err(list) => {
+                for (place, problem) in list {
+                    problems.add(&config.places, format!("services.{name}.{place}"), problem);
+                }
+            }
+        }
+    }
+    pools
+}
+
+fn compile_route(
+    config: &Config,
+    endpoint: &str,
+    route: &config::Route,
+    pool: &Arc<Pool>,
+    keys: &Arc<KeyTable>,
+    before: Option<&Arc<Route>>,
+) -> Result<Route, String> {
+    let defaults = &config.defaults;
+    let limits = route.limit.as_ref().unwrap_or(&defaults.limit);
+    let cache = route.cache.as_ref();
+    let label: Arc<str> = before.map_or_else(|| endpoint.into(), |before| Arc::clone(&before.endpoint));
+    Ok(Route {
+        endpoint: Arc::clone(&label),
+        pool: Arc::clone(pool),
+        auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
+        limits: Limits::compile(limits, endpoint, before.map(|before| &before.limits)),
+        body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
+        cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
+        timeout: route.timeout.unwrap_or(defaults.timeout).0,
+        rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),
+        request_headers: Changes::compile(&route.headers.request)?,
+        response_headers: Changes::compile(&route.headers.response)?,
+        names_consumer: !cache.is_some_and(|policy| policy.shared),
+    })
+}
+
+/// Of everything that an answer can depend on: where it differs, stored answers are not found any more.
+fn fingerprint(route: &config::Route, pool: &Pool) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{route:?} {:?}", pool.config()).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,1 +1,12 @@
-//! Stub: upstream.
+//! Services and their instances: selection, health and what is known about each.
+//! A pool is compiled from one service of the configuration and lives on through reloads that leave the service alone.
+//! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
+
+mod health;
+mod instance;
+mod peer;
+mod pool;
+mod resolve;
+
+pub use instance::{Instance, InstanceState};
+pub use pool::Pool;

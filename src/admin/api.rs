@@ -1,0 +1,245 @@
+//! The admin API: which paths there are, what they answer, and the one passage that every request goes through.
+//! Every answer is JSON (or the metrics' text) that nobody may store; every error is problem+json.
+//! A changing request that was admitted runs to its end, even when the client leaves.
+
+use std::cmp::Ordering;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Query, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Method, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::control::{CacheScope, Control, LimitEntry, ServiceStatus};
+use super::guard::Guard;
+use super::problem::Problem;
+use crate::config::Admin;
+
+/// Bytes of a request body.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// Entries of `/admin/rate-limits`: the answer stays readable however many clients there are.
+const LIMIT_ENTRIES_MAX: usize = 1_000;
+
+/// The address a connection came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local(pub SocketAddr);
+
+type Answer = Result<Json<Value>, Problem>;
+
+/// What every request has to pass.
+struct Passage {
+    guard: Guard,
+    body_timeout: Duration,
+}
+
+/// Every path of the admin listener, behind the guard and the bounds on bodies.
+pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: Duration) -> Router {
+    let passage = Arc::new(Passage { guard: Guard::new(admin), body_timeout });
+    Router::new()
+        .route("/health", get(health::<C>))
+        .route("/ready", get(ready::<C>))
+        .route("/health/services", get(health_of_services::<C>))
+        .route("/metrics", get(metrics::<C>))
+        .route("/admin/summary", get(summary::<C>))
+        .route("/admin/services", get(services::<C>))
+        .route("/admin/cache/clear", post(clear_cache::<C>))
+        .route("/admin/rate-limits", get(rate_limits::<C>))
+        .route("/admin/clients/{ip}", get(client::<C>))
+        .route("/admin/reload", post(reload::<C>))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(passage, pass))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(control)
+}
+
+/// What every request goes through, on the way in and on the way out.
+async fn pass(
+    State(passage): State<Arc<Passage>>,
+    Extension(Local(local)): Extension<Local>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = match admit(&passage, local, request).await {
+        Ok(request) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    };
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Reads the body, so that its bounds hold for every path, those that need none included.
+async fn admit(passage: &Passage, local: SocketAddr, request: Request) -> Result<Request, Problem> {
+    let (parts, body) = request.into_parts();
+    passage.guard.admit(&parts, local)?;
+    let reading = Bytes::from_request(Request::from_parts(parts.clone(), body), &());
+    match tokio::time::timeout(passage.body_timeout, reading).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, Body::from(bytes))),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("The request body may have at most {BODY_BYTES_MAX} bytes.");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+        }
+        Ok(Err(_)) => {
+            Err(Problem::bad_request("bad_body", "The request body ended early or breaks the rules of HTTP."))
+        }
+        Err(_) => {
+            let detail = format!("The request body did not arrive within {:?}.", passage.body_timeout);
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "client_timeout", detail))
+        }
+    }
+}
+
+/// axum adds `Allow` on the way out.
+async fn unknown_method(method: Method) -> Problem {
+    let detail = format!("This path does not admit {method}. The header Allow names what it admits.");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let detail =
+        format!("There is no {} here. See /health, /ready, /health/services, /metrics and /admin/.", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
+}
+
+async fn health<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
+    let degraded = control.degraded();
+    let status = if degraded.is_empty() { "ok" } else { "degraded" };
+    Json(json!({"status": status, "degraded": degraded}))
+}
+
+async fn ready<C: Control>(State(control): State<Arc<C>>) -> Answer {
+    let readiness = control.readiness();
+    if readiness.ready {
+        return Ok(Json(json!({"ready": true, "why": readiness.why})));
+    }
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", readiness.why.clone());
+    Err(problem.with("ready", json!(false)).with("why", json!(readiness.why)))
+}
+
+async fn health_of_services<C: Control>(State(control): State<Arc<C>>) -> Answer {
+    let services = control.services();
+    let unusable = |service: &&ServiceStatus| !service.usable;
+    let names: Vec<&str> = services.iter().filter(unusable).map(|service| service.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(Json(json!({"status": "ok", "services": services})));
+    }
+    let detail = format!("No instance can be used: {}.", names.join(", "));
+    // `status` is the number in a problem (RFC 9457), so it has no word here.
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_instance", detail).with("services", json!(services)))
+}
+
+async fn metrics<C: Control>(State(control): State<Arc<C>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))], control.metrics())
+}
+
+async fn summary<C: Control>(State(control): State<Arc<C>>) -> Answer {
+    let summary = control.summary();
+    let total = summary.successful + summary.blocked + summary.errors;
+    // Before the first request there is no average and no rate.
+    let of_total = |value: f64| (total > 0).then(|| value / total as f64);
+    let since = jiff::Timestamp::try_from(summary.since).unwrap_or_default();
+    Ok(Json(json!({
+        "total": total,
+        "successful": summary.successful,
+        "blocked": summary.blocked,
+        "errors": summary.errors,
+        "average_response_time_seconds": of_total(summary.response_time.as_secs_f64()),
+        "success_rate_percent": of_total(summary.successful as f64 * 100.0),
+        "since": since.to_string(),
+    })))
+}
+
+async fn services<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
+    Json(json!({"services": control.services()}))
+}
+
+/// The body or query of `/admin/cache/clear`: exactly one of them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClearRequest {
+    all: Option<bool>,
+    route: Option<String>,
+    url: Option<String>,
+}
+
+impl ClearRequest {
+    fn scope(self) -> Option<CacheScope> {
+        match (self.all, self.route, self.url) {
+            (Some(true), None, None) => Some(CacheScope::All),
+            (None | Some(false), Some(route), None) => Some(CacheScope::Route(route)),
+            (None | Some(false), None, Some(url)) => Some(CacheScope::Url(url)),
+            _ => None,
+        }
+    }
+}
+
+async fn clear_cache<C: Control>(
+    State(control): State<Arc<C>>,
+    query: Result<Query<ClearRequest>, QueryRejection>,
+    uri: Uri,
+    body: Bytes,
+) -> Answer {
+    const FIX: &str = "Name what to clear: {\"all\": true}, {\"route\": \"PATTERN OR NAME\"} or {\"url\": \"/PATH\"}, as body or query.";
+    let asked_in_query = uri.query().is_some_and(|query| !query.is_empty());
+    let request = match (asked_in_query, body.trim_ascii()) {
+        (true, []) => query.map(|Query(request)| request).map_err(|rejection| rejection.body_text()),
+        (false, []) => Ok(ClearRequest::default()),
+        (true, _) => Err("There is a body and a query.".into()),
+        (false, body) => serde_json::from_slice(body).map_err(|error| format!("The body can't be read: {error}.")),
+    };
+    let request = request.map_err(|why| Problem::bad_request("bad_request", format!("{why} {FIX}")))?;
+    let scope = request.scope().ok_or_else(|| Problem::bad_request("bad_request", FIX))?;
+    let cleared = control.clear_cache(scope).map_err(|why| Problem::bad_request("bad_request", why))?;
+    Ok(Json(json!({"cleared": cleared})))
+}
+
+async fn rate_limits<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
+    let mut entries = control.rate_limits();
+    // The nearest to their limit first, so that a cut leaves out the least interesting.
+    entries.sort_by(|a, b| share_left(a).partial_cmp(&share_left(b)).unwrap_or(Ordering::Equal));
+    let truncated = entries.len() > LIMIT_ENTRIES_MAX;
+    entries.truncate(LIMIT_ENTRIES_MAX);
+    Json(json!({"limits": entries, "truncated": truncated}))
+}
+
+fn share_left(entry: &LimitEntry) -> f64 {
+    entry.tokens_remaining / entry.capacity.max(1) as f64
+}
+
+async fn client<C: Control>(State(control): State<Arc<C>>, ip: Result<Path<String>, PathRejection>) -> Answer {
+    let ip = ip.ok().and_then(|Path(ip)| ip.parse::<IpAddr>().ok());
+    let Some(ip) = ip.map(|ip| ip.to_canonical()) else {
+        return Err(Problem::bad_request("bad_ip", "The last part of the path is no IP address, e.g. 192.0.2.7."));
+    };
+    Ok(Json(json!({"ip": ip, "limits": control.client(ip)})))
+}
+
+async fn reload<C: Control>(State(control): State<Arc<C>>) -> Answer {
+    // In a task of its own: a client that leaves must not stop a reload half way.
+    let reload = tokio::spawn(async move { control.reload().await });
+    match reload.await {
+        Ok(Ok(generation)) => Ok(Json(json!({"generation": generation}))),
+        Ok(Err(problems)) => {
+            let detail = "The new configuration has problems; the old one serves on.";
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "reload_refused", detail);
+            Err(problem.with("problems", json!(problems)))
+        }
+        Err(error) => {
+            log::error!("reload failed: {error}");
+            let detail = "The reload failed; the old configuration serves on. The gateway's own messages say more.";
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail))
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Control: what the admin API may ask the running gateway, as a trait and plain data.
+//! It is implemented where everything is wired together, so the admin API imports no part of the gateway.
+//! Field names are the names in the JSON: they are stable, so they grow and are never renamed.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+/// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`.
+pub trait Control: Send + Sync + 'static {
+    /// Whether requests should be sent here now.
+    fn readiness(&self) -> Readiness;
+
+    /// What is degraded now, one sentence each; empty when nothing is.
+    fn degraded(&self) -> Vec<String>;
+
+    /// Every service with its instances.
+    fn services(&self) -> Vec<ServiceStatus>;
+
+    /// Exchanges since process start.
+    fn summary(&self) -> Summary;
+
+    /// Compiles the configuration file and makes it live; returns the new generation.
+    ///
+    /// # Errors
+    /// Every problem, one line each; the old configuration serves on.
+    fn reload(&self) -> impl Future<Output = Result<u32, Vec<String>>> + Send;
+
+    /// Removes answers from the cache; returns how many.
+    ///
+    /// # Errors
+    /// Why the scope names nothing, such as a route that is not configured.
+    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String>;
+
+    /// Who is near or over a limit now.
+    fn rate_limits(&self) -> Vec<LimitEntry>;
+
+    /// Where an address stands with each limit that counts addresses.
+    fn client(&self, ip: IpAddr) -> Vec<ClientLimit>;
+
+    /// Every series in Prometheus' text format.
+    fn metrics(&self) -> String;
+}
+
+/// Whether requests should be sent here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The configuration is live, every listener accepts, and the process is not draining.
+    pub ready: bool,
+    /// Why, in one sentence.
+    pub why: String,
+}
+
+/// A service and whether it can answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceStatus {
+    /// The service's name.
+    pub name: String,
+    /// Whether at least one instance can be used.
+    pub usable: bool,
+    /// Its instances, in the order of the configuration.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// An instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceStatus {
+    /// As the configuration names it.
+    pub address: String,
+    /// What health checks found.
+    pub state: InstanceState,
+    /// Its share among the instances.
+    pub weight: u32,
+    /// Requests that wait for its answer, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u64>,
+    /// Tries since it was configured.
+    pub requests: u64,
+    /// Tries that failed.
+    pub failures: u64,
+}
+
+/// What health checks found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Healthy.
+    Up,
+    /// Unhealthy: no request is sent to it.
+    Down,
+    /// The service has no health check.
+    Unchecked,
+}
+
+/// Exchanges since process start, by outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Neither blocked nor error.
+    pub successful: u64,
+    /// Refused by flood guard, auth, access, limit or body size.
+    pub blocked: u64,
+    /// Status 500 and above.
+    pub errors: u64,
+    /// The sum of all durations.
+    pub response_time: Duration,
+    /// When counting began.
+    pub since: SystemTime,
+}
+
+/// Which answers are removed from the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CacheScope {
+    /// All of them.
+    All,
+    /// Those of a route, by its endpoint label.
+    Route(String),
+    /// Those of one URL, with or without scheme and host.
+    Url(String),
+}
+
+/// Someone who is near or over a limit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LimitEntry {
+    /// The limit's name.
+    pub limit: String,
+    /// The route it counts for; none where it counts for several.
+    pub route: Option<String>,
+    /// Who is counted: an address, a consumer, the name of a key.
+    pub who: String,
+    /// Requests that would be admitted now.
+    pub tokens_remaining: f64,
+    /// Requests that are admitted at once at most.
+    pub capacity: u64,
+    /// Whether the next request would be over the limit.
+    pub over: bool,
+    /// Until the next request would be admitted, in seconds; 0 when it would be now.
+    pub retry_after_seconds: u64,
+}
+
+/// Where one address stands with one limit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClientLimit {
+    /// The limit's name.
+    pub limit: String,
+    /// The route it counts for; none where it counts for several.
+    pub route: Option<String>,
+    /// Requests that would be admitted now.
+    pub tokens_remaining: f64,
+    /// Requests that are admitted at once at most.
+    pub capacity: u64,
+    /// Requests that come back per second.
+    pub refill_rate: f64,
+}

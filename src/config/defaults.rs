@@ -1,0 +1,113 @@
+//! What holds for fields that are left out: values that are safe in production.
+//! Fields without a value here are required, or off.
+
+use std::time::Duration;
+
+use super::schema::*;
+use super::store_url::StoreUrl;
+use super::units::{Size, Span};
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { drain_delay: Span::default(), grace: Span::seconds(30) }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            total_max: 65_536,
+            per_client_max: 4_096,
+            header_timeout: Span::seconds(10),
+            idle_timeout: Span::seconds(60),
+            header_max: Size(64 << 10),
+            body_timeout: Span::seconds(60),
+        }
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { keys: KeyRule::Required, timeout: Span::seconds(30), body_max: Size(10 << 20), limit: Vec::new() }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Span::seconds(1),
+            tls: Span::seconds(5),
+            response: Span::seconds(15),
+            between_bytes: Span::seconds(15),
+            write: Span::seconds(15),
+            idle: Span::seconds(60),
+        }
+    }
+}
+
+impl Default for CachePolicy {
+    fn default() -> Self {
+        Self { ttl: Span::default(), max: None, shared: false, body_max: Size(1 << 20) }
+    }
+}
+
+impl Default for CacheStore {
+    fn default() -> Self {
+        Self { memory: Size(64 << 20) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            store: StoreUrl::None,
+            json: JsonLines::None,
+            queue: Self::default_queue(),
+            flush: Flush::default(),
+            client_ip: ClientIp::Full,
+            query: QueryLog::None,
+        }
+    }
+}
+
+impl Log {
+    pub(super) const fn default_queue() -> usize {
+        65_536
+    }
+}
+
+impl Default for Flush {
+    fn default() -> Self {
+        Self { rows: 1_000, age: Span(Duration::from_millis(200)) }
+    }
+}
+
+impl Instance {
+    pub(super) const fn default_weight() -> u16 {
+        1
+    }
+}
+
+impl HealthCheck {
+    pub(super) const fn default_every() -> Span {
+        Span::seconds(5)
+    }
+
+    pub(super) const fn default_timeout() -> Span {
+        Span::seconds(1)
+    }
+
+    pub(super) const fn default_healthy_after() -> u16 {
+        2
+    }
+
+    pub(super) const fn default_unhealthy_after() -> u16 {
+        3
+    }
+}
+
+impl KeyPlace {
+    pub(super) fn defaults() -> Vec<Self> {
+        vec![Self::Header(http::HeaderName::from_static("x-api-key")), Self::Bearer]
+    }
+}

@@ -1,0 +1,243 @@
+//! Admission: everything a request must pass before it may touch the cache or an instance, in one order, on one screen.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Version};
+use pingora_http::RequestHeader;
+use uuid::Uuid;
+
+use super::exchange::{Admitted, Exchange, Facts};
+use super::query::redact;
+use crate::config::QueryLog;
+use crate::policy::headers::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::policy::limit::{Caller, Now};
+use crate::policy::path;
+use crate::refusal::Refusal;
+
+/// Bytes of the client's own texts that are kept for the log.
+const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
+const USER_AGENT_BYTES_MAX: usize = 256;
+const PATH_BYTES_MAX: usize = 2048;
+
+/// Everything a request must pass before it may touch the cache or an instance.
+/// The order is policy: the flood guard comes before any work, identity before limits, so that limits count consumers, not addresses.
+///
+/// # Errors
+/// The refusal that the client is sent.
+pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+    let runtime = Arc::clone(&exchange.runtime);
+    if let Some(guard) = &runtime.flood_guard {
+        guard.admit(exchange.facts.client_ip)?; // 429
+    }
+    let (host, path) = target(request)?; // 400
+    let facts = &mut exchange.facts;
+    facts.path = logged_path(request, &path, runtime.config.log.query);
+    facts.host = host.as_str().into();
+    if exchange.connection.as_ref().is_some_and(|connection| connection.redirects_to_https) {
+        return Err(to_https(request, &host)); // 308
+    }
+    let found = runtime.routes.find(&host, &path, &request.method)?; // 404, 405
+    let route = exchange.route.insert(Arc::clone(found.route));
+    let key = route.auth.identify(&request.headers)?; // 401, 403
+    exchange.key = key.as_ref().map(|key| Arc::clone(&key.entry));
+    let caller = Caller {
+        ip: exchange.facts.client_ip,
+        consumer: key.as_ref().map(|key| key.entry.consumer_id),
+        key: key.as_ref().map(|key| key.entry.name_id),
+    };
+    let decision = route.limits.admit(&caller, Now::read());
+    exchange.limit_name = decision.limit_name;
+    exchange.observed = decision.observed;
+    if let Some(refusal) = decision.refused {
+        return Err(refusal); // 429
+    }
+    body_fits(&request.headers, route.body_bytes_max)?; // 413
+    exchange.admitted = Some(Admitted {
+        route: Arc::clone(route),
+        pattern: Arc::clone(found.pattern),
+        path: path.into(),
+        key_header: key.map(|key| key.used),
+        limit_fields: decision.fields,
+    });
+    Ok(())
+}
+
+/// What the request says of itself, before anything is decided.
+pub(super) fn facts(request: &RequestHeader, exchange: &Exchange) -> Facts {
+    let peer = exchange.connection.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), |connection| connection.peer.ip());
+    let trusted = &exchange.runtime.trusted_proxies;
+    let from_trusted_proxy = trusted.contains(peer);
+    let (request_id, client_request_id) = request_id(&request.headers, from_trusted_proxy);
+    let forwarded_for: smallvec::SmallVec<[&HeaderValue; 4]> =
+        request.headers.get_all(X_FORWARDED_FOR).iter().collect();
+    Facts {
+        method: request.method.clone(),
+        protocol: protocol(request.version),
+        client_ip: trusted.client(peer, forwarded_for.into_iter()),
+        from_trusted_proxy,
+        request_id,
+        client_request_id,
+        host: Box::default(),
+        path: Box::default(),
+        user_agent: request.headers.get(USER_AGENT).map(|value| text(value, USER_AGENT_BYTES_MAX)),
+    }
+}
+
+/// Ours (UUIDv7), unless a trusted proxy sent one; and what the client sent, where it was replaced.
+fn request_id(headers: &HeaderMap, from_trusted_proxy: bool) -> (Uuid, Option<Box<str>>) {
+    let Some(sent) = headers.get(X_REQUEST_ID) else { return (Uuid::now_v7(), None) };
+    let known = sent.to_str().ok().filter(|_| from_trusted_proxy).and_then(|sent| Uuid::try_parse(sent).ok());
+    match known {
+        Some(id) => (id, None),
+        None => (Uuid::now_v7(), Some(text(sent, CLIENT_REQUEST_ID_BYTES_MAX))),
+    }
+}
+
+/// Host (lower case, no port) and path (normal form). HTTP/1.1 needs a host (RFC 9112 section 3.2); HTTP/1.0 may have none.
+fn target(request: &RequestHeader) -> Result<(String, String), Refusal> {
+    let authority = authority(request);
+    let host = match authority {
+        Some(authority) => host_of(authority).ok_or(Refusal::BadHost)?,
+        None if request.version == Version::HTTP_10 || request.version == Version::HTTP_09 => String::new(),
+        None => return Err(Refusal::BadHost),
+    };
+    let raw = request.raw_path();
+    let raw_path = if raw.first() == Some(&b'/') {
+        raw.split(|byte| *byte == b'?').next().unwrap_or_default()
+    } else if raw.starts_with(b"*") {
+        raw
+    } else {
+        request.uri.path().as_bytes() // absolute-form
+    };
+    let path = path::normalise(raw_path).map_err(Refusal::BadPath)?;
+    Ok((host, path.into_owned()))
+}
+
+/// The authority of the request: of its target, or of `Host`. Pingora has refused requests in which they differ.
+pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
+    let authority = match request.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => request.headers.get(HOST)?.to_str().ok(),
+    };
+    authority.filter(|authority| !authority.is_empty())
+}
+
+/// The host of `host:port`, in lower case, without the dot at the end of a full name.
+fn host_of(authority: &str) -> Option<String> {
+    let authority: http::uri::Authority = authority.parse().ok()?;
+    let host = authority.host().trim_end_matches('.');
+    (!host.is_empty() && host.len() <= 255 && !authority.as_str().contains('@')).then(|| host.to_ascii_lowercase())
+}
+
+fn to_https(request: &RequestHeader, host: &str) -> Refusal {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    HeaderValue::try_from(format!("https://{host}{target}"))
+        .map_or(Refusal::BadHost, |location| Refusal::RedirectHttps { location })
+}
+
+/// Whether the announced length is within the bound. A body without one is counted as it comes.
+fn body_fits(headers: &HeaderMap, bytes_max: u64) -> Result<(), Refusal> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > bytes_max) {
+        return Err(Refusal::BodyTooLarge { bytes_max });
+    }
+    Ok(())
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 | Version::HTTP_09 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// A header's value as text of at most `bytes_max` bytes; bytes that are no text are marked.
+fn text(value: &HeaderValue, bytes_max: usize) -> Box<str> {
+    let bytes = &value.as_bytes()[..value.len().min(bytes_max)];
+    cut(&String::from_utf8_lossy(bytes), bytes_max).into()
+}
+
+/// The path as the log keeps it: with the query where the configuration asks for it, secrets replaced.
+fn logged_path(request: &RequestHeader, path: &str, query: QueryLog) -> Box<str> {
+    match (query, request.uri.query()) {
+        (QueryLog::Redacted, Some(query)) => cut(&format!("{path}?{}", redact(query)), PATH_BYTES_MAX).into(),
+        (QueryLog::None, _) | (_, None) => cut(path, PATH_BYTES_MAX).into(),
+    }
+}
+
+/// At most `bytes_max` bytes of `text`, cut between characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &[u8], host: Option<&str>) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target, None).unwrap();
+        request.set_version(Version::HTTP_11);
+        if let Some(host) = host {
+            request.insert_header("Host", host).unwrap();
+        }
+        request
+    }
+
+    fn check(sent: &str, host: Option<&str>, expected: Result<(&str, &str), &str>) {
+        let found = target(&request(sent.as_bytes(), host)).map_err(|refusal| refusal.reason());
+        assert_eq!(found, expected.map(|(host, path)| (host.to_owned(), path.to_owned())), "{sent} {host:?}");
+    }
+
+    #[test]
+    fn the_target_has_one_form() {
+        check("/a?b", Some("Example.COM:80"), Ok(("example.com", "/a")));
+        check("/a", Some("example.com."), Ok(("example.com", "/a")));
+        check("/a", Some("[::1]:80"), Ok(("[::1]", "/a")));
+        check("/a/../b?c=/../", Some("h"), Ok(("h", "/b")));
+        check("http://other.example/a?b", Some("other.example"), Ok(("other.example", "/a")));
+    }
+
+    #[test]
+    fn what_has_no_host_or_no_path_is_refused() {
+        check("/a", None, Err("bad_host"));
+        check("/a", Some(""), Err("bad_host"));
+        check("/a", Some("a b"), Err("bad_host"));
+        check("/a", Some("user@host"), Err("bad_host"));
+        check("/a%2fb", Some("h"), Err("bad_path"));
+        check("*", Some("h"), Err("bad_path"));
+    }
+
+    #[test]
+    fn http_1_0_may_have_no_host() {
+        let mut old = request(b"/a", None);
+        old.set_version(Version::HTTP_10);
+        assert_eq!(target(&old), Ok((String::new(), "/a".into())));
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_names_the_request() {
+        let mut headers = HeaderMap::new();
+        let id = "0190163d-8694-739b-aea5-966c26f8ad91";
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static(id));
+        assert_eq!(request_id(&headers, true), (id.parse().unwrap(), None));
+        let (ours, sent) = request_id(&headers, false);
+        assert_eq!((ours.get_version_num(), sent.as_deref()), (7, Some(id)));
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("0190163d8694739baea5966c26f8ad91"));
+        assert_eq!(request_id(&headers, true).0, id.parse::<Uuid>().unwrap());
+        headers.insert(X_REQUEST_ID, HeaderValue::from_static("abc"));
+        assert_eq!(request_id(&headers, true).1.as_deref(), Some("abc"));
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+    }
+}

@@ -1,0 +1,118 @@
+//! Writes refusals to clients: the only place where an answer of the gateway's own becomes bytes.
+//! A refusal is no fault of the connection, so wherever it is safe the connection stays open.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Method};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use uuid::Uuid;
+
+use crate::policy::headers::X_REQUEST_ID;
+use crate::refusal::Refusal;
+
+/// An unread body up to this size is read and dropped; a larger one costs the client its connection.
+const DRAINED_BYTES_MAX: u64 = 64 << 10;
+
+/// How long an unread body may take to arrive.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers with `refusal` and ends the response.
+///
+/// # Errors
+/// Pingora's, when the client can't be written to.
+pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, request_id: Uuid) -> Result<()> {
+    if matches!(refusal, Refusal::ClientClosed) {
+        return Ok(());
+    }
+    let body = Bytes::from(refusal.body(request_id));
+    let header = header(refusal, request_id, body.len())?;
+    let without_body = session.req_header().method == Method::HEAD;
+    keep_open_where_safe(session);
+    // `respond_error` would close the client's connection, so the response is written here.
+    session.write_response_header(Box::new(header), without_body).await?;
+    if !without_body {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+fn header(refusal: &Refusal, request_id: Uuid, body_bytes: usize) -> Result<ResponseHeader> {
+    let mut header = ResponseHeader::build(refusal.status(), Some(8))?;
+    for (name, value) in &refusal.headers() {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    header.insert_header(CONTENT_LENGTH, body_bytes)?;
+    header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    let mut id = Uuid::encode_buffer();
+    header.insert_header(X_REQUEST_ID, &*request_id.hyphenated().encode_lower(&mut id))?;
+    Ok(header)
+}
+
+/// Lets Pingora read and drop a small unread body instead of closing the connection.
+fn keep_open_where_safe(session: &mut Session) {
+    if can_drain(&session.req_header().headers) {
+        session.set_close_on_response_before_downstream_finish(false);
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        session.set_read_timeout(Some(DRAIN_TIMEOUT));
+    }
+}
+
+/// Whether a body that nobody reads is known to be small. A client that expects `100 Continue` may never send it,
+/// and its next request would be taken for the body.
+fn can_drain(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    !headers.contains_key(EXPECT)
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && length.is_some_and(|length| length <= DRAINED_BYTES_MAX)
+}
+
+/// A whole HTTP/1.1 answer, for what never reaches Pingora; the connection closes after it.
+pub(super) fn raw(refusal: &Refusal) -> Vec<u8> {
+    let request_id = Uuid::now_v7();
+    let body = refusal.body(request_id);
+    let status = refusal.status();
+    let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Refused"));
+    for (name, value) in &refusal.headers() {
+        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    let length = body.len();
+    answer.push_str(&format!(
+        "{CONTENT_LENGTH}: {length}\r\n{CACHE_CONTROL}: no-store\r\n{X_REQUEST_ID}: {request_id}\r\n{CONNECTION}: close\r\n\r\n{body}"
+    ));
+    answer.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(headers: &[(&'static str, &'static str)], drains: bool) {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        assert_eq!(can_drain(&headers), drains, "{headers:?}");
+    }
+
+    #[test]
+    fn only_a_body_that_is_known_to_be_small_and_to_come_is_drained() {
+        check(&[("content-length", "10")], true);
+        check(&[("content-length", "70000")], false);
+        check(&[("transfer-encoding", "chunked")], false);
+        check(&[("content-length", "10"), ("expect", "100-continue")], false);
+        check(&[], false);
+    }
+
+    #[test]
+    fn a_raw_answer_is_a_whole_one() {
+        let answer = String::from_utf8(raw(&Refusal::HeaderTooLarge)).unwrap();
+        let (header, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(header.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{header}");
+        assert!(header.contains(&format!("content-length: {}\r\n", body.len())), "{header}");
+        assert!(header.ends_with("connection: close"), "{header}");
+    }
+}

@@ -1,0 +1,96 @@
+//! The cache in the exchange: what Pingora's cache phases ask the route's rule, with the facts of this request.
+//! Which answers may be stored, and for whom, is decided in `policy/cache.rs`.
+
+use std::time::SystemTime;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use pingora_cache::{CacheKey, ForcedFreshness, NoCacheReason, RespCacheable};
+use pingora_core::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::admit::authority;
+use super::exchange::Exchange;
+use crate::cache;
+use crate::policy::cache::{CacheRule, invalidates};
+use crate::record::CacheResult;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+impl Exchange {
+    /// The rule of an admitted request, where its route has one.
+    fn cache_rule(&self) -> Option<&CacheRule> {
+        self.admitted.as_ref()?.route.cache.as_ref()
+    }
+
+    /// Looks for a stored answer, where the route has a cache.
+    pub(super) fn look_in_cache(&mut self, session: &mut Session) {
+        let Some(admitted) = &self.admitted else { return };
+        let Some(rule) = &admitted.route.cache else { return };
+        let authorization_reaches_instance =
+            session.req_header().headers.contains_key(AUTHORIZATION) && admitted.key_header != Some(AUTHORIZATION);
+        rule.enable(&mut self.cache_turn, session, authorization_reaches_instance);
+    }
+
+    /// The key of this request's answer; none without a rule.
+    pub(super) fn cache_key(&self, session: &Session) -> Option<CacheKey> {
+        let admitted = self.admitted.as_ref()?;
+        let rule = admitted.route.cache.as_ref()?;
+        let request = session.req_header();
+        let scheme = self.connection.as_ref()?.scheme;
+        let host = authority(request).unwrap_or_default().to_ascii_lowercase();
+        let consumer = self.key.as_ref().map(|key| &*key.consumer);
+        Some(rule.key(scheme, &host, &admitted.path, request.uri.query(), consumer))
+    }
+
+    pub(super) fn cache_hit(&mut self, is_fresh: bool) -> Option<ForcedFreshness> {
+        self.cache_turn.hit(is_fresh)
+    }
+
+    pub(super) fn cache_miss(&self, session: &mut Session) {
+        self.cache_turn.miss(session);
+    }
+
+    /// Whether the answer is stored.
+    pub(super) fn decide_storing(&mut self, request: &RequestHeader, response: &ResponseHeader) -> RespCacheable {
+        let Some(rule) = self.admitted.as_ref().and_then(|admitted| admitted.route.cache.as_ref()) else {
+            return RespCacheable::Uncacheable(NoCacheReason::NeverEnabled);
+        };
+        rule.decide(&mut self.cache_turn, request, response, SystemTime::now())
+    }
+
+    /// What an instance's answer means for what is stored: a 304 refreshes it, a change makes it invalid.
+    pub(super) fn cache_sees_answer(&mut self, session: &Session, response: &ResponseHeader) {
+        self.cache_turn.keep_not_modified(session, response);
+        let request = session.req_header();
+        if invalidates(&request.method, response.status)
+            && let Some(admitted) = &self.admitted
+        {
+            let host = authority(request).unwrap_or_default().to_ascii_lowercase();
+            let query = request.uri.query().map_or(String::new(), |query| format!("?{query}"));
+            cache::store().invalidate(&host, &format!("{}{query}", admitted.path));
+        }
+    }
+
+    /// Tells the client what the cache did, on every answer of a route that has one.
+    ///
+    /// # Errors
+    /// Pingora's, when the header can't be set.
+    pub(super) fn say_cache_status(&self, session: &Session, response: &mut ResponseHeader) -> Result<()> {
+        if self.cache_rule().is_some() {
+            response.append_header(CACHE_STATUS, self.cache_turn.status(&session.cache, SystemTime::now()))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps for the record what the cache did.
+    pub(super) fn note_cache_result(&mut self, session: &Session) {
+        if self.cache_rule().is_some() {
+            self.cache = self.cache_turn.result(session.cache.phase());
+        }
+    }
+
+    pub(super) fn is_cache_hit(&self) -> bool {
+        self.cache == Some(CacheResult::Hit)
+    }
+}

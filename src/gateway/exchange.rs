@@ -1,0 +1,255 @@
+//! One request and its response, from first byte to log: what the phases tell each other, and the record it ends in.
+//! Exactly one record an exchange: in the last phase, or here, when the task ends before (panic, shutdown).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderName, Method, StatusCode};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use super::{Parts, at_most, internal};
+use super::connection::Connection;
+use crate::config::Pattern;
+use crate::keys::KeyEntry;
+use crate::policy::cache::CacheTurn;
+use crate::record::{self, CacheResult, Record};
+use crate::refusal::{RateLimitFields, Refusal};
+use crate::runtime::{Route, Runtime};
+use crate::upstream::Instance;
+
+/// What one exchange has come to know.
+pub struct Exchange {
+    pub(super) parts: Arc<Parts>,
+    /// The configuration that answers, from the first phase to the last.
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) connection: Option<Arc<Connection>>,
+    pub(super) started: Instant,
+    started_at: SystemTime,
+    pub(super) facts: Facts,
+    pub(super) admitted: Option<Admitted>,
+    /// The endpoint, as soon as a route is known, admitted or not.
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) key: Option<Arc<KeyEntry>>,
+    /// What the gateway decided instead of an instance.
+    pub(super) refusal: Option<Refusal>,
+    pub(super) limit_name: Option<Arc<str>>,
+    pub(super) observed: Option<Arc<str>>,
+    /// Instances that were tried, in order.
+    pub(super) tried: SmallVec<[Arc<Instance>; 2]>,
+    pub(super) attempts: u16,
+    pub(super) upstream_started: Option<Instant>,
+    pub(super) upstream_time: Option<Duration>,
+    /// Bytes of the request body on this try.
+    pub(super) body_bytes: u64,
+    pub(super) cache_turn: CacheTurn,
+    pub(super) cache: Option<CacheResult>,
+    recorded: bool,
+}
+
+/// What the request says of itself, in the one form that everything reads.
+pub(super) struct Facts {
+    pub method: Method,
+    pub protocol: &'static str,
+    pub client_ip: IpAddr,
+    pub from_trusted_proxy: bool,
+    pub request_id: Uuid,
+    pub client_request_id: Option<Box<str>>,
+    /// Lower case, without port; empty where HTTP/1.0 names none.
+    pub host: Box<str>,
+    /// The normal form.
+    pub path: Box<str>,
+    pub user_agent: Option<Box<str>>,
+}
+
+/// The proof that a request passed every check: only `admit` makes one.
+pub(super) struct Admitted {
+    pub route: Arc<Route>,
+    pub pattern: Arc<Pattern>,
+    /// The path in its normal form, whole.
+    pub path: Box<str>,
+    /// The header that held the key.
+    pub key_header: Option<HeaderName>,
+    /// Where the client stands with the route's limits.
+    pub limit_fields: Option<RateLimitFields>,
+}
+
+/// What the client was sent, as the last phase knows it.
+pub(super) struct Sent {
+    pub status: Option<u16>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+impl Exchange {
+    pub(super) fn new(parts: &Arc<Parts>, connection: Option<Arc<Connection>>) -> Self {
+        parts.exchange_begins();
+        Self {
+            parts: Arc::clone(parts),
+            runtime: parts.live.load(),
+            connection,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            facts: Facts::default(),
+            admitted: None,
+            route: None,
+            key: None,
+            refusal: None,
+            limit_name: None,
+            observed: None,
+            tried: SmallVec::new(),
+            attempts: 0,
+            upstream_started: None,
+            upstream_time: None,
+            body_bytes: 0,
+            cache_turn: CacheTurn::default(),
+            cache: None,
+            recorded: false,
+        }
+    }
+
+    /// The proof of admission.
+    ///
+    /// # Errors
+    /// A fault of the gateway, where a phase is reached without it.
+    pub(super) fn admitted(&self) -> Result<&Admitted, Refusal> {
+        self.admitted.as_ref().ok_or(Refusal::Internal("phase reached before admission"))
+    }
+
+    /// The peer of the next try: another instance than before, with what is left of the route's time.
+    pub(super) fn next_peer(&mut self) -> Result<Box<HttpPeer>> {
+        let admitted = self.admitted().map_err(|refusal| internal(&refusal))?;
+        let (pool, timeout) = (Arc::clone(&admitted.route.pool), admitted.route.timeout);
+        let left = timeout.saturating_sub(self.started.elapsed());
+        if left.is_zero() {
+            return Err(self.give_up(Refusal::UpstreamTimeout));
+        }
+        // With every other instance tried, the first one is as good as any.
+        let Some(instance) = pool.select(&self.tried).or_else(|| pool.select(&[])) else {
+            return Err(self.give_up(Refusal::NoInstance));
+        };
+        let mut peer = instance.peer();
+        at_most(&mut peer.options.connection_timeout, left);
+        at_most(&mut peer.options.total_connection_timeout, left);
+        at_most(&mut peer.options.read_timeout, left);
+        instance.tried();
+        self.tried.push(instance);
+        self.attempts += 1;
+        self.body_bytes = 0; // a body that was kept is sent again from its beginning
+        self.upstream_started.get_or_insert_with(Instant::now);
+        Ok(peer)
+    }
+
+    fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
+        let error = Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.reason());
+        self.refusal = Some(refusal);
+        error
+    }
+
+    /// The last try got no answer.
+    pub(super) fn try_failed(&self) {
+        if let Some(instance) = self.tried.last() {
+            instance.failed();
+        }
+    }
+
+    /// Whether there is an instance that was not tried.
+    pub(super) fn has_other_instance(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| route.pool.has_other(&self.tried))
+    }
+
+    /// Counts a piece of the request body.
+    ///
+    /// # Errors
+    /// When the body is larger than the route admits.
+    pub(super) fn take_body(&mut self, bytes: usize) -> Result<()> {
+        self.body_bytes += bytes as u64;
+        let bytes_max = self.admitted().map_err(|refusal| internal(&refusal))?.route.body_bytes_max;
+        if self.body_bytes > bytes_max {
+            let mut error = self.give_up(Refusal::BodyTooLarge { bytes_max });
+            error.as_down();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// The header of an answer came; the last one counts.
+    pub(super) fn upstream_answered(&mut self, status: StatusCode) {
+        if !status.is_informational() {
+            self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+        }
+    }
+
+    /// Turns the exchange into its record, once.
+    pub(super) fn record(&mut self, sent: &Sent, decided_by: &'static str) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        let record = self.make_record(sent, decided_by);
+        self.parts.metrics.observe(&record);
+        self.parts.log.record(record);
+    }
+
+    fn make_record(&mut self, sent: &Sent, decided_by: &'static str) -> Record {
+        let route = self.route.as_ref();
+        let facts = std::mem::take(&mut self.facts);
+        Record {
+            started: self.started_at,
+            duration: self.started.elapsed(),
+            endpoint: route.map_or_else(|| Arc::clone(&self.parts.no_endpoint), |route| Arc::clone(&route.endpoint)),
+            method: facts.method,
+            status: sent.status.unwrap_or(CLIENT_CLOSED),
+            request_id: facts.request_id,
+            client_request_id: facts.client_request_id,
+            host: (!facts.host.is_empty()).then_some(facts.host),
+            path: facts.path,
+            protocol: facts.protocol,
+            consumer: self.key.as_ref().map(|key| Arc::clone(&key.consumer)),
+            key: self.key.as_ref().map(|key| Arc::clone(&key.name)),
+            client_ip: facts.client_ip,
+            service: route.map(|route| Arc::clone(&route.pool.name)),
+            instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
+            attempts: self.attempts,
+            upstream_time: self.upstream_time,
+            cache: self.cache,
+            decided_by,
+            blocked: self.refusal.as_ref().is_some_and(Refusal::is_blocked),
+            limit_name: self.limit_name.take(),
+            observed: self.observed.take(),
+            bytes_in: sent.bytes_in,
+            bytes_out: sent.bytes_out,
+            user_agent: facts.user_agent,
+            generation: self.runtime.generation,
+        }
+    }
+}
+
+/// The status in the log where the client left before there was one.
+const CLIENT_CLOSED: u16 = 499;
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let sent = Sent { status: None, bytes_in: self.body_bytes, bytes_out: 0 };
+        self.record(&sent, record::DECIDED_BY_ABORTED);
+        self.parts.exchange_ends();
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            protocol: "HTTP/1.1",
+            client_ip: IpAddr::from([0, 0, 0, 0]),
+            from_trusted_proxy: false,
+            request_id: Uuid::nil(),
+            client_request_id: None,
+            host: Box::default(),
+            path: Box::default(),
+            user_agent: None,
+        }
+    }
+}

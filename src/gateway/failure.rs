@@ -1,0 +1,91 @@
+//! From Pingora's errors to refusals, and which tries may be repeated. Pure decisions; the hooks of `mod.rs` carry them out.
+
+use http::Method;
+use pingora_core::{Error, ErrorSource, ErrorType};
+
+use crate::refusal::Refusal;
+
+/// Tries of one request at most: the first, one after a failed connect, one after a pooled connection that was already closed.
+pub const ATTEMPTS_MAX: u16 = 3;
+
+/// What a client is told when an exchange ends in `error`.
+pub(super) fn refusal(error: &Error) -> Refusal {
+    use ErrorType::*;
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ReadTimedout) => Refusal::ClientTimeout,
+        (ErrorSource::Downstream, WriteTimedout | WriteError | ReadError | ConnectionClosed) => Refusal::ClientClosed,
+        (ErrorSource::Downstream, _) => Refusal::BadBody,
+        (_, ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout) => Refusal::UpstreamTimeout,
+        (
+            _,
+            ConnectRefused | ConnectNoRoute | ConnectError | TLSHandshakeFailure | InvalidCert | HandshakeError
+            | TLSWantX509Lookup | ConnectProxyFailure | SocketError,
+        ) => Refusal::UpstreamConnect,
+        (ErrorSource::Upstream, ConnectionClosed | ReadError | WriteError) => Refusal::UpstreamClosed,
+        (ErrorSource::Upstream, _) => Refusal::UpstreamInvalid,
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Refusal::Internal("the request failed inside the gateway"),
+    }
+}
+
+/// Whether a failed connect is tried on another instance: nothing was sent, so any method may be.
+pub(super) fn may_reconnect(attempts: u16, has_other_instance: bool) -> bool {
+    attempts < ATTEMPTS_MAX && has_other_instance
+}
+
+/// Whether a try that failed after something may have been sent is repeated: an idempotent request, kept whole,
+/// on a pooled connection that the instance had closed before the first byte of an answer (RFC 9110 section 9.2.2).
+pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, reused: bool, kept_whole: bool) -> bool {
+    let closed = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+    attempts < ATTEMPTS_MAX
+        && reused
+        && kept_whole
+        && closed
+        && method.is_idempotent()
+        && *error.esource() == ErrorSource::Upstream
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: Box<Error>, reason: &str) {
+        assert_eq!(refusal(&error).reason(), reason, "{error}");
+    }
+
+    #[test]
+    fn timeouts_of_instances_are_504() {
+        for etype in [ErrorType::ConnectTimedout, ErrorType::ReadTimedout, ErrorType::WriteTimedout] {
+            check(Error::new_up(etype), "upstream_timeout");
+        }
+    }
+
+    #[test]
+    fn every_error_has_its_reason() {
+        check(Error::new_up(ErrorType::ConnectRefused), "upstream_connect");
+        check(Error::new_up(ErrorType::ConnectionClosed), "upstream_closed");
+        check(Error::new_up(ErrorType::ReadError), "upstream_closed");
+        check(Error::new_up(ErrorType::InvalidHTTPHeader), "upstream_invalid");
+        check(Error::new_down(ErrorType::ReadTimedout), "client_timeout");
+        check(Error::new_down(ErrorType::ConnectionClosed), "client_closed");
+        check(Error::new_down(ErrorType::InvalidHTTPHeader), "bad_body");
+        check(Error::new_in(ErrorType::InternalError), "internal");
+    }
+
+    #[test]
+    fn connect_failures_are_retried_where_there_is_another_instance() {
+        assert!(may_reconnect(1, true));
+        assert!(!may_reconnect(1, false));
+        assert!(!may_reconnect(ATTEMPTS_MAX, true));
+    }
+
+    #[test]
+    fn only_what_can_not_have_happened_twice_is_sent_again() {
+        let closed = Error::new_up(ErrorType::ConnectionClosed);
+        assert!(may_resend(&closed, &Method::GET, 1, true, true));
+        assert!(!may_resend(&closed, &Method::POST, 1, true, true));
+        assert!(!may_resend(&closed, &Method::GET, 1, false, true));
+        assert!(!may_resend(&closed, &Method::GET, 1, true, false));
+        assert!(!may_resend(&closed, &Method::GET, ATTEMPTS_MAX, true, true));
+        assert!(!may_resend(&Error::new_up(ErrorType::ReadTimedout), &Method::GET, 1, true, true));
+    }
+}

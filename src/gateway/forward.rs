@@ -1,0 +1,101 @@
+//! What an instance is told, and what of its answer the client is told: headers and path, both ways.
+//! Not here: whether a request is forwarded at all (`admit`), and to whom (`upstream`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{HOST, HeaderValue};
+use pingora_core::{OrErr, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use uuid::Uuid;
+
+use super::admit::authority;
+use super::exchange::{Admitted, Exchange};
+use crate::policy::headers::{
+    X_CONSUMER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, remove_claims,
+};
+use crate::refusal::{RATELIMIT, RATELIMIT_POLICY};
+
+/// Makes the client's request the one that is forwarded.
+///
+/// # Errors
+/// Pingora's, when a path or header can't be set.
+pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, admitted: &Admitted) -> Result<()> {
+    let route = &admitted.route;
+    set_target(request, admitted)?;
+    if let Some(used) = &admitted.key_header {
+        request.remove_header(used);
+    }
+    let host = authority(request).map(str::to_owned);
+    remove_claims(request, exchange.facts.from_trusted_proxy);
+    set_forwarded(request, exchange, host.as_deref())?;
+    match (&route.pool.host, host) {
+        (Some(host), _) => request.insert_header(HOST, host)?,
+        (None, Some(host)) if !request.headers.contains_key(HOST) => request.insert_header(HOST, host)?,
+        (None, _) => {}
+    }
+    if route.names_consumer
+        && let Some(key) = &exchange.key
+    {
+        request.insert_header(X_CONSUMER, &*key.consumer)?;
+    }
+    let mut id = Uuid::encode_buffer();
+    request.insert_header(X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
+    route.request_headers.apply_to_request(request)
+}
+
+/// The path in the form that was routed, rewritten where the route says so; the query as it came.
+fn set_target(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
+    let path = admitted.route.rewrite.apply(&admitted.path, &admitted.pattern);
+    let raw = request.raw_path();
+    let query = raw.iter().position(|byte| *byte == b'?').map(|mark| &raw[mark..]).unwrap_or_default();
+    if raw.len() == path.len() + query.len() && raw.starts_with(path.as_bytes()) {
+        return Ok(());
+    }
+    let target = [path.as_bytes(), query].concat();
+    // Bytes outside of ASCII in a query are kept as they came.
+    request.set_raw_path(&target).or_err(pingora_core::ErrorType::InvalidHTTPHeader, "the rewritten path")
+}
+
+/// `X-Forwarded-For` grows by the peer; scheme and host are ours unless a trusted proxy said them.
+fn set_forwarded(request: &mut RequestHeader, exchange: &Exchange, host: Option<&str>) -> Result<()> {
+    let Some(connection) = &exchange.connection else { return Ok(()) };
+    let forwarded_for = chain(request, connection.peer.ip());
+    request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
+    if !request.headers.contains_key(X_FORWARDED_PROTO) {
+        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme))?;
+    }
+    if let Some(host) = host
+        && !request.headers.contains_key(X_FORWARDED_HOST)
+    {
+        request.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// What is left of `X-Forwarded-For` (a trusted proxy's), and `peer`.
+fn chain(request: &RequestHeader, peer: IpAddr) -> String {
+    let mut chain = String::new();
+    for value in request.headers.get_all(X_FORWARDED_FOR) {
+        if let Ok(value) = value.to_str() {
+            chain.push_str(value);
+            chain.push_str(", ");
+        }
+    }
+    chain + &peer.to_string()
+}
+
+/// Makes an answer, of an instance or from the cache, the one this client is sent.
+///
+/// # Errors
+/// Pingora's, when a header can't be set.
+pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let mut id = Uuid::encode_buffer();
+    response.insert_header(X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
+    let Some(admitted) = &exchange.admitted else { return Ok(()) };
+    if let Some(fields) = &admitted.limit_fields {
+        response.insert_header(RATELIMIT_POLICY, fields.policy.clone())?;
+        response.insert_header(RATELIMIT, fields.state.clone())?;
+    }
+    Arc::clone(&admitted.route).response_headers.apply_to_response(response)
+}

@@ -1,0 +1,292 @@
+//! The connection before and between requests: TLS, the first byte, the deadline of the header, the bounds on connections.
+//! Pingora is entered only with a complete header, so an idle connection costs a small task and no buffer.
+//! Not here: anything that reads what a header says; that begins in `admit`.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora_core::listeners::tls::Acceptor;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora_core::protocols::l4::stream::Stream as TcpStream;
+use pingora_core::protocols::{ALPN, Stream};
+use pingora_core::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::answer;
+use super::connection::{Accepted, Connection, Crowded, with_connection};
+use super::{Gateway, Parts};
+use crate::refusal::Refusal;
+
+/// Bytes read at once while a header arrives; most headers fit.
+const READ_BYTES: usize = 4 << 10;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Seconds that Pingora is told a connection may stay; the front itself closes idle ones.
+const KEEP_ALIVE_SECONDS: u64 = 60;
+
+/// One listener's connections.
+pub struct Front {
+    entrance: Arc<Entrance>,
+    /// Told once, when the listener is closed and nothing is in flight.
+    drained: UnboundedSender<()>,
+}
+
+/// Where a connection comes in, and what it comes to.
+pub struct Entrance {
+    /// Pingora, with the gateway in its hooks.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// The gateway itself.
+    pub parts: Arc<Parts>,
+    /// The listener.
+    pub listener: Listener,
+}
+
+/// What a listener does with a new connection.
+pub struct Listener {
+    /// TLS, where it has certificates.
+    pub tls: Option<Acceptor>,
+    /// Whether every request is sent to https.
+    pub redirects_to_https: bool,
+}
+
+/// What a wait for a request header ended with.
+enum Head {
+    /// A complete header, and whatever came with it.
+    Complete(BytesMut),
+    /// Nothing more will come, or nothing came in time.
+    Gone,
+    /// The header took too long.
+    TooSlow,
+    /// The header is larger than `connections.header_max`.
+    TooLarge,
+}
+
+impl Front {
+    /// The front of a listener; `drained` is told when its last request is done after the listener has closed.
+    pub fn new(entrance: Entrance, drained: UnboundedSender<()>) -> Self {
+        Self { entrance: Arc::new(entrance), drained }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // A task of its own frees the large one in which the connection was accepted.
+        tokio::spawn(serve(Arc::clone(&self.entrance), stream, shutdown.clone()));
+        None
+    }
+
+    /// Runs once, when the listener is closed.
+    async fn cleanup(&self) {
+        self.entrance.proxy.http_cleanup().await;
+        self.entrance.parts.census.idle().await;
+        // The receiver is gone when the process is told to end at once.
+        let _ = self.drained.send(());
+    }
+}
+
+/// A connection from its first byte to its last.
+async fn serve(entrance: Arc<Entrance>, stream: Stream, shutdown: ShutdownWatch) {
+    let Some((stream, connection)) = enter(&entrance, stream).await else { return };
+    if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+        let streams = Arc::new(H2Streams { entrance, connection });
+        ServerApp::process_new(&streams, stream, &shutdown).await;
+    } else {
+        serve_http1(&entrance, &connection, stream, shutdown).await;
+    }
+}
+
+/// Counts the connection and makes it talk TLS where the listener does; none where it is turned away.
+async fn enter(entrance: &Entrance, mut stream: Stream) -> Option<(Stream, Arc<Connection>)> {
+    let Entrance { parts, listener, .. } = entrance;
+    let peer = *stream.get_socket_digest()?.peer_addr()?.as_inet()?;
+    let runtime = parts.live.load();
+    let bounds = &runtime.config.connections;
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let accepted = Accepted { peer, scheme, redirects_to_https: listener.redirects_to_https };
+    let trusted = runtime.trusted_proxies.contains(peer.ip().to_canonical());
+    let per_client_max = (!trusted).then_some(bounds.per_client_max);
+    let connection = match Connection::open(&parts.census, &accepted, bounds.total_max, per_client_max) {
+        Ok(connection) => connection,
+        Err(crowded) => {
+            parts.metrics.rejected(match crowded {
+                Crowded::Total => "connections_total",
+                Crowded::Client => "connections_per_client",
+            });
+            return None;
+        }
+    };
+    if let Some(acceptor) = &listener.tls {
+        let tcp = *stream.into_any().downcast::<TcpStream>().ok()?;
+        match timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(tcp)).await {
+            Ok(Ok(tls)) => stream = Box::new(tls),
+            Ok(Err(error)) => {
+                parts.metrics.rejected("tls_handshake");
+                log::debug!("TLS handshake with {peer} failed: {error}");
+                return None;
+            }
+            Err(_) => {
+                parts.metrics.rejected("tls_timeout");
+                return None;
+            }
+        }
+    }
+    Some((stream, connection))
+}
+
+async fn serve_http1(
+    entrance: &Entrance,
+    connection: &Arc<Connection>,
+    mut stream: Stream,
+    mut shutdown: ShutdownWatch,
+) {
+    let parts = &entrance.parts;
+    let mut settings: Option<HttpPersistentSettings> = None;
+    loop {
+        let bounds = parts.live.load().config.connections.clone();
+        let head = tokio::select! {
+            biased;
+            head = first_bytes(&mut stream, bounds.idle_timeout.0) => head,
+            // An idle connection ends with the listener; one that has begun to ask is answered.
+            _ = shutdown.wait_for(|down| *down) => return,
+        };
+        let Some(head) = head else { return };
+        let _busy = connection.busy();
+        let head_max = usize::try_from(bounds.header_max.0).unwrap_or(usize::MAX);
+        let head = match rest_of_head(&mut stream, head, bounds.header_timeout.0, head_max).await {
+            Head::Complete(head) => head,
+            Head::Gone => return parts.metrics.rejected("incomplete_header"),
+            Head::TooSlow => return reject(parts, &mut stream, "header_timeout", &Refusal::ClientTimeout).await,
+            Head::TooLarge => return reject(parts, &mut stream, "header_too_large", &Refusal::HeaderTooLarge).await,
+        };
+        if head.starts_with(b"CONNECT ") {
+            let refusal = Refusal::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into() };
+            return reject(parts, &mut stream, "connect", &refusal).await;
+        }
+        let mut session = ServerSession::new_http1(stream);
+        match settings.take() {
+            Some(settings) => settings.apply_to_session(&mut session),
+            None => session.set_keepalive(Some(KEEP_ALIVE_SECONDS)),
+        }
+        session.set_pipelined_prefix(head);
+        let request = entrance.proxy.process_new_http(session, &shutdown);
+        let (reused, became_exchange) = with_connection(Arc::clone(connection), request).await;
+        if !became_exchange {
+            parts.metrics.rejected("malformed");
+        }
+        let Some(reused) = reused else { return };
+        (stream, settings) = reused.consume();
+    }
+}
+
+/// Waits for the first bytes of a request without holding a buffer; none when there will be none.
+async fn first_bytes(stream: &mut Stream, idle_timeout: Duration) -> Option<BytesMut> {
+    let read = std::future::poll_fn(|cx| {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let read = pin!(stream.read_buf(&mut buffer)).poll(cx);
+        match read {
+            Poll::Pending => Poll::Pending, // the buffer is gone while nothing comes
+            Poll::Ready(Ok(read)) if read > 0 => Poll::Ready(Some(buffer)),
+            Poll::Ready(_) => Poll::Ready(None),
+        }
+    });
+    timeout(idle_timeout, read).await.ok().flatten()
+}
+
+/// Reads until the header is complete: at an empty line, with or without carriage returns, as Pingora's parser has it.
+async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duration, max: usize) -> Head {
+    let deadline = Instant::now() + deadline;
+    let mut seen = 0;
+    loop {
+        if is_complete(&head, seen) {
+            return if seen > max { Head::TooLarge } else { Head::Complete(head) };
+        }
+        if head.len() > max {
+            return Head::TooLarge;
+        }
+        seen = head.len();
+        head.reserve(READ_BYTES);
+        match timeout_at(deadline, stream.read_buf(&mut head)).await {
+            Ok(Ok(read)) if read > 0 => {}
+            Ok(_) => return Head::Gone,
+            Err(_) => return Head::TooSlow,
+        }
+    }
+}
+
+/// Whether `head` has an empty line; what was `seen` before has none.
+fn is_complete(head: &[u8], seen: usize) -> bool {
+    let fresh = &head[seen.saturating_sub(3)..];
+    fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(4).any(|four| four == b"\r\n\r\n")
+}
+
+/// Answers what never becomes an exchange, and counts it.
+async fn reject(parts: &Parts, stream: &mut Stream, reason: &'static str, refusal: &Refusal) {
+    parts.metrics.rejected(reason);
+    // The client may be gone; there is nothing to do about it.
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer::raw(refusal))).await;
+    let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
+}
+
+/// The streams of one HTTP/2 connection.
+struct H2Streams {
+    entrance: Arc<Entrance>,
+    connection: Arc<Connection>,
+}
+
+#[async_trait]
+impl HttpServerApp for H2Streams {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let _busy = self.connection.busy();
+        let request = self.entrance.proxy.process_new_http(session, shutdown);
+        let (reused, became_exchange) = with_connection(Arc::clone(&self.connection), request).await;
+        if !became_exchange {
+            self.entrance.parts.metrics.rejected("malformed");
+        }
+        reused
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(default_h2_options())
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.entrance.parts.http2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(head: &str, complete: bool) {
+        for seen in 0..head.len() {
+            if !is_complete(&head.as_bytes()[..seen], 0) {
+                assert_eq!(is_complete(head.as_bytes(), seen), complete, "{head:?} after {seen}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_ends_with_an_empty_line() {
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        check("GET / HTTP/1.1\nHost: a\n\n", true);
+        check("GET / HTTP/1.1\r\nHost: a\r\n", false);
+    }
+}

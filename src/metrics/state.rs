@@ -1,0 +1,221 @@
+//! The series that are no exchanges': the state of the parts and of the process, read at scrape time.
+//! The parts hand over plain numbers; here they get names. What is counted with every exchange is in `metrics.rs`.
+//! Counts that a part keeps are counters here, so they must never fall while the process lives.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::BuildFacts;
+
+/// What the parts know about themselves at scrape time. Counts are since process start and never fall.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Requests whose answer is not complete.
+    pub requests_in_flight: u64,
+    /// Open client connections.
+    pub connections_open: u64,
+    /// Every instance of every service.
+    pub instances: Vec<InstanceState>,
+    /// The request log.
+    pub log: LogState,
+    /// The generation of the live configuration.
+    pub generation: u32,
+    /// When the live configuration went live; the start counts.
+    pub reloaded: Option<SystemTime>,
+    /// Reloads that went live.
+    pub reloads_succeeded: u64,
+    /// Reloads that were refused because of problems.
+    pub reloads_failed: u64,
+    /// Answers in the cache.
+    pub cache_entries: u64,
+    /// Bytes they take.
+    pub cache_bytes: u64,
+    /// Answers that were removed to make room.
+    pub cache_evictions: u64,
+    /// Counts that limits hold.
+    pub limit_entries: u64,
+    /// Requests that met a full table of limits.
+    pub limit_overflow: u64,
+}
+
+/// One instance of a service.
+#[derive(Clone, Debug)]
+pub struct InstanceState {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The instance's address as the configuration names it.
+    pub instance: Arc<str>,
+    /// Whether requests are sent to it.
+    pub up: bool,
+}
+
+/// The request log's counts.
+#[derive(Clone, Debug, Default)]
+pub struct LogState {
+    /// Records offered by exchanges.
+    pub accepted: u64,
+    /// Records in the store.
+    pub written: u64,
+    /// Records that wait for the store, the batch in hand included.
+    pub queued: u64,
+    /// Records lost, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// Everything that is read at scrape time; families without series are left out.
+pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
+    let mut families = part_families(build, state);
+    families.extend(log_families(&state.log));
+    families.extend(process_families(started));
+    // The encoder takes a family without series for an error.
+    families.retain(|family| !family.get_metric().is_empty());
+    families
+}
+
+fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
+    let facts = [("version", build.version), ("revision", build.revision), ("rust", build.rust)];
+    let up = state.instances.iter().map(|entry| {
+        let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
+        sample(MetricType::GAUGE, &labels, f64::from(u8::from(entry.up)))
+    });
+    let reloads = [("success", state.reloads_succeeded), ("failure", state.reloads_failed)]
+        .map(|(result, count)| sample(MetricType::COUNTER, &[("result", result)], count as f64));
+    let mut families = vec![
+        family(
+            MetricType::GAUGE,
+            "tollgate_build_info",
+            "What this binary was built from.",
+            vec![sample(MetricType::GAUGE, &facts, 1.0)],
+        ),
+        family(MetricType::GAUGE, "tollgate_upstream_up", "Whether requests are sent to the instance.", up.collect()),
+        family(
+            MetricType::COUNTER,
+            "tollgate_config_reloads_total",
+            "Reloads that went live or were refused.",
+            reloads.to_vec(),
+        ),
+        gauge("tollgate_config_generation", "The generation of the live configuration.", f64::from(state.generation)),
+        gauge(
+            "tollgate_http_requests_in_flight",
+            "Requests whose answer is not complete.",
+            state.requests_in_flight as f64,
+        ),
+        gauge("tollgate_connections_open", "Open client connections.", state.connections_open as f64),
+        gauge("tollgate_cache_entries", "Answers in the cache.", state.cache_entries as f64),
+        gauge("tollgate_cache_bytes", "Bytes of the answers in the cache.", state.cache_bytes as f64),
+        counter(
+            "tollgate_cache_evictions_total",
+            "Answers removed from the cache to make room.",
+            state.cache_evictions as f64,
+        ),
+        gauge("tollgate_limit_entries", "Counts that limits hold.", state.limit_entries as f64),
+        counter(
+            "tollgate_limit_overflow_total",
+            "Requests that met a full table of limits.",
+            state.limit_overflow as f64,
+        ),
+    ];
+    if let Some(reloaded) = state.reloaded {
+        let help = "When the live configuration went live.";
+        families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
+    }
+    families
+}
+
+fn log_families(log: &LogState) -> Vec<MetricFamily> {
+    let dropped =
+        log.dropped.iter().map(|(reason, count)| sample(MetricType::COUNTER, &[("reason", reason)], *count as f64));
+    vec![
+        counter("tollgate_log_records_accepted_total", "Records offered to the request log.", log.accepted as f64),
+        counter("tollgate_log_records_written_total", "Records written to the store.", log.written as f64),
+        family(
+            MetricType::COUNTER,
+            "tollgate_log_records_dropped_total",
+            "Records lost, by reason.",
+            dropped.collect(),
+        ),
+        gauge("tollgate_log_records_queued", "Records that wait for the store.", log.queued as f64),
+    ]
+}
+
+/// The usual `process_` series, from /proc; what a system does not tell is left out.
+fn process_families(started: SystemTime) -> Vec<MetricFamily> {
+    // The kernel tells user space in hundredths of a second, whatever its own tick is.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let mut families = vec![gauge("process_start_time_seconds", "When the process started.", unix_seconds(started))];
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name, which may hold anything but ends at the last `)`; utime and stime are 14 and 15.
+    let after_name: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    if let [utime, stime] = after_name.get(11..13).unwrap_or_default()
+        && let (Ok(utime), Ok(stime)) = (utime.parse::<f64>(), stime.parse::<f64>())
+    {
+        families.push(counter(
+            "process_cpu_seconds_total",
+            "CPU time of user and system.",
+            (utime + stime) / TICKS_PER_SECOND,
+        ));
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for (field, name, help) in [
+        ("VmRSS:", "process_resident_memory_bytes", "Resident memory."),
+        ("VmSize:", "process_virtual_memory_bytes", "Virtual memory."),
+    ] {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        if let Some(kibibytes) = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()) {
+            families.push(gauge(name, help, (kibibytes * 1024) as f64));
+        }
+    }
+    if let Ok(entries) = fs::read_dir("/proc/self/fd") {
+        families.push(gauge("process_open_fds", "Open file descriptors.", entries.count() as f64));
+    }
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    if let Some(soft) = limit.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()) {
+        families.push(gauge("process_max_fds", "Most file descriptors that may be open.", soft as f64));
+    }
+    families
+}
+
+fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(MetricType::GAUGE, name, help, vec![sample(MetricType::GAUGE, &[], value)])
+}
+
+fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
+    family(MetricType::COUNTER, name, help, vec![sample(MetricType::COUNTER, &[], value)])
+}
+
+fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.into());
+    family.set_help(help.into());
+    family.set_field_type(kind);
+    family.set_metric(samples);
+    family
+}
+
+fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+    let pairs = labels.iter().map(|(name, text)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).into());
+        pair.set_value((*text).into());
+        pair
+    });
+    let mut metric = Metric::from_label(pairs.collect());
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn unix_seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}

@@ -1,0 +1,49 @@
+//! What the three algorithms have in common: pure decisions on what one identity has used.
+//! No locks, no clock, no text; time comes in as nanoseconds of the clock that the algorithm counts by.
+//! Invariant: [`Algorithm::wait`] is 0 exactly when a request would be admitted, and otherwise the time after which it would be.
+
+use super::Now;
+
+/// A way of counting, with the numbers of one limit.
+pub(super) trait Algorithm: Clone {
+    /// What one identity has used; the default is nothing.
+    type Used: Copy + Default + Send;
+
+    /// The present in nanoseconds, by the clock that this algorithm counts by.
+    fn time(&self, now: Now) -> u64;
+
+    /// Requests (or units of cost) that can be admitted at once when nothing is used.
+    fn capacity(&self) -> u64;
+
+    /// Forgets what no longer counts at `now`. A `now` that lies before what was counted last forgets nothing.
+    fn forget(&self, used: &mut Self::Used, now: u64);
+
+    /// Nanoseconds until `cost` would be admitted if nobody else came; 0 when it is admitted now. After `forget`.
+    fn wait(&self, used: &Self::Used, now: u64, cost: u64) -> u64;
+
+    /// Counts `cost`, which was admitted at `now`. After `forget`.
+    fn count(&self, used: &mut Self::Used, now: u64, cost: u64);
+
+    /// What is left, and when there will be more. After `forget`.
+    fn standing(&self, used: &Self::Used, now: u64) -> Standing;
+
+    /// From when on nothing is counted any more.
+    fn empty_at(&self, used: &Self::Used) -> u64;
+
+    /// What comes back each second, on average.
+    fn refill_per_second(&self, now: u64) -> f64;
+}
+
+/// Where an identity stands with a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// What could be admitted now.
+    pub remaining: u64,
+    /// Nanoseconds until more could be; 0 when nothing is used.
+    pub more_in: u64,
+}
+
+/// Whole seconds that are never shorter than `nanoseconds`.
+pub(super) fn seconds_up(nanoseconds: u64) -> u64 {
+    nanoseconds.div_ceil(1_000_000_000)
+}

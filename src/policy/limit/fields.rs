@@ -1,0 +1,172 @@
+//! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), one member a limit, in the order they are written.
+//! `q` is what can be admitted at once, `w` the seconds in which it comes back, `r` what is left, `t` the seconds until there is more.
+//! Names are quoted once, when the limit is compiled, so nothing a client sends can reach these fields.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use super::algorithm::{Standing, seconds_up};
+use super::config::{Algorithm, Limit, Per, Window};
+use super::table::nanoseconds;
+
+/// The name a limit has in fields, log and metrics: the written one, or what is counted together and the window,
+/// `consumer-60s`, `ip-key-10s`, `consumer-day`.
+pub fn name(limit: &Limit) -> String {
+    if let Some(name) = &limit.name {
+        return name.clone();
+    }
+    let mut name = String::new();
+    for per in &limit.per {
+        name.push_str(match per {
+            Per::Ip => "ip-",
+            Per::Key => "key-",
+            Per::Consumer => "consumer-",
+            Per::Route => "route-",
+            Per::Service => "service-",
+            Per::All => "all-",
+        });
+    }
+    match limit.rate.window {
+        Window::Rolling(span) if span.0.subsec_millis() > 0 => name.push_str(&format!("{}ms", span.0.as_millis())),
+        Window::Rolling(span) => name.push_str(&format!("{}s", span.0.as_secs())),
+        Window::Day => name.push_str("day"),
+        Window::Month => name.push_str("month"),
+    }
+    name
+}
+
+/// A structured field's string (RFC 9651, section 3.3.3); what can't be in one becomes `?`.
+pub(super) fn quoted(name: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in name.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            ' '..='~' => quoted.push(character),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted + "\""
+}
+
+/// The member of `RateLimit-Policy` for one limit: `"default";q=100;w=60`. A month has no fixed length, so no `w`.
+pub(super) fn policy_member(quoted_name: &str, limit: &Limit) -> String {
+    let count = u64::from(limit.rate.count.max(1));
+    let second = Duration::from_secs(1);
+    let length = match limit.rate.window {
+        Window::Rolling(span) => span.0.max(second),
+        Window::Day => second * 86_400,
+        Window::Month => return format!("{quoted_name};q={count}"),
+    };
+    match limit.algorithm() {
+        // A whole burst is back after so many windows.
+        Algorithm::TokenBucket => {
+            let burst = limit.rate.burst.map_or(count, u64::from);
+            let refill = u128::from(nanoseconds(length)) * u128::from(burst) / u128::from(count);
+            format!("{quoted_name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
+        }
+        Algorithm::SlidingWindow | Algorithm::FixedWindow => {
+            format!("{quoted_name};q={count};w={}", seconds_up(nanoseconds(length)))
+        }
+    }
+}
+
+/// `RateLimit`: where the client stands with each limit, by its quoted name. `None` without limits.
+pub(super) fn state<'a>(standings: impl Iterator<Item = (&'a str, Standing)>) -> Option<HeaderValue> {
+    // On the stack: the value itself is the only allocation.
+    let mut text: SmallVec<[u8; 256]> = SmallVec::new();
+    for (quoted_name, standing) in standings {
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        text.extend_from_slice(quoted_name.as_bytes());
+        text.extend_from_slice(b";r=");
+        push_decimal(&mut text, standing.remaining);
+        if standing.more_in > 0 {
+            text.extend_from_slice(b";t=");
+            push_decimal(&mut text, seconds_up(standing.more_in));
+        }
+    }
+    if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
+}
+
+fn push_decimal(text: &mut SmallVec<[u8; 256]>, mut number: u64) {
+    let mut digits = [b'0'; 20]; // as many as u64::MAX has
+    let mut begin = digits.len();
+    loop {
+        begin -= 1;
+        digits[begin] += (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend_from_slice(&digits[begin..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Mode, Rate, Span};
+
+    fn limit(count: u32, window: Window, burst: Option<u32>, per: &[Per]) -> Limit {
+        Limit {
+            rate: Rate { count, window, burst },
+            per: per.to_vec(),
+            name: None,
+            cost: 1,
+            mode: Mode::Enforce,
+            algorithm: None,
+        }
+    }
+
+    #[test]
+    fn names_are_made_of_dimension_and_window() {
+        for (limit, expected) in [
+            (limit(1, Window::Rolling(Span::seconds(60)), None, &[Per::Consumer]), "consumer-60s"),
+            (limit(1, Window::Rolling(Span::seconds(10)), None, &[Per::Ip]), "ip-10s"),
+            (limit(1, Window::Rolling(Span(Duration::from_millis(1_500))), None, &[Per::Ip]), "ip-1500ms"),
+            (limit(1, Window::Rolling(Span::seconds(1)), Some(5), &[Per::Ip, Per::Key]), "ip-key-1s"),
+            (limit(1, Window::Day, None, &[Per::Consumer]), "consumer-day"),
+            (limit(1, Window::Month, None, &[Per::All]), "all-month"),
+            (Limit { name: Some("users".into()), ..limit(1, Window::Day, None, &[Per::Ip]) }, "users"),
+        ] {
+            assert_eq!(name(&limit), expected);
+        }
+    }
+
+    #[test]
+    fn policies_say_quota_and_window() {
+        for (limit, expected) in [
+            (limit(100, Window::Rolling(Span::seconds(60)), None, &[]), "\"n\";q=100;w=60"),
+            (limit(10, Window::Rolling(Span::seconds(1)), Some(100), &[]), "\"n\";q=100;w=10"),
+            (limit(3, Window::Rolling(Span::seconds(1)), Some(1), &[]), "\"n\";q=1;w=1"),
+            (limit(5, Window::Rolling(Span(Duration::from_millis(1_500))), None, &[]), "\"n\";q=5;w=2"),
+            (limit(1_000, Window::Day, None, &[]), "\"n\";q=1000;w=86400"),
+            (limit(1_000, Window::Month, None, &[]), "\"n\";q=1000"),
+        ] {
+            assert_eq!(policy_member("\"n\"", &limit), expected);
+        }
+    }
+
+    #[test]
+    fn names_are_quoted_safely() {
+        for (name, expected) in
+            [("a b", r#""a b""#), (r#"a"b\c"#, r#""a\"b\\c""#), ("ä\r\n", r#""???""#), ("", r#""""#)]
+        {
+            assert_eq!(quoted(name), expected);
+        }
+    }
+
+    #[test]
+    fn the_state_lists_every_limit_and_rounds_up() {
+        let standing = |remaining, more_in| Standing { remaining, more_in };
+        let members = [("\"a\"", standing(63, 36_000_000_001)), ("\"b\"", standing(0, 1)), ("\"c\"", standing(9, 0))];
+        assert_eq!(state(members.into_iter()).unwrap(), "\"a\";r=63;t=37, \"b\";r=0;t=1, \"c\";r=9");
+        assert_eq!(state(std::iter::empty()), None);
+        for number in [0, 1, 9, 10, 1_234_567_890, u64::MAX] {
+            assert_eq!(state([("n", standing(number, 0))].into_iter()).unwrap(), format!("n;r={number}"));
+        }
+    }
+}

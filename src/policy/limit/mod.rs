@@ -1,0 +1,575 @@
+//! Limits: how often a caller may use a route. Exact within this process: never more is admitted than a limit allows.
+//! All limits of a request are decided together, under their locks: a request that one refuses uses up none of the others.
+//! What each algorithm admits is in its own file; who is counted together is in `identity.rs`, where the counts are kept in `table.rs`.
+//! Not here: the flood guard, which estimates; counts that outlive the process or are shared by several.
+
+mod algorithm;
+mod counting;
+mod fields;
+mod fixed_window;
+mod identity;
+mod sliding_window;
+mod status;
+mod table;
+mod token_bucket;
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use crate::config;
+use crate::keys::NameId;
+use crate::refusal::{RateLimitFields, Refusal};
+
+use algorithm::{Standing, seconds_up};
+use counting::{Counting, Held};
+use identity::Dimensions;
+use table::{ENTRIES_MAX, label, nanoseconds};
+
+pub use fields::name;
+pub use status::{ClientStatus, LimitStatus, STATUS_MAX, TableStatus};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// The client's address, after trusted proxies.
+    pub ip: IpAddr,
+    /// Whose key it is; none for anonymous requests.
+    pub consumer: Option<NameId>,
+    /// The key's name; none for anonymous requests.
+    pub key: Option<NameId>,
+}
+
+/// The present, by both clocks; read once a request, so that all its limits see the same.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Now {
+    /// Since the first reading of this process; never goes back.
+    pub monotonic: Duration,
+    /// Since 1970 (UTC); somebody may set it.
+    pub wall: Duration,
+}
+
+/// The compiled limits of one route.
+pub struct Limits {
+    endpoint: Arc<str>,
+    /// In the order of locking.
+    limits: Box<[Limit]>,
+    /// Where in `limits` those of the configuration are, in its order.
+    order: Box<[usize]>,
+    policy: Option<HeaderValue>,
+}
+
+struct Limit {
+    name: Arc<str>,
+    quoted_name: String,
+    dimensions: Dimensions,
+    window: config::Window,
+    cost: u64,
+    enforced: bool,
+    counting: Counting,
+}
+
+/// What the limits of a route say to one request.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// For every answer of the route, refusals included; none when nothing is enforced.
+    pub fields: Option<RateLimitFields>,
+    /// `RateLimited`, with the time until no limit would refuse.
+    pub refused: Option<Refusal>,
+    /// The first limit that refused.
+    pub limit_name: Option<Arc<str>>,
+    /// The first limit in `mode: observe` that would have refused.
+    pub observed: Option<Arc<str>>,
+}
+
+/// One limit while its request is decided.
+struct Pending<'a> {
+    limit: &'a Limit,
+    held: Held<'a>,
+    /// Nanoseconds until this limit would admit; 0 when it does.
+    wait: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Self {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // Before 1970 it is 1970: windows by the calendar stand still, and refuse.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { monotonic: ORIGIN.elapsed(), wall }
+    }
+
+    fn monotonic_ns(self) -> u64 {
+        nanoseconds(self.monotonic)
+    }
+
+    fn wall_ns(self) -> u64 {
+        nanoseconds(self.wall)
+    }
+}
+
+impl Limits {
+    /// Compiles the limits of the route with this endpoint label. Counts are kept where `previous` has a limit of the same name, dimension, window
+    /// and algorithm; where only its count or burst changed, what was used stays used.
+    pub fn compile(config: &[config::Limit], endpoint: &str, previous: Option<&Self>) -> Self {
+        Self::compile_with(config, endpoint, previous, Now::read(), ENTRIES_MAX)
+    }
+
+    fn compile_with(
+        config: &[config::Limit],
+        endpoint: &str,
+        previous: Option<&Self>,
+        now: Now,
+        entries_max: usize,
+    ) -> Self {
+        let previous = previous.filter(|previous| &*previous.endpoint == endpoint);
+        let mut kept = Vec::new();
+        let mut limits: Vec<(usize, Limit)> = Vec::with_capacity(config.len());
+        for (place, config) in config.iter().enumerate() {
+            let mut limit = Limit::compile(config, endpoint, entries_max);
+            let same = previous.and_then(|previous| {
+                // Each table once: two limits with one table would wait for each other.
+                previous.limits.iter().find(|same| limit.counts_like(same) && !kept.contains(&same.counting.table_id()))
+            });
+            if let Some(same) = same
+                && limit.counting.take_over(&same.counting, now)
+            {
+                kept.push(limit.counting.table_id());
+            }
+            limits.push((place, limit));
+        }
+        limits.sort_by_key(|(_, limit)| limit.counting.table_id());
+        let mut order = vec![0; limits.len()];
+        for (at, (place, _)) in limits.iter().enumerate() {
+            order[*place] = at;
+        }
+        let enforced = config.iter().filter(|limit| limit.mode == config::Mode::Enforce);
+        let members: Vec<String> =
+            enforced.map(|limit| fields::policy_member(&fields::quoted(&name(limit)), limit)).collect();
+        let policy = if members.is_empty() { None } else { HeaderValue::from_str(&members.join(", ")).ok() };
+        let limits = limits.into_iter().map(|(_, limit)| limit).collect();
+        Self { endpoint: endpoint.into(), limits, order: order.into(), policy }
+    }
+
+    /// Whether the route has no limits.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+
+    /// Decides all limits of one request at once, and counts it when none refuses.
+    pub fn admit(&self, caller: &Caller, now: Now) -> Decision {
+        if self.limits.is_empty() {
+            return Decision::default();
+        }
+        // In the order of their tables' ids, whatever route they are on, so that no two requests wait for each other.
+        let mut pending: SmallVec<[Pending<'_>; 2]> = self.limits.iter().map(|limit| limit.hold(caller, now)).collect();
+        let refused = pending.iter().any(|pending| pending.refuses());
+        if !refused {
+            pending
+                .iter_mut()
+                .filter(|pending| pending.wait == 0)
+                .for_each(|pending| pending.held.count(pending.limit.cost));
+        }
+        let verdicts: SmallVec<[(u64, Standing); 4]> =
+            pending.iter().map(|pending| (pending.wait, pending.standing())).collect();
+        drop(pending); // the locks end here: what follows writes text
+        self.decision(refused, &verdicts)
+    }
+
+    /// Tells a decision from the wait and standing of each limit, which are in the order of locking.
+    fn decision(&self, refused: bool, verdicts: &[(u64, Standing)]) -> Decision {
+        let written = || self.order.iter().map(|at| (&self.limits[*at], verdicts[*at].0, verdicts[*at].1));
+        let over = |enforced: bool| written().filter(move |(limit, wait, _)| limit.enforced == enforced && *wait > 0);
+        let first = |enforced: bool| over(enforced).next().map(|(limit, ..)| Arc::clone(&limit.name));
+        let shown =
+            written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.quoted_name, standing));
+        let fields = self.policy.as_ref().zip(fields::state(shown));
+        let fields = fields.map(|(policy, state)| RateLimitFields { policy: policy.clone(), state });
+        let refusal =
+            || {
+                let wait = over(true).map(|(_, wait, _)| wait).max().unwrap_or(0);
+                let violated = over(true).map(|(limit, ..)| Arc::clone(&limit.name)).collect();
+                fields.clone().map_or(Refusal::Internal("a limit refused without fields"), |fields| {
+                    Refusal::RateLimited { retry_after_seconds: seconds_up(wait), fields, violated }
+                })
+            };
+        let refusal = refused.then(refusal);
+        Decision { fields, refused: refusal, limit_name: first(true), observed: first(false) }
+    }
+
+    /// The limits in the order of the configuration.
+    fn written(&self) -> impl Iterator<Item = &Limit> {
+        self.order.iter().map(|at| &self.limits[*at])
+    }
+}
+
+impl Limit {
+    fn compile(config: &config::Limit, endpoint: &str, entries_max: usize) -> Self {
+        let name = name(config);
+        let counting = Counting::compile(config, label(&name, endpoint), entries_max);
+        Self {
+            quoted_name: fields::quoted(&name),
+            dimensions: Dimensions::compile(&config.per),
+            window: config.rate.window,
+            // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
+            cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
+            enforced: config.mode == config::Mode::Enforce,
+            name: name.into(),
+            counting,
+        }
+    }
+
+    /// Whether the counts of `other` mean the same here. The algorithm is compared where they are taken over.
+    fn counts_like(&self, other: &Self) -> bool {
+        self.name == other.name && self.dimensions == other.dimensions && self.window == other.window
+    }
+
+    fn hold(&self, caller: &Caller, now: Now) -> Pending<'_> {
+        let held = self.counting.hold(self.dimensions.identify(caller), now);
+        let wait = held.wait(self.cost);
+        Pending { limit: self, held, wait }
+    }
+}
+
+impl Pending<'_> {
+    fn refuses(&self) -> bool {
+        self.limit.enforced && self.wait > 0
+    }
+
+    /// After a refusal `t` is the time until the request would be admitted, which is what its sender wants to know.
+    fn standing(&self) -> Standing {
+        let standing = self.held.standing();
+        Standing { more_in: if self.wait > 0 { self.wait } else { standing.more_in }, ..standing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Algorithm, Mode, Per, Rate, Span, Window};
+    use crate::keys::name_id;
+
+    fn limit(count: u32, seconds: u64, per: Per) -> config::Limit {
+        let rate = Rate { count, window: Window::Rolling(Span::seconds(seconds)), burst: None };
+        config::Limit { rate, per: vec![per], name: None, cost: 1, mode: Mode::Enforce, algorithm: None }
+    }
+
+    fn bucket(count: u32, seconds: u64, burst: u32, per: Per) -> config::Limit {
+        let mut limit = limit(count, seconds, per);
+        limit.rate.burst = Some(burst);
+        limit
+    }
+
+    fn named(name: &str, limit: config::Limit) -> config::Limit {
+        config::Limit { name: Some(name.into()), ..limit }
+    }
+
+    fn compile(config: &[config::Limit], previous: Option<&Limits>, now: Now) -> Limits {
+        Limits::compile_with(config, "/test", previous, now, 1_000)
+    }
+
+    fn at(seconds: f64) -> Now {
+        let monotonic = Duration::from_secs_f64(1_000.0 + seconds);
+        Now { monotonic, wall: monotonic + Duration::from_secs(1_800_000_000 - 1_000) }
+    }
+
+    fn from(ip: &str) -> Caller {
+        Caller { ip: ip.parse().unwrap(), consumer: None, key: None }
+    }
+
+    fn with_key(consumer: &str, key: &str) -> Caller {
+        Caller { consumer: Some(name_id(consumer)), key: Some(name_id(key)), ..from("192.0.2.1") }
+    }
+
+    fn admits(limits: &Limits, caller: &Caller, now: Now) -> bool {
+        limits.admit(caller, now).refused.is_none()
+    }
+
+    fn admitted(limits: &Limits, caller: &Caller, now: Now, tries: usize) -> usize {
+        (0..tries).filter(|_| admits(limits, caller, now)).count()
+    }
+
+    fn retry_after(decision: &Decision) -> u64 {
+        match &decision.refused {
+            Some(Refusal::RateLimited { retry_after_seconds, .. }) => *retry_after_seconds,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn shown(decision: &Decision) -> (&str, &str) {
+        let fields = decision.fields.as_ref().unwrap();
+        (fields.policy.to_str().unwrap(), fields.state.to_str().unwrap())
+    }
+
+    #[test]
+    fn without_limits_everything_is_admitted_and_nothing_shown() {
+        let limits = compile(&[], None, at(0.0));
+        let decision = limits.admit(&from("192.0.2.1"), at(0.0));
+        assert!(limits.is_empty() && decision.refused.is_none() && decision.fields.is_none());
+    }
+
+    #[test]
+    fn the_eleventh_of_ten_waits_and_then_passes() {
+        let limits = compile(&[limit(10, 10, Per::Ip)], None, at(0.0));
+        let caller = from("192.0.2.1");
+        let first = limits.admit(&caller, at(0.0));
+        assert_eq!(shown(&first), ("\"ip-10s\";q=10;w=10", "\"ip-10s\";r=9;t=11"));
+        assert_eq!(admitted(&limits, &caller, at(0.0), 9), 9);
+        let refused = limits.admit(&caller, at(0.0));
+        assert_eq!(refused.limit_name.as_deref(), Some("ip-10s"));
+        assert_eq!(shown(&refused), ("\"ip-10s\";q=10;w=10", "\"ip-10s\";r=0;t=11"));
+        let wait = retry_after(&refused);
+        assert_eq!(wait, 11, "10 s and what is left of a slot of 0.625 s, in whole seconds");
+        assert!(!admits(&limits, &caller, at(9.999)));
+        assert!(admits(&limits, &caller, at(wait as f64)));
+        assert!(admits(&limits, &from("192.0.2.2"), at(0.0)), "another address");
+    }
+
+    #[test]
+    fn a_request_that_one_limit_refuses_uses_up_no_other() {
+        let limits = compile(&[limit(2, 10, Per::Ip), bucket(100, 60, 100, Per::Route)], None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 500), 2);
+        let decision = limits.admit(&from("192.0.2.2"), at(0.0));
+        assert_eq!(shown(&decision).1, "\"ip-10s\";r=1;t=11, \"route-60s\";r=97;t=1");
+        let decision = limits.admit(&from("192.0.2.1"), at(0.0));
+        assert_eq!(shown(&decision).1, "\"ip-10s\";r=0;t=11, \"route-60s\";r=97;t=1");
+    }
+
+    #[test]
+    fn every_violated_limit_is_named_and_the_longest_wait_told() {
+        let limits = compile(&[limit(1, 10, Per::Ip), limit(1, 3_600, Per::Key)], None, at(0.0));
+        assert!(admits(&limits, &from("192.0.2.1"), at(0.0)));
+        let refused = limits.admit(&from("192.0.2.1"), at(0.0));
+        let Some(Refusal::RateLimited { violated, retry_after_seconds, .. }) = refused.refused else { panic!() };
+        assert_eq!(violated, ["ip-10s".into(), "key-3600s".into()]);
+        assert!((3_600..=3_600 + 225).contains(&retry_after_seconds), "{retry_after_seconds}");
+    }
+
+    #[test]
+    fn what_has_no_key_is_limited_under_its_address() {
+        let limits = compile(&[limit(1, 10, Per::Consumer)], None, at(0.0));
+        assert!(admits(&limits, &from("192.0.2.1"), at(0.0)) && !admits(&limits, &from("192.0.2.1"), at(0.0)));
+        assert!(admits(&limits, &from("192.0.2.2"), at(0.0)));
+        assert!(admits(&limits, &with_key("alice", "alice-1"), at(0.0)));
+        assert!(!admits(&limits, &with_key("alice", "alice-2"), at(0.0)), "two keys of one consumer");
+        assert!(admits(&limits, &with_key("bob", "bob-1"), at(0.0)));
+    }
+
+    #[test]
+    fn observed_limits_refuse_nothing_and_show_nothing() {
+        let observed = config::Limit { mode: Mode::Observe, ..limit(1, 10, Per::Ip) };
+        let limits = compile(std::slice::from_ref(&observed), None, at(0.0));
+        let caller = from("192.0.2.1");
+        assert!(limits.admit(&caller, at(0.0)).observed.is_none());
+        let decision = limits.admit(&caller, at(0.0));
+        assert_eq!(decision.observed.as_deref(), Some("ip-10s"));
+        assert!(decision.refused.is_none() && decision.fields.is_none() && decision.limit_name.is_none());
+        let limits = compile(&[observed, limit(5, 60, Per::Ip)], None, at(0.0));
+        assert_eq!(
+            admitted(&limits, &caller, at(0.0), 10),
+            5,
+            "what the observed one would refuse still counts for the other"
+        );
+        let decision = limits.admit(&caller, at(0.0));
+        assert_eq!(shown(&decision).0, "\"ip-60s\";q=5;w=60");
+        assert_eq!((decision.limit_name.as_deref(), decision.observed.as_deref()), (Some("ip-60s"), Some("ip-10s")));
+    }
+
+    #[test]
+    fn a_cost_takes_more_than_one() {
+        let limits = compile(&[config::Limit { cost: 5, ..limit(12, 10, Per::Ip) }], None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 10), 2);
+        assert_eq!(shown(&limits.admit(&from("192.0.2.1"), at(0.0))).1, "\"ip-10s\";r=2;t=11");
+        let limits = compile(&[config::Limit { cost: 50, ..limit(12, 10, Per::Ip) }], None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 10), 1, "more than there is takes all");
+    }
+
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        let mut day = limit(3, 1, Per::Consumer);
+        day.rate.window = Window::Day;
+        let limits = compile(&[day], None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 10), 3);
+        let refused = limits.admit(&from("192.0.2.1"), at(0.0));
+        assert_eq!(shown(&refused).0, "\"consumer-day\";q=3;w=86400");
+        assert_eq!(retry_after(&refused), 86_400 - 1_800_000_000 % 86_400);
+        assert!(!admits(&limits, &from("192.0.2.1"), at(retry_after(&refused) as f64 - 0.001)));
+        assert!(admits(&limits, &from("192.0.2.1"), at(retry_after(&refused) as f64)));
+    }
+
+    #[test]
+    fn counts_of_unchanged_limits_are_kept() {
+        let caller = from("192.0.2.1");
+        let base = [limit(5, 10, Per::Ip), named("b", bucket(1, 60, 5, Per::Ip))];
+        let use_up = || {
+            let limits = compile(&base, None, at(0.0));
+            assert_eq!(admitted(&limits, &caller, at(0.0), 9), 5);
+            limits
+        };
+        let fresh =
+            |config: &[config::Limit]| admitted(&compile(config, Some(&use_up()), at(0.0)), &caller, at(0.0), 50);
+        assert_eq!(fresh(&base), 0, "unchanged");
+        assert_eq!(fresh(&[base[1].clone(), base[0].clone()]), 0, "in another order");
+        assert_eq!(fresh(&[limit(7, 10, Per::Ip)]), 2, "a larger count");
+        assert_eq!(fresh(&[limit(3, 10, Per::Ip)]), 0, "a smaller count");
+        assert_eq!(fresh(&[named("b", bucket(1, 60, 9, Per::Ip))]), 4, "a larger burst");
+        assert_eq!(fresh(&[named("b", bucket(60, 60, 5, Per::Ip))]), 0, "a faster rate");
+        assert_eq!(fresh(&[config::Limit { cost: 2, ..base[0].clone() }]), 0, "another cost");
+        assert_eq!(fresh(&[limit(5, 20, Per::Ip)]), 5, "another window counts anew");
+        assert_eq!(fresh(&[named("c", base[0].clone())]), 5, "another name counts anew");
+        assert_eq!(
+            fresh(&[config::Limit { algorithm: Some(Algorithm::FixedWindow), ..base[0].clone() }]),
+            5,
+            "another algorithm counts anew"
+        );
+        assert_eq!(
+            fresh(&[base[0].clone(), base[0].clone()]),
+            0,
+            "a limit written twice takes one table, and no request waits for itself"
+        );
+        let elsewhere = Limits::compile_with(&base, "/other", Some(&use_up()), at(0.0), 1_000);
+        assert_eq!(admitted(&elsewhere, &caller, at(0.0), 9), 5, "another endpoint counts anew");
+    }
+
+    #[test]
+    fn a_faster_rate_gives_nothing_back_for_the_time_before() {
+        let caller = from("192.0.2.1");
+        let slow = compile(&[bucket(1, 3_600, 5, Per::Ip)], None, at(0.0));
+        assert_eq!(admitted(&slow, &caller, at(0.0), 9), 5);
+        let fast = compile(&[bucket(3_600, 3_600, 5, Per::Ip)], Some(&slow), at(1_000.0));
+        assert_eq!(admitted(&fast, &caller, at(1_000.0), 9), 0);
+        assert_eq!(admitted(&fast, &caller, at(1_001.0), 9), 1);
+    }
+
+    #[test]
+    fn the_old_and_the_new_limits_count_together() {
+        let caller = from("192.0.2.1");
+        let old = compile(&[limit(10, 60, Per::Ip)], None, at(0.0));
+        let new = compile(&[limit(10, 60, Per::Ip)], Some(&old), at(0.0));
+        assert_eq!(
+            admitted(&old, &caller, at(0.0), 4)
+                + admitted(&new, &caller, at(0.0), 20)
+                + admitted(&old, &caller, at(0.0), 4),
+            10
+        );
+    }
+
+    #[test]
+    fn who_is_near_or_over_is_told() {
+        let limits = compile(&[limit(5, 10, Per::Ip), limit(100, 60, Per::Key)], None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 3), 3);
+        assert_eq!(admitted(&limits, &from("192.0.2.2"), at(0.0), 4), 4);
+        assert_eq!(admitted(&limits, &from("2001:db8::1"), at(0.0), 9), 5);
+        let status = limits.status(at(0.0));
+        let told: Vec<_> =
+            status.iter().map(|s| (s.address.as_deref().unwrap(), s.used, s.remaining, s.over)).collect();
+        assert_eq!(told, [("2001:db8::/64", 5, 0, true), ("192.0.2.2", 4, 1, false)]);
+        assert_eq!((&*status[0].limit, &*status[0].endpoint, status[0].capacity), ("ip-10s", "/test", 5));
+        assert!(limits.status(at(100.0)).is_empty());
+        let mut limits = compile(&[limit(1, 10, Per::Ip)], None, at(0.0));
+        (0..300_u32).for_each(|n| assert!(admits(&limits, &from(&std::net::Ipv4Addr::from(n).to_string()), at(0.0))));
+        assert_eq!(limits.status(at(0.0)).len(), STATUS_MAX);
+        limits = compile(&[limit(1, 10, Per::Consumer)], None, at(0.0));
+        assert!(admits(&limits, &with_key("alice", "alice-1"), at(0.0)));
+        assert_eq!(limits.status(at(0.0))[0].consumer.as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn where_an_address_stands_is_told() {
+        let config = [limit(5, 10, Per::Ip), bucket(2, 1, 20, Per::Key), limit(9, 60, Per::Route)];
+        let limits = compile(&config, None, at(0.0));
+        assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 2), 2);
+        let status = limits.status_of("192.0.2.1".parse().unwrap(), at(0.0));
+        let told: Vec<_> = status
+            .iter()
+            .map(|s| (&*s.limit, s.capacity, s.tokens_remaining, s.refill_per_second, s.anonymous_only))
+            .collect();
+        assert_eq!(told, [("ip-10s", 5, 3, 0.5, false), ("key-1s", 20, 18, 2.0, true)]);
+        let other = limits.status_of("192.0.2.9".parse().unwrap(), at(0.0));
+        assert_eq!((other[0].tokens_remaining, other[0].more_in_seconds), (5, 0));
+        assert_eq!(limits.tables().iter().map(|table| table.entries).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_full_table_is_counted_and_limits_on() {
+        let limits = Limits::compile_with(&[limit(2, 10, Per::Ip)], "/test", None, at(0.0), 5);
+        let admitted =
+            (0..100_u32).filter(|n| admits(&limits, &from(&std::net::Ipv4Addr::from(*n).to_string()), at(0.0))).count();
+        assert_eq!((admitted, limits.tables()[0].overflowed), (5 + 2, 95));
+        assert!(limits.status(at(0.0)).iter().any(|status| status.overflow && status.over));
+    }
+
+    /// 2,000 requests at once, each on its own thread.
+    fn admitted_at_once(limits: &Limits) -> usize {
+        const REQUESTS: usize = 2_000;
+        let barrier = Barrier::new(REQUESTS);
+        std::thread::scope(|scope| {
+            let request = || {
+                barrier.wait();
+                limits.admit(&from("192.0.2.1"), Now::read()).refused.is_none()
+            };
+            let spawn = |_| std::thread::Builder::new().stack_size(128 << 10).spawn_scoped(scope, request).unwrap();
+            let threads: Vec<_> = (0..REQUESTS).map(spawn).collect();
+            threads.into_iter().map(|thread| usize::from(thread.join().unwrap())).sum()
+        })
+    }
+
+    #[test]
+    fn two_thousand_at_once_are_admitted_exactly_100_times() {
+        assert_eq!(admitted_at_once(&Limits::compile(&[limit(100, 60, Per::Consumer)], "/test", None)), 100);
+        let several = [limit(100, 60, Per::Consumer), bucket(1, 3_600, 150, Per::Ip), limit(200, 3_600, Per::Route)];
+        assert_eq!(admitted_at_once(&Limits::compile(&several, "/test", None)), 100);
+    }
+
+    #[test]
+    fn requests_with_their_limits_in_different_orders_do_not_wait_for_each_other() {
+        let config = [limit(u32::MAX, 60, Per::Route), named("b", limit(u32::MAX, 60, Per::Route))];
+        let one = Limits::compile(&config, "/test", None);
+        let other = Limits::compile(&[config[1].clone(), config[0].clone()], "/test", Some(&one));
+        std::thread::scope(|scope| {
+            for limits in [&one, &other, &one, &other] {
+                scope.spawn(move || (0..20_000).for_each(|_| assert!(admits(limits, &from("192.0.2.1"), Now::read()))));
+            }
+        });
+        let left: u64 = other.status_of("192.0.2.1".parse().unwrap(), Now::read()).len() as u64;
+        assert_eq!(left, 0, "limits of a route are nobody's own");
+    }
+
+    proptest! {
+        /// What `Retry-After` promises holds, in whole seconds, whatever the limits.
+        #[test]
+        fn after_the_time_told_the_request_is_admitted(
+            rates in prop::collection::vec((1_u32..6, 1_u64..90, prop::option::of(1_u32..8), 0_usize..3), 1..4),
+            steps in prop::collection::vec(0.0_f64..20.0, 1..60),
+        ) {
+            let config: Vec<_> = rates.iter().enumerate().map(|(n, (count, seconds, burst, algorithm))| {
+                let mut limit = named(&n.to_string(), limit(*count, *seconds, Per::Ip));
+                limit.rate.burst = *burst;
+                limit.algorithm = [None, Some(Algorithm::FixedWindow), None][*algorithm];
+                limit
+            }).collect();
+            let limits = compile(&config, None, at(0.0));
+            let caller = from("192.0.2.1");
+            let mut now = 0.0;
+            for step in steps {
+                now += step / 4.0;
+                let decision = limits.admit(&caller, at(now));
+                if decision.refused.is_some() {
+                    let wait = retry_after(&decision) as f64;
+                    prop_assert!(wait >= 1.0);
+                    // `now` is a float: a nanosecond may be lost in its last digit.
+                    let next = limits.admit(&caller, Now { monotonic: at(now).monotonic + Duration::from_secs_f64(wait), wall: at(now).wall + Duration::from_secs_f64(wait) });
+                    prop_assert!(next.refused.is_none(), "refused after {wait} s: {:?}", next.refused);
+                    now += wait;
+                }
+            }
+        }
+    }
+}

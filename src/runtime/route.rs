@@ -1,0 +1,70 @@
+//! A route at run time: what happens to the requests that match it, everything looked up beforehand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::policy::auth::Auth;
+use crate::policy::cache::CacheRule;
+use crate::policy::headers::Changes;
+use crate::policy::limit::Limits;
+use crate::policy::rewrite::Rewrite;
+use crate::upstream::Pool;
+
+/// What happens to a request.
+pub struct Route {
+    /// The pattern or name: the label in log and metrics.
+    pub endpoint: Arc<str>,
+    /// Who answers.
+    pub pool: Arc<Pool>,
+    /// Who may call.
+    pub auth: Auth,
+    /// How often.
+    pub limits: Limits,
+    /// Bytes of a request body.
+    pub body_bytes_max: u64,
+    /// Whether and how answers are cached.
+    pub cache: Option<CacheRule>,
+    /// Until the header of the final answer, over all tries.
+    pub timeout: Duration,
+    /// The path that instances see.
+    pub rewrite: Rewrite,
+    /// Changes to the request's headers.
+    pub request_headers: Changes,
+    /// Changes to the answer's headers.
+    pub response_headers: Changes,
+    /// Whether instances are told who calls. Not where one stored answer serves all consumers: it could depend on it.
+    pub names_consumer: bool,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config;
+    use crate::keys::KeyTable;
+
+    /// A route to nowhere with this endpoint.
+    pub fn route_named(endpoint: &str) -> Arc<Route> {
+        let service = config::Service {
+            instances: vec![config::Instance { address: "127.0.0.1:9".into(), weight: 1 }],
+            balance: config::Balance::RoundRobin,
+            host: None,
+            tls: None,
+            health: None,
+            timeouts: config::Timeouts::default(),
+        };
+        let keys = Arc::new(KeyTable::compile(&std::collections::BTreeMap::new()));
+        Arc::new(Route {
+            endpoint: endpoint.into(),
+            pool: Pool::compile("nowhere", &service, None).unwrap(),
+            auth: Auth::compile(&config::KeyRule::None, &[], keys),
+            limits: Limits::compile(&[], endpoint, None),
+            body_bytes_max: 0,
+            cache: None,
+            timeout: Duration::ZERO,
+            rewrite: Rewrite::Keep,
+            request_headers: Changes::default(),
+            response_headers: Changes::default(),
+            names_consumer: false,
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! What the admin API may ask, answered from the parts: states are read when they are asked for, so no part knows of it.
+//! Not here: HTTP (`admin`), and what each figure means (the parts).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Ready;
+use crate::admin::{
+    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, Readiness, ServiceStatus, Summary,
+};
+use crate::cache::{self, Scope};
+use crate::gateway::Parts;
+use crate::metrics;
+use crate::policy::limit::{LimitStatus, Now};
+use crate::runtime::Runtime;
+use crate::upstream::{self, Pool};
+
+/// The gateway's parts as the admin API sees them.
+pub(super) struct Wiring {
+    pub(super) parts: Arc<Parts>,
+    pub(super) ready: Arc<Ready>,
+}
+
+impl Control for Wiring {
+    fn readiness(&self) -> Readiness {
+        let (ready, why) = if self.ready.draining.load(Ordering::Acquire) {
+            (false, "draining: the process is about to stop")
+        } else if self.ready.accepting.load(Ordering::Acquire) {
+            (true, "the configuration is live and every listener accepts")
+        } else {
+            (false, "starting: not every listener accepts yet")
+        };
+        Readiness { ready, why: why.to_owned() }
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        let mut degraded = Vec::new();
+        let log = self.parts.log.counts();
+        if !log.store_up {
+            let why = log.last_error.unwrap_or_else(|| "it does not answer".to_owned());
+            degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued));
+        }
+        let without = |service: &ServiceStatus| !service.usable;
+        let services = self.services();
+        degraded.extend(
+            services.iter().filter(|service| without(service)).map(|service| {
+                format!("service {}: no instance can be used", service.name)
+            }),
+        );
+        degraded
+    }
+
+    fn services(&self) -> Vec<ServiceStatus> {
+        let runtime = self.parts.live.load();
+        let pools = runtime.config.services.keys().filter_map(|name| runtime.pools.get(name.as_str()));
+        pools.map(|pool| service(pool)).collect()
+    }
+
+    fn summary(&self) -> Summary {
+        let totals = self.parts.metrics.totals();
+        Summary {
+            successful: totals.successful,
+            blocked: totals.blocked,
+            errors: totals.errors,
+            response_time: totals.response_time,
+            since: self.parts.metrics.started(),
+        }
+    }
+
+    async fn reload(&self) -> Result<u32, Vec<String>> {
+        let live = Arc::clone(&self.parts.live);
+        tokio::task::spawn_blocking(move || live.reload().map_err(|problems| problems.lines()))
+            .await
+            .unwrap_or_else(|error| Err(vec![format!("the reload ended without a result: {error}")]))
+    }
+
+    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String> {
+        match scope {
+            CacheScope::All => Ok(cache::store().clear(Scope::All)),
+            CacheScope::Route(endpoint) => {
+                let runtime = self.parts.live.load();
+                runtime.route(&endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
+                Ok(cache::store().clear(Scope::Route(&endpoint)))
+            }
+            CacheScope::Url(url) => {
+                let (host, path_and_query) = split_url(&url)?;
+                Ok(cache::store().clear(Scope::Url { host: &host, path_and_query: &path_and_query }))
+            }
+        }
+    }
+
+    fn rate_limits(&self) -> Vec<LimitEntry> {
+        let (runtime, now) = (self.parts.live.load(), Now::read());
+        runtime.endpoints.iter().flat_map(|route| route.limits.status(now)).map(limit_entry).collect()
+    }
+
+    fn client(&self, ip: IpAddr) -> Vec<ClientLimit> {
+        let (runtime, now) = (self.parts.live.load(), Now::read());
+        let standings = runtime.endpoints.iter().flat_map(|route| route.limits.status_of(ip, now));
+        standings
+            .map(|standing| ClientLimit {
+                limit: standing.limit.to_string(),
+                route: Some(standing.endpoint.to_string()),
+                tokens_remaining: standing.tokens_remaining as f64,
+                capacity: standing.capacity,
+                refill_rate: standing.refill_per_second,
+            })
+            .collect()
+    }
+
+    fn metrics(&self) -> String {
+        self.parts.metrics.encode(&state(&self.parts))
+    }
+}
+
+fn service(pool: &Arc<Pool>) -> ServiceStatus {
+    let instances: Vec<InstanceStatus> = pool
+        .instances()
+        .into_iter()
+        .map(|(instance, state)| {
+            let (requests, failures) = instance.counts();
+            InstanceStatus {
+                address: instance.label.to_string(),
+                state: match state {
+                    upstream::InstanceState::Up => InstanceState::Up,
+                    upstream::InstanceState::Down => InstanceState::Down,
+                    upstream::InstanceState::Unchecked => InstanceState::Unchecked,
+                },
+                weight: u32::from(instance.weight),
+                in_flight: None,
+                requests,
+                failures,
+            }
+        })
+        .collect();
+    let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
+    ServiceStatus { name: pool.name.to_string(), usable, instances }
+}
+
+fn limit_entry(status: LimitStatus) -> LimitEntry {
+    let who = [status.consumer.as_deref(), status.key.as_deref(), status.address.as_deref()];
+    let mut who = who.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    if status.overflow {
+        who = "everyone who came when the table was full".to_owned();
+    } else if who.is_empty() {
+        who = "all".to_owned();
+    }
+    LimitEntry {
+        limit: status.limit.to_string(),
+        route: Some(status.endpoint.to_string()),
+        who,
+        tokens_remaining: status.remaining as f64,
+        capacity: status.capacity,
+        over: status.over,
+        retry_after_seconds: if status.over { status.more_in_seconds } else { 0 },
+    }
+}
+
+/// Host (lower case, with the port where one is written) and path with query, as stored answers are found by.
+fn split_url(url: &str) -> Result<(String, String), String> {
+    let uri: http::Uri = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
+    let host = uri.authority().ok_or_else(|| format!("`{url}` names no host: http://HOST/PATH"))?;
+    let path = crate::policy::path::normalise(uri.path().as_bytes()).map_err(|why| format!("`{url}`: {why}"))?;
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    Ok((host.as_str().to_ascii_lowercase(), format!("{path}{query}")))
+}
+
+/// The state of every part, for one scrape.
+fn state(parts: &Parts) -> metrics::State {
+    let runtime = parts.live.load();
+    let log = parts.log.counts();
+    let reloads = parts.live.reloads();
+    let stored = cache::store().stats();
+    let (limit_entries, limit_overflow) = limit_tables(&runtime);
+    metrics::State {
+        requests_in_flight: parts.exchanges() as u64,
+        connections_open: parts.census.open() as u64,
+        instances: runtime.pools.values().flat_map(|pool| instances(pool)).collect(),
+        log: metrics::LogState {
+            accepted: log.accepted,
+            written: log.written,
+            queued: log.queued,
+            dropped: log.dropped,
+        },
+        generation: runtime.generation,
+        reloaded: Some(reloads.in_force_since),
+        reloads_succeeded: reloads.succeeded,
+        reloads_failed: reloads.failed,
+        cache_entries: stored.entries,
+        cache_bytes: stored.bytes,
+        cache_evictions: stored.evictions,
+        limit_entries,
+        limit_overflow,
+    }
+}
+
+fn instances(pool: &Arc<Pool>) -> Vec<metrics::InstanceState> {
+    pool.instances()
+        .into_iter()
+        .map(|(instance, state)| metrics::InstanceState {
+            service: Arc::clone(&pool.name),
+            instance: Arc::clone(&instance.label),
+            up: state != upstream::InstanceState::Down,
+        })
+        .collect()
+}
+
+fn limit_tables(runtime: &Runtime) -> (u64, u64) {
+    let tables = runtime.endpoints.iter().flat_map(|route| route.limits.tables());
+    tables.fold((0, 0), |(entries, overflowed), table| (entries + table.entries as u64, overflowed + table.overflowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_split_as_answers_are_stored() {
+        assert_eq!(split_url("http://Example.com:80/a/../b?c").unwrap(), ("example.com:80".into(), "/b?c".into()));
+        assert!(split_url("/only/a/path").is_err());
+    }
+}

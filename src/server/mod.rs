@@ -1,0 +1,170 @@
+//! Wires everything together: what starts in which order, and what stops in which order. The only module that sees all others.
+//! Start: configuration, log, admin, listeners; ready when every listener accepts.
+//! Stop: not ready, listeners close, requests in flight finish, the log is written out, admin ends last.
+
+mod control;
+mod listeners;
+mod shutdown;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use self::control::Wiring;
+use crate::config::{self, Config};
+use crate::gateway::Parts;
+use crate::metrics::{BuildFacts, Metrics};
+use crate::request_log::{RequestLog, Writer};
+use crate::runtime::{Live, Runtime};
+use crate::{admin, build_facts as build};
+
+/// Whether requests should be sent here.
+#[derive(Debug, Default)]
+struct Ready {
+    accepting: AtomicBool,
+    draining: AtomicBool,
+}
+
+/// A gateway that serves, and what has to be stopped.
+struct Running {
+    background: tokio::runtime::Runtime,
+    wiring: Arc<Wiring>,
+    writer: Writer,
+    pingora: listeners::Pingora,
+    drained: UnboundedReceiver<()>,
+    stop_admin: oneshot::Sender<()>,
+    admin_stopped: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Serves the configuration in `path` until it is told to stop. 0 after a clean stop, 1 when it could not start.
+pub fn run(path: &Path) -> ExitCode {
+    match start(path) {
+        Ok(running) => running.serve(),
+        Err(problem) => {
+            log::error!("tollgate can't start:\n{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(path: &Path) -> Result<Running, String> {
+    let config = config::load(path).map_err(|problems| problems.to_string())?;
+    let first = Runtime::compile(config.clone(), None).map_err(|problems| problems.to_string())?;
+    raise_open_files();
+    listeners::can_bind(&config)?;
+    let admin = config.admin.clone().map(|admin| Ok::<_, String>((bind_admin(&admin)?, admin))).transpose()?;
+    let background = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime for background work: {error}"))?;
+    let node = node(&config);
+    let (log, writer) = RequestLog::start(&config.log, &node, build::VERSION)?;
+    let metrics = Arc::new(Metrics::new(BuildFacts {
+        version: build::VERSION,
+        revision: build::REVISION,
+        rust: build::RUST,
+    })?);
+    let live = Arc::new(Live::start(path, first, background.handle().clone()));
+    let parts = Arc::new(Parts::new(live, metrics, log));
+    let ready = Arc::new(Ready::default());
+    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready) });
+    let (stop_admin, admin_stop) = oneshot::channel();
+    let admin_stopped = admin.map(|(listener, admin)| {
+        background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop))
+    });
+    let (pingora, drained) = listeners::start(&config, &parts)?;
+    announce(&config, &node);
+    Ok(Running { background, wiring, writer, pingora, drained, stop_admin, admin_stopped })
+}
+
+impl Running {
+    fn serve(self) -> ExitCode {
+        let Self { background, wiring, writer, pingora, mut drained, stop_admin, admin_stopped } = self;
+        let listeners = wiring.parts.live.load().config.listen.clone();
+        let served = background.block_on(async {
+            if let Err(problem) = listeners::accepting(&listeners, &pingora).await {
+                log::error!("tollgate can't start: {problem}");
+                return shutdown::Ended::Failed;
+            }
+            wiring.ready.accepting.store(true, Ordering::Release);
+            log::info!("ready");
+            shutdown::serve_until_told(&wiring, pingora, &mut drained).await
+        });
+        let deadline = Instant::now() + served.time_for_log();
+        let counts = writer.finish(deadline);
+        let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
+        log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
+        for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
+            log::warn!("request log: {count} records dropped ({reason})");
+        }
+        // The admin API answers until the very end; nobody may be left to be told.
+        let _ = stop_admin.send(());
+        if let Some(stopped) = admin_stopped {
+            let _ = background.block_on(tokio::time::timeout(std::time::Duration::from_secs(1), stopped));
+        }
+        background.shutdown_background();
+        log::info!("stopped");
+        served.exit_code()
+    }
+}
+
+fn bind_admin(admin: &config::Admin) -> Result<std::net::TcpListener, String> {
+    admin::bind(admin.address).map_err(|error| format!("admin: can't listen on {}: {error}", admin.address))
+}
+
+async fn serve_admin(
+    listener: std::net::TcpListener,
+    admin: config::Admin,
+    wiring: Arc<Wiring>,
+    stop: oneshot::Receiver<()>,
+) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => {
+            admin::serve(listener, admin, wiring, async {
+                // A sender that is gone means the same as one that sent.
+                let _ = stop.await;
+            })
+            .await;
+        }
+        Err(error) => log::error!("the admin API does not serve: {error}"),
+    }
+}
+
+/// The soft limit of open files becomes the hard one: every connection is a file.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => log::info!("open files: at most {files}"),
+        Err(error) => log::warn!("the limit of open files could not be raised: {error}"),
+    }
+}
+
+/// The label of this process: the configured one, or the host's name.
+fn node(config: &Config) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
+    config.node.clone().unwrap_or_else(|| host().unwrap_or_else(|_| "tollgate".to_owned()))
+}
+
+fn announce(config: &Config, node: &str) {
+    log::info!("tollgate {} on {node}, configuration {}", build::VERSION, config.places.file.display());
+    for listener in &config.listen {
+        let scheme = if listener.tls.is_empty() { "http" } else { "https" };
+        log::info!("listening on {scheme}://{}", listener.address);
+    }
+    match &config.admin {
+        Some(admin) => log::info!("admin on http://{}", admin.address),
+        None => log::warn!("admin: none; there is no /health, no /metrics and no reload but by signal"),
+    }
+    log::info!("{} routes, {} services, {} keys", config.routes.len(), config.services.len(), config.keys.len());
+    if matches!(config.log.store, config::StoreUrl::None) && config.log.json == config::JsonLines::None {
+        log::warn!("log: none; requests are not accounted for");
+    } else {
+        log::info!("request log: {:?}", config.log.store);
+    }
+}
