@@ -25,7 +25,7 @@ async fn told_secrets(log: &str) -> (Gateway, Backend) {
     gateway
         .wire()
         .await
-        .get("/?x=query-secret", &format!("Cookie: cookie-secret\r\nX: {}\r\n", "y".repeat(70_000)))
+        .get("/?token=query-secret", &format!("Cookie: cookie-secret\r\nX: {}\r\n", "y".repeat(70_000)))
         .await;
     let mut half = gateway.wire().await;
     half.send("GET /?token=query-secret HTTP/1.1\r\nX-API-Key: top-secret-key\r\nbroken\r\n\r\n").await;

@@ -135,13 +135,26 @@ impl Gateway {
         self.admin_post("/admin/reload").await
     }
 
+    /// The metrics once no request is in flight; under load, as they are after a moment.
     pub async fn metrics(&self) -> Metrics {
+        // An answer is complete at the client a little before its exchange is.
+        for _ in 0..20 {
+            if self.scrape().await.sum("tollgate_http_requests_in_flight", &[]) == 0.0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.scrape().await
+    }
+
+    async fn scrape(&self) -> Metrics {
         let answer = self.admin_get("/metrics").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         Metrics::parse(&answer.text())
     }
 
     pub async fn summary(&self) -> Value {
+        self.metrics().await;
         self.admin_get("/admin/summary").await.json()
     }
 

@@ -1,9 +1,14 @@
 //! The gateway's commands, run to their end in a folder of their own.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tempfile::TempDir;
+
+use super::{milliseconds, seconds};
 
 /// A folder that goes with its test.
 pub struct Folder(TempDir);
@@ -54,13 +59,28 @@ impl Folder {
     pub fn tollgate_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
         let mut command = tollgate();
         command.args(arguments).envs(variables.iter().copied()).current_dir(self.path()).stdin(Stdio::null());
-        let output = command.output().expect("tollgate runs");
-        Finished {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("tollgate runs");
+        let (stdout, stderr) = (collect(child.stdout.take()), collect(child.stderr.take()));
+        let deadline = Instant::now() + seconds(30);
+        while child.try_wait().expect("the command's state").is_none() {
+            if Instant::now() > deadline {
+                // A command that should have ended serves instead, or hangs.
+                child.kill().expect("the command ends");
+            }
+            std::thread::sleep(milliseconds(10));
         }
+        let code = child.wait().expect("the command's end").code();
+        Finished { code, stdout: stdout.join().expect("stdout"), stderr: stderr.join().expect("stderr") }
     }
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    let mut stream = stream.expect("a piped stream");
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("output");
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }
 
 /// The program under test, free of variables that would change what it does.
