@@ -1,4 +1,5 @@
-//! What this binary was built from. Facts that the build did not give are `unknown`, never an error.
+//! What this binary was built from, for `--version` and metrics.
+//! Facts that the build did not give are `unknown`, never an error: a build needs neither git nor a script.
 
 /// The package's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -104,6 +104,12 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
     Draft { config: Config { places: Arc::new(places), ..config }, lost, services, consumers }
 }
 
+/// Reads `admin` alone.
+pub fn read_admin(root: &mut Node, places: &Places, problems: &mut Problems) -> Option<Admin> {
+    let lost = problems.iter().map(|problem| problem.path.clone()).collect();
+    Reading { places, problems, lost }.section::<Option<Admin>>(root, "admin", true).flatten()
+}
+
 fn names(node: &Node) -> HashSet<String> {
     node.entries().iter().map(|entry| entry.name.clone()).collect()
 }

@@ -24,6 +24,7 @@ mod tree;
 mod units;
 mod variables;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 pub use check::DEMO_KEY_SHA256;
@@ -43,20 +44,52 @@ pub use units::{Size, Span};
 /// # Errors
 /// Every problem that was found.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    let name = path.display().to_string();
-    let text = read_file(path, tree::FILE_MAX).map_err(|reason| Problems::of(&name, reason))?;
-    let env_path = path.parent().unwrap_or(Path::new("")).join(".env");
-    let beside = match read_file(&env_path, tree::FILE_MAX) {
-        Ok(text) => variables::read_env(&text).map_err(|line| {
-            Problems::of(
-                format!("{}:{line}", env_path.display()),
-                "expected NAME=value, NAME=\"value\" or a comment with `#`",
-            )
-        })?,
-        Err(_) if !env_path.exists() => std::collections::HashMap::new(),
-        Err(reason) => return Err(Problems::of(env_path.display().to_string(), reason)),
-    };
+    let text = read_text(path)?;
+    let beside = env_beside(path)?;
     read(&text, path, &|name| std::env::var(name).ok().or_else(|| beside.get(name).cloned()))
+}
+
+/// Reads `admin` alone, whatever the rest of the file is like: where to ask a running gateway. None when it is `none`.
+///
+/// # Errors
+/// The file cannot be read, is no YAML, or has no good `admin`.
+pub fn load_admin(path: &Path) -> Result<Option<Admin>, Problems> {
+    let text = read_text(path)?;
+    let beside = env_beside(path)?;
+    let environment = |name: &str| std::env::var(name).ok().or_else(|| beside.get(name).cloned());
+    let mut problems = Problems::new(path.display().to_string());
+    let Some(root) = tree::parse(&text, &mut problems) else { return Err(problems) };
+    let mut problems = Problems::new(path.display().to_string());
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let folder = absolute.parent().unwrap_or(Path::new("/")).to_path_buf();
+    let mut places = Places::new(absolute);
+    let mut alone = root.only("admin");
+    variables::replace(&mut alone, &folder, &environment, &mut places, &mut problems);
+    let admin = entries::read_admin(&mut alone, &places, &mut problems);
+    problems.or(admin)
+}
+
+/// Whether `name` can be the name of a service, route, key or consumer: 1 to 64 letters, digits, `.`, `_` and `-`.
+pub fn is_name(name: &str) -> bool {
+    name != "none"
+        && (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+fn read_text(path: &Path) -> Result<String, Problems> {
+    read_file(path, tree::FILE_MAX).map_err(|reason| Problems::of(path.display().to_string(), reason))
+}
+
+/// The variables of `.env` beside the file; none when there is no such file.
+fn env_beside(path: &Path) -> Result<HashMap<String, String>, Problems> {
+    let path = path.parent().unwrap_or(Path::new("")).join(".env");
+    if !path.exists() {
+        return Ok(HashMap::new());
+    }
+    variables::read_env(&read_text(&path)?).map_err(|line| {
+        let message = "expected NAME=value, NAME=\"value\" or a comment with `#`";
+        Problems::of(format!("{}:{line}", path.display()), message)
+    })
 }
 
 /// Reads and checks the text of a configuration that stands at `path`, with variables from `environment`.
@@ -119,7 +152,7 @@ fn make_absolute(config: &mut Config, folder: &Path) {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> Result<Config, Problems> {
+    fn read_here(text: &str) -> Result<Config, Problems> {
         read(text, Path::new("/etc/tollgate/tollgate.yaml"), &|name| {
             (name == "DB_PASSWORD").then(|| "p@ss:/word".to_owned())
         })
@@ -128,7 +161,7 @@ mod tests {
     #[test]
     fn the_short_configuration_of_the_design_is_read() {
         let text = "listen: 127.0.0.1:8080\nadmin: 127.0.0.1:8081\nservices:\n  user_service: [127.0.0.1:9101, 127.0.0.1:9102]\nroutes:\n  /api/user_service/*:\n    to: user_service\n    strip_prefix: /api/user_service\n    limit: 100/min per key\n    cache: 30s\nkeys:\n  demo: {sha256: 4f0e8e0a1c2b3d4e5f60718293a4b5c6d7e8f9010203040506070809aabbccdd}\nlog: mysql://user:${DB_PASSWORD}@host/tollgate\n";
-        let config = read_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = read_here(text).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(config.listen[0].address.port(), 8080);
         assert_eq!(config.services["user_service"].instances[1].address, "127.0.0.1:9102");
         let route = &config.routes["/api/user_service/*"];
@@ -186,7 +219,7 @@ log:
   client_ip: full
   query: none
 "#;
-        let config = read_text(text).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = read_here(text).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(config.listen[0].tls[0].cert, Path::new("/etc/tollgate/tls/a.pem"));
         assert_eq!(config.routes["orders"].patterns.len(), 2);
         assert_eq!(config.routes["orders"].limit, Some(Vec::new()));
@@ -197,7 +230,7 @@ log:
     #[test]
     fn many_problems_are_found_at_once() {
         let text = "listen: 8080\nadmin: none\nlog: none\nlistn: x\nservices:\n  a:\n    instances: [{address: 127.0.0.1:1, wieght: 2}]\n    breaker: {failures: 1}\n  b: {instances: [127.0.0.1:1], timeouts: {connect: 1, tls: no}}\nroutes:\n  /x: {too: a}\n  /y: {to: a, limit: 10, limit: 5/s}\nkeys:\n  k: {key: tg_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}\n";
-        let problems = read_text(text).err().map(|problems| problems.to_string()).unwrap_or_default();
+        let problems = read_here(text).err().map(|problems| problems.to_string()).unwrap_or_default();
         assert_eq!(problems.lines().count(), 10, "{problems}");
         assert!(!problems.contains("tg_a") && !problems.contains("` is missing"), "{problems}");
     }

@@ -45,8 +45,6 @@ impl Places {
     }
 
     /// Remembers that the scalar at `path` was written with variables, as `written`.
-    ///
-    /// `path` is the short way: a list of one is its element, a service is the list of its instances.
     pub fn mark_variable(&mut self, path: String, written: String) {
         self.variables.insert(path, written);
     }

@@ -81,6 +81,16 @@ impl Node {
         }
     }
 
+    /// The same map with `name` alone.
+    pub fn only(self, name: &str) -> Self {
+        match self.kind {
+            Kind::Map(entries) => {
+                Self { at: self.at, kind: Kind::Map(entries.into_iter().filter(|entry| entry.name == name).collect()) }
+            }
+            kind => Self { at: self.at, kind },
+        }
+    }
+
     /// The entries, when this is a map.
     pub fn entries(&self) -> &[Entry] {
         match &self.kind {

@@ -28,7 +28,7 @@ pub fn replace(
     problems: &mut Problems,
 ) {
     let mut walk = Walk { folder, environment, places, problems };
-    walk.node(root, "", "");
+    walk.node(root, "");
 }
 
 /// Reads a `.env` file: `NAME=value`, `export NAME="value"`, `#` comments.
@@ -65,7 +65,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn node(&mut self, node: &mut Node, path: &str, short: &str) {
+    fn node(&mut self, node: &mut Node, path: &str) {
         let at = node.at;
         self.places.mark(path.to_owned(), at.0, at.1);
         match &mut node.kind {
@@ -76,7 +76,7 @@ impl Walk<'_> {
                 }
                 match self.scalar(scalar) {
                     Ok(()) if scalar.written.is_some() => {
-                        self.places.mark_variable(short.to_owned(), scalar.written.clone().unwrap_or_default());
+                        self.places.mark_variable(path.to_owned(), scalar.written.clone().unwrap_or_default());
                     }
                     Ok(()) => {}
                     Err(message) => {
@@ -86,16 +86,13 @@ impl Walk<'_> {
                 }
             }
             Kind::List(list) => {
-                let alone = list.len() == 1;
                 for (index, child) in list.iter_mut().enumerate() {
-                    let step = format!("[{index}]");
-                    let child_short = if alone { short.to_owned() } else { format!("{short}{step}") };
-                    self.node(child, &format!("{path}{step}"), &child_short);
+                    self.node(child, &format!("{path}[{index}]"));
                 }
             }
             Kind::Map(entries) => {
                 for entry in entries.iter_mut() {
-                    self.node(&mut entry.node, &join(path, &entry.name), &join(short, &entry.name));
+                    self.node(&mut entry.node, &join(path, &entry.name));
                 }
                 // What could not be replaced has been reported; nobody needs to trip over it again.
                 entries.retain(|entry| !matches!(entry.node.kind, Kind::Removed));
@@ -228,4 +225,39 @@ fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())
         && name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_are_split_at_their_variables() {
+        let variable = |name: &str| Piece::Variable(name.to_owned());
+        let text = |text: &str| Piece::Text(text.to_owned());
+        assert_eq!(split("a${B}c$$d"), Ok(vec![text("a"), variable("B"), text("c$d")]));
+        assert_eq!(split("${A}${B:-x}"), Ok(vec![variable("A"), variable("B:-x")]));
+        assert!(split("$HOME").is_err());
+        assert!(split("${A").is_err());
+    }
+
+    #[test]
+    fn only_user_and_password_are_encoded() {
+        let host = [Piece::Text("@host/x".to_owned())];
+        assert!(in_userinfo("mysql://user:", &host));
+        assert!(in_userinfo("mysql://", &host));
+        assert!(!in_userinfo("mysql://user:x@", &[Piece::Text("/db".to_owned())]));
+        assert!(!in_userinfo("mysql://host/", &host));
+        assert!(!in_userinfo("user:", &host));
+    }
+
+    #[test]
+    fn env_files_are_read_as_shells_do() {
+        let values = read_env("# comment\n\nA=1\nexport B=\"two words\"\nC='x # y'\nD=z # comment\nE=\n");
+        let values = values.unwrap_or_else(|line| panic!("line {line}"));
+        let of = |name: &str| values[name].as_str();
+        assert_eq!((of("A"), of("B"), of("C"), of("D"), of("E")), ("1", "two words", "x # y", "z", ""));
+        assert_eq!(read_env("A=1\nB"), Err(2));
+        assert_eq!(read_env("1A=1"), Err(1));
+    }
 }

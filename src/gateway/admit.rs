@@ -1,4 +1,6 @@
 //! Admission: everything a request must pass before it may touch the cache or an instance, in one order, on one screen.
+//! Not here: the policies themselves (`policy`), and writing what they refuse (`answer`).
+//! Only this makes an `Admitted`, so no later phase can serve a request that skipped a check.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,7 +49,7 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
         consumer: key.as_ref().map(|key| key.entry.consumer_id),
         key: key.as_ref().map(|key| key.entry.name_id),
     };
-    let decision = route.limits.admit(&caller, Now::read());
+    let decision = route.limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
     exchange.limit_name = decision.limit_name;
     exchange.observed = decision.observed;
     if let Some(refusal) = decision.refused {
@@ -165,6 +167,15 @@ fn logged_path(request: &RequestHeader, path: &str, query: QueryLog) -> Box<str>
     match (query, request.uri.query()) {
         (QueryLog::Redacted, Some(query)) => cut(&format!("{path}?{}", redact(query)), PATH_BYTES_MAX).into(),
         (QueryLog::None, _) | (_, None) => cut(path, PATH_BYTES_MAX).into(),
+    }
+}
+
+/// For the log of a request that was refused before its path had a normal form: the path as it came.
+pub(super) fn name_path(request: &RequestHeader, exchange: &mut Exchange) {
+    if exchange.facts.path.is_empty() {
+        let raw = request.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
+        let path = String::from_utf8_lossy(&raw[..raw.len().min(PATH_BYTES_MAX)]);
+        exchange.facts.path = cut(&path, PATH_BYTES_MAX).into();
     }
 }
 

@@ -233,7 +233,8 @@ mod tests {
     async fn a_request_that_became_no_exchange_is_told_apart() {
         let census = Arc::new(Census::default());
         let connection = Connection::open(&census, &accepted("192.0.2.1:1"), 9, None).unwrap();
-        let (peer, began) = with_connection(Arc::clone(&connection), async { begin_exchange().map(|it| it.peer) }).await;
+        let (peer, began) =
+            with_connection(Arc::clone(&connection), async { begin_exchange().map(|it| it.peer) }).await;
         assert_eq!((peer, began), (Some(connection.peer), true));
         let ((), began) = with_connection(connection, async {}).await;
         assert!(!began);

@@ -11,8 +11,8 @@ use pingora_core::{Error, ErrorType, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::{Parts, at_most, internal};
 use super::connection::Connection;
+use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
@@ -28,7 +28,7 @@ pub struct Exchange {
     pub(super) runtime: Arc<Runtime>,
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) started: Instant,
-    started_at: SystemTime,
+    pub(super) started_at: SystemTime,
     pub(super) facts: Facts,
     pub(super) admitted: Option<Admitted>,
     /// The endpoint, as soon as a route is known, admitted or not.

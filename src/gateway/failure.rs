@@ -1,4 +1,5 @@
-//! From Pingora's errors to refusals, and which tries may be repeated. Pure decisions; the hooks of `mod.rs` carry them out.
+//! From Pingora's errors to refusals, and which tries may be repeated.
+//! Pure decisions; the hooks of `mod.rs` carry them out.
 
 use http::Method;
 use pingora_core::{Error, ErrorSource, ErrorType};

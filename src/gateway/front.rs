@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ const READ_BYTES: usize = 4 << 10;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an HTTP/2 client may take to answer that the connection ends.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Seconds that Pingora is told a connection may stay; the front itself closes idle ones.
 const KEEP_ALIVE_SECONDS: u64 = 60;
@@ -101,10 +105,33 @@ impl ServerApp for Front {
 async fn serve(entrance: Arc<Entrance>, stream: Stream, shutdown: ShutdownWatch) {
     let Some((stream, connection)) = enter(&entrance, stream).await else { return };
     if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-        let streams = Arc::new(H2Streams { entrance, connection });
-        ServerApp::process_new(&streams, stream, &shutdown).await;
+        serve_http2(entrance, connection, stream, shutdown).await;
     } else {
         serve_http1(&entrance, &connection, stream, shutdown).await;
+    }
+}
+
+/// Streams of HTTP/2 until the connection ends, or until it has said goodbye at shutdown.
+async fn serve_http2(
+    entrance: Arc<Entrance>,
+    connection: Arc<Connection>,
+    stream: Stream,
+    mut shutdown: ShutdownWatch,
+) {
+    let streams = Arc::new(H2Streams { entrance, connection: Arc::clone(&connection), active: AtomicUsize::new(0) });
+    let told = shutdown.clone();
+    let mut served = pin!(ServerApp::process_new(&streams, stream, &told));
+    tokio::select! {
+        _ = &mut served => return,
+        _ = shutdown.wait_for(|down| *down) => {}
+    }
+    // The last frames of an answer are written by this task, after the answer's own: so the connection counts
+    // as busy until it has ended, or until its client has not said goodbye in time.
+    let _busy = connection.busy();
+    while timeout(GOODBYE_TIMEOUT, &mut served).await.is_err() {
+        if streams.active.load(Ordering::Acquire) == 0 {
+            return;
+        }
     }
 }
 
@@ -244,6 +271,23 @@ async fn reject(parts: &Parts, stream: &mut Stream, reason: &'static str, refusa
 struct H2Streams {
     entrance: Arc<Entrance>,
     connection: Arc<Connection>,
+    active: AtomicUsize,
+}
+
+/// A stream that is being answered, as long as this lives.
+struct Active<'a>(&'a AtomicUsize);
+
+impl<'a> Active<'a> {
+    fn new(streams: &'a AtomicUsize) -> Self {
+        streams.fetch_add(1, Ordering::AcqRel);
+        Self(streams)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[async_trait]
@@ -254,6 +298,7 @@ impl HttpServerApp for H2Streams {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _busy = self.connection.busy();
+        let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
         let (reused, became_exchange) = with_connection(Arc::clone(&self.connection), request).await;
         if !became_exchange {

@@ -123,6 +123,7 @@ impl ProxyHttp for Gateway {
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
+        admit::name_path(session.req_header(), exchange);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
         Ok(true)
     }
@@ -133,7 +134,9 @@ impl ProxyHttp for Gateway {
     }
 
     fn cache_key_callback(&self, session: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
-        exchange.cache_key(session).ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+        exchange
+            .cache_key(session)
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
     }
 
     async fn cache_hit_filter(
@@ -151,7 +154,12 @@ impl ProxyHttp for Gateway {
         exchange.cache_miss(session);
     }
 
-    fn cache_vary_filter(&self, meta: &CacheMeta, _exchange: &mut Exchange, request: &RequestHeader) -> Option<HashBinary> {
+    fn cache_vary_filter(
+        &self,
+        meta: &CacheMeta,
+        _exchange: &mut Exchange,
+        request: &RequestHeader,
+    ) -> Option<HashBinary> {
         crate::policy::cache::CacheRule::variance(meta, request)
     }
 

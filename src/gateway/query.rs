@@ -3,7 +3,18 @@
 
 /// Parts of parameter names whose values are secret.
 const SECRET: [&str; 12] = [
-    "key", "token", "secret", "password", "passwd", "pwd", "auth", "signature", "sig", "session", "credential", "code",
+    "key",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "pwd",
+    "auth",
+    "signature",
+    "sig",
+    "session",
+    "credential",
+    "code",
 ];
 
 /// `query` with secret values replaced by `***`.

@@ -23,11 +23,7 @@ impl TrustedProxies {
 
     /// The client's address: `peer`, or, where `peer` is trusted, the last address from the right of
     /// `X-Forwarded-For` that is not. A malformed entry ends the walk.
-    pub fn client<'a>(
-        &self,
-        peer: IpAddr,
-        forwarded_for: impl DoubleEndedIterator<Item = &'a HeaderValue>,
-    ) -> IpAddr {
+    pub fn client<'a>(&self, peer: IpAddr, forwarded_for: impl DoubleEndedIterator<Item = &'a HeaderValue>) -> IpAddr {
         let mut client = peer;
         if !self.contains(peer) {
             return client;

@@ -43,16 +43,14 @@ impl Changes {
     /// # Errors
     /// The name or value that is no header.
     pub fn compile(changes: &HeaderChanges) -> Result<Self, String> {
-        let name = |name: &String| {
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))
-        };
+        let name =
+            |name: &String| HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"));
         let remove = changes.remove.iter().map(name).collect::<Result<_, _>>()?;
         let set = changes
             .set
             .iter()
             .map(|(key, value)| {
-                let value =
-                    HeaderValue::from_str(value).map_err(|_| format!("the value of `{key}` can't be sent"))?;
+                let value = HeaderValue::from_str(value).map_err(|_| format!("the value of `{key}` can't be sent"))?;
                 Ok((name(key)?, value))
             })
             .collect::<Result<_, String>>()?;
@@ -136,7 +134,8 @@ fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
         .flat_map(|value| value.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
         .filter(|name| {
-            ![header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::CACHE_CONTROL, header::SET_COOKIE].contains(name)
+            ![header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::CACHE_CONTROL, header::SET_COOKIE]
+                .contains(name)
         })
 }
 
@@ -162,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_client_can_not_claim_to_be_a_proxy() {
-        let names = ["X-Forwarded-For", "X-Forwarded-Anything", "Forwarded", "X-Real-IP", "X-Consumer", "X-Other", "From"];
+        let names =
+            ["X-Forwarded-For", "X-Forwarded-Anything", "Forwarded", "X-Real-IP", "X-Consumer", "X-Other", "From"];
         assert_eq!(left(&names, false), ["from", "x-other"]);
     }
 

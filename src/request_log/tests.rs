@@ -297,7 +297,7 @@ fn lines_go_on_while_the_store_is_away() {
         (0..100).for_each(|_| log.record(record()));
         std::thread::sleep(Duration::from_millis(60));
     }
-    wait_for(&log, |counts| counts.lines_written == 500);
+    wait_for(&log, |counts| counts.lines_written == 500 && counts.last_error.is_some());
     let counts = writer.finish(Instant::now() + Duration::from_millis(200));
     assert_eq!((counts.accepted, counts.written, counts.queued), (500, 0, 0));
     assert_eq!((dropped(&counts, "queue_full"), dropped(&counts, "shutdown")), (300, 200));

@@ -63,9 +63,11 @@ type Loaded = (Arc<CertifiedKey>, Vec<Box<str>>);
 
 fn load(certificate: &Certificate) -> Result<Loaded, (&'static str, String)> {
     let chain = chain(&certificate.cert).map_err(|problem| ("cert", problem))?;
-    let names = chain.first().map(names).transpose().map_err(|problem| {
-        ("cert", format!("{}: {problem}", certificate.cert.display()))
-    })?;
+    let names = chain
+        .first()
+        .map(names)
+        .transpose()
+        .map_err(|problem| ("cert", format!("{}: {problem}", certificate.cert.display())))?;
     let key_file = certificate.key.display();
     let key = PrivateKeyDer::from_pem_file(&certificate.key)
         .map_err(|error| ("key", format!("can't read a private key from {key_file}: {error}")))?;

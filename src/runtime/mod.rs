@@ -68,10 +68,11 @@ impl Runtime {
                 Err(problem) => problems.add(&config.places, format!("routes.{endpoint}.headers"), problem),
             }
         }
-        let flood_guard = config.flood_guard.map(|guard| {
-            FloodGuard::compile(guard, previous.and_then(|runtime| runtime.flood_guard.as_ref()))
-        });
-        let patterns = endpoints.iter().map(|route| (Arc::clone(route), config.routes[&*route.endpoint].patterns.clone()));
+        let flood_guard = config
+            .flood_guard
+            .map(|guard| FloodGuard::compile(guard, previous.and_then(|runtime| runtime.flood_guard.as_ref())));
+        let patterns =
+            endpoints.iter().map(|route| (Arc::clone(route), config.routes[&*route.endpoint].patterns.clone()));
         let runtime = Self {
             generation: previous.map_or(1, |runtime| runtime.generation + 1),
             routes: Routes::compile(patterns),

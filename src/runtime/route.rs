@@ -1,4 +1,5 @@
 //! A route at run time: what happens to the requests that match it, everything looked up beforehand.
+//! Plain data: which route a request belongs to is `routes.rs`, how a route is made is `mod.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

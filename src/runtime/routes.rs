@@ -110,7 +110,8 @@ impl Node {
         let below = match left {
             None => (!self.end.is_empty()).then_some(self.end.as_slice()),
             Some(left) => {
-                let (segment, left) = left.split_once('/').map_or((left, None), |(segment, left)| (segment, Some(left)));
+                let (segment, left) =
+                    left.split_once('/').map_or((left, None), |(segment, left)| (segment, Some(left)));
                 self.literals.get(segment).and_then(|node| node.find(left)).or_else(|| {
                     let node = self.name.as_ref().filter(|_| !segment.is_empty())?;
                     node.find(left)

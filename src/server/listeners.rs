@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::listeners::{L4BufferSettings, Listeners, ListenerConfig};
+use pingora_core::listeners::{L4BufferSettings, ListenerConfig, Listeners};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::listening::Service;
@@ -19,6 +19,7 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, mpsc};
 
+use super::shutdown;
 use crate::config::{self, Config, Threads};
 use crate::gateway::{ATTEMPTS_MAX, Entrance, Front, Gateway, Listener, Parts};
 use crate::runtime::Live;
@@ -62,7 +63,10 @@ pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, Unb
         let entrance = Entrance {
             proxy: Arc::clone(&proxy),
             parts: Arc::clone(parts),
-            listener: Listener { tls: acceptor(listener, &parts.live)?, redirects_to_https: listener.redirect.is_some() },
+            listener: Listener {
+                tls: acceptor(listener, &parts.live)?,
+                redirects_to_https: listener.redirect.is_some(),
+            },
         };
         server.add_service(service(listener.address, entrance, &drained));
     }
@@ -131,7 +135,7 @@ fn service(address: SocketAddr, entrance: Entrance, drained: &mpsc::UnboundedSen
 }
 
 fn server_conf(config: &Config) -> ServerConf {
-    let grace = config.shutdown.grace.0;
+    let grace = shutdown::time_for_requests(config.shutdown.grace.0);
     ServerConf {
         threads: threads(config.threads),
         work_stealing: true,

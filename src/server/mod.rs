@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -22,6 +22,9 @@ use crate::metrics::{BuildFacts, Metrics};
 use crate::request_log::{RequestLog, Writer};
 use crate::runtime::{Live, Runtime};
 use crate::{admin, build_facts as build};
+
+/// How long answers of the admin API may take when everything else has ended.
+const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether requests should be sent here.
 #[derive(Debug, Default)]
@@ -66,19 +69,15 @@ fn start(path: &Path) -> Result<Running, String> {
         .map_err(|error| format!("no runtime for background work: {error}"))?;
     let node = node(&config);
     let (log, writer) = RequestLog::start(&config.log, &node, build::VERSION)?;
-    let metrics = Arc::new(Metrics::new(BuildFacts {
-        version: build::VERSION,
-        revision: build::REVISION,
-        rust: build::RUST,
-    })?);
+    let metrics =
+        Arc::new(Metrics::new(BuildFacts { version: build::VERSION, revision: build::REVISION, rust: build::RUST })?);
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
     let parts = Arc::new(Parts::new(live, metrics, log));
     let ready = Arc::new(Ready::default());
     let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready) });
     let (stop_admin, admin_stop) = oneshot::channel();
-    let admin_stopped = admin.map(|(listener, admin)| {
-        background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop))
-    });
+    let admin_stopped =
+        admin.map(|(listener, admin)| background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop)));
     let (pingora, drained) = listeners::start(&config, &parts)?;
     announce(&config, &node);
     Ok(Running { background, wiring, writer, pingora, drained, stop_admin, admin_stopped })
@@ -88,17 +87,17 @@ impl Running {
     fn serve(self) -> ExitCode {
         let Self { background, wiring, writer, pingora, mut drained, stop_admin, admin_stopped } = self;
         let listeners = wiring.parts.live.load().config.listen.clone();
-        let served = background.block_on(async {
+        let (ended, told) = background.block_on(async {
             if let Err(problem) = listeners::accepting(&listeners, &pingora).await {
                 log::error!("tollgate can't start: {problem}");
-                return shutdown::Ended::Failed;
+                return (shutdown::Ended::Failed, Instant::now());
             }
             wiring.ready.accepting.store(true, Ordering::Release);
             log::info!("ready");
             shutdown::serve_until_told(&wiring, pingora, &mut drained).await
         });
-        let deadline = Instant::now() + served.time_for_log();
-        let counts = writer.finish(deadline);
+        let shutdown = wiring.parts.live.load().config.shutdown.clone();
+        let counts = writer.finish(ended.log_deadline(told, &shutdown));
         let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
         log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
         for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
@@ -107,11 +106,11 @@ impl Running {
         // The admin API answers until the very end; nobody may be left to be told.
         let _ = stop_admin.send(());
         if let Some(stopped) = admin_stopped {
-            let _ = background.block_on(tokio::time::timeout(std::time::Duration::from_secs(1), stopped));
+            let _ = background.block_on(async { tokio::time::timeout(ADMIN_ENDS_WITHIN, stopped).await });
         }
         background.shutdown_background();
         log::info!("stopped");
-        served.exit_code()
+        ended.exit_code()
     }
 }
 

@@ -4,13 +4,23 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::control::Wiring;
 use super::listeners::Pingora;
+use crate::config::Shutdown;
+
+/// What is kept of the grace period for the log.
+const FOR_THE_LOG: Duration = Duration::from_secs(2);
+
+/// What the log has even when the grace period is over.
+const LOG_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// What the log has when the process is told to end at once.
+const LOG_AT_ONCE: Duration = Duration::from_millis(500);
 
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +36,27 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// How long the log may take to be written out.
-    pub(super) const fn time_for_log(self) -> Duration {
-        match self {
-            Self::Drained | Self::GraceOver => Duration::from_secs(10),
-            Self::AtOnce | Self::Failed => Duration::from_millis(500),
-        }
-    }
-
     pub(super) const fn exit_code(self) -> ExitCode {
         match self {
             Self::Drained | Self::GraceOver => ExitCode::SUCCESS,
             Self::AtOnce | Self::Failed => ExitCode::FAILURE,
         }
     }
+
+    /// Until when the log may be written out: what is left of `grace`, but a moment in any case.
+    pub(super) fn log_deadline(self, told: Instant, shutdown: &Shutdown) -> Instant {
+        match self {
+            Self::Drained | Self::GraceOver => {
+                (told + shutdown.drain_delay.0 + shutdown.grace.0).max(Instant::now() + LOG_AT_LEAST)
+            }
+            Self::AtOnce | Self::Failed => Instant::now() + LOG_AT_ONCE,
+        }
+    }
+}
+
+/// How long requests in flight may take of the grace period; the rest is for the log to be written out.
+pub(super) fn time_for_requests(grace: Duration) -> Duration {
+    if grace >= 2 * FOR_THE_LOG { grace - FOR_THE_LOG } else { grace }
 }
 
 /// Serves until a signal says stop, and then until nothing is in flight. SIGHUP reloads.
@@ -47,12 +64,12 @@ pub(super) async fn serve_until_told(
     wiring: &Arc<Wiring>,
     pingora: Pingora,
     drained: &mut UnboundedReceiver<()>,
-) -> Ended {
+) -> (Ended, Instant) {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         log::error!("signals can't be received");
-        return Ended::Failed;
+        return (Ended::Failed, Instant::now());
     };
     loop {
         tokio::select! {
@@ -63,13 +80,15 @@ pub(super) async fn serve_until_told(
             }
         }
     }
-    tokio::select! {
+    let told = Instant::now();
+    let ended = tokio::select! {
         ended = drain(wiring, pingora, drained) => ended,
         name = told_to_stop(&mut terminate, &mut interrupt) => {
             log::warn!("{name} again: ending at once, {} requests in flight are cut", wiring.parts.exchanges());
             Ended::AtOnce
         }
-    }
+    };
+    (ended, told)
 }
 
 async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
@@ -101,10 +120,11 @@ async fn drain(wiring: &Wiring, pingora: Pingora, drained: &mut UnboundedReceive
             drained.recv().await;
         }
     };
-    if tokio::time::timeout(shutdown.grace.0, all_drained).await.is_ok() {
+    let time = time_for_requests(shutdown.grace.0);
+    if tokio::time::timeout(time, all_drained).await.is_ok() {
         return Ended::Drained;
     }
-    log::warn!("{} requests were still in flight after {:?} and are cut", wiring.parts.exchanges(), shutdown.grace.0);
+    log::warn!("{} requests were still in flight after {time:?} and are cut", wiring.parts.exchanges());
     // Pingora now drops what still runs; every dropped exchange leaves its record.
     let _ = tokio::task::spawn_blocking(move || pingora.join(Duration::from_secs(4))).await;
     Ended::GraceOver

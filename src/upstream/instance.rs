@@ -1,4 +1,5 @@
 //! One address of a service, and what is counted about it.
+//! Whether it is healthy is the pool's to say: health belongs to `pingora-load-balancing`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! What a connection to an instance needs: time-outs on every option, TLS, and a pool of its own.
+//! Certificates of instances are always verified: without a name Pingora would not, so there is none without one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -52,7 +53,9 @@ pub(super) fn authorities(path: &Path) -> Result<Authorities, String> {
     // Pingora parses these when it connects, and panics on what is no certificate: so they are tried here.
     let mut store = RootCertStore::empty();
     for certificate in &certificates {
-        store.add(certificate.clone()).map_err(|error| format!("{file} holds a certificate that can't be used: {error}"))?;
+        store
+            .add(certificate.clone())
+            .map_err(|error| format!("{file} holds a certificate that can't be used: {error}"))?;
     }
     Ok(certificates.into_iter().map(|certificate| WrappedX509::new(certificate.to_vec(), parse_x509)).collect())
 }

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use http::HeaderValue;
@@ -18,6 +18,9 @@ use super::peer::{authorities, peer};
 use super::resolve::resolve;
 use crate::config;
 
+/// Addresses and weights, in order.
+type Addresses = BTreeSet<(SocketAddr, u16)>;
+
 /// The compiled form of one service.
 pub struct Pool {
     /// The service's name.
@@ -25,7 +28,7 @@ pub struct Pool {
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
     config: config::Service,
-    addresses: BTreeSet<(SocketAddr, u16)>,
+    addresses: Addresses,
     instances: HashMap<SocketAddr, Arc<Instance>>,
     balancer: LoadBalancer<RoundRobin>,
     checks_started: AtomicBool,
@@ -51,11 +54,7 @@ impl Pool {
         Self::build(name.into(), service.clone(), addresses).map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(
-        name: Arc<str>,
-        config: config::Service,
-        addresses: BTreeSet<(SocketAddr, u16)>,
-    ) -> Result<Self, (String, String)> {
+    fn build(name: Arc<str>, config: config::Service, addresses: Addresses) -> Result<Self, (String, String)> {
         let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
@@ -71,17 +70,15 @@ impl Pool {
         // A static list is there at once, so this never waits.
         balancer.update().now_or_never();
         if let Some(health) = &config.health {
-            let mut probe = Probe::new(&name, &config, health)
-                .map_err(|error| ("health.path".to_owned(), error.to_string()))?;
+            let mut probe =
+                Probe::new(&name, &config, health).map_err(|error| ("health.path".to_owned(), error.to_string()))?;
             if let Some(authorities) = &authorities {
                 probe.trust(authorities);
             }
             balancer.set_health_check(Box::new(probe));
         }
         let host = match &config.host {
-            Some(host) => {
-                Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?)
-            }
+            Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
         };
         Ok(Self { name, host, config, addresses, instances, balancer, checks_started: AtomicBool::new(false) })
@@ -162,7 +159,7 @@ fn backend(address: SocketAddr, weight: u16) -> Backend {
     Backend { addr: socket::SocketAddr::Inet(address), weight: usize::from(weight), ext: Extensions::new() }
 }
 
-fn resolve_all(service: &config::Service) -> Result<BTreeSet<(SocketAddr, u16)>, Vec<(String, String)>> {
+fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
     let mut addresses: HashMap<SocketAddr, u16> = HashMap::new();
     let mut problems = Vec::new();
     for (index, instance) in service.instances.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! From `host:port` to socket addresses, at load and reload only: the data path never resolves.
+//! From `host:port` to socket addresses.
+//! At load and reload only: the data path never resolves.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 

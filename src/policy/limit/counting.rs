@@ -162,9 +162,9 @@ impl Held<'_> {
         each!(self, held => held.hold.wait(held.algorithm, held.now, cost))
     }
 
-    /// Counts `cost`, which was admitted.
-    pub fn count(&mut self, cost: u64) {
-        each!(self, held => held.hold.count(held.algorithm, held.now, cost));
+    /// Counts `cost`, which was admitted; gives what is left after that.
+    pub fn count(&mut self, cost: u64) -> Standing {
+        each!(self, held => held.hold.count(held.algorithm, held.now, cost))
     }
 
     /// What is left.

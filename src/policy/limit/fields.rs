@@ -38,7 +38,7 @@ pub fn name(limit: &Limit) -> String {
 }
 
 /// A structured field's string (RFC 9651, section 3.3.3); what can't be in one becomes `?`.
-pub(super) fn quoted(name: &str) -> String {
+fn quoted(name: &str) -> String {
     let mut quoted = String::from("\"");
     for character in name.chars() {
         match character {
@@ -51,37 +51,42 @@ pub(super) fn quoted(name: &str) -> String {
 }
 
 /// The member of `RateLimit-Policy` for one limit: `"default";q=100;w=60`. A month has no fixed length, so no `w`.
-pub(super) fn policy_member(quoted_name: &str, limit: &Limit) -> String {
+pub(super) fn policy_member(name: &str, limit: &Limit) -> String {
+    let name = quoted(name);
     let count = u64::from(limit.rate.count.max(1));
     let second = Duration::from_secs(1);
     let length = match limit.rate.window {
         Window::Rolling(span) => span.0.max(second),
         Window::Day => second * 86_400,
-        Window::Month => return format!("{quoted_name};q={count}"),
+        Window::Month => return format!("{name};q={count}"),
     };
     match limit.algorithm() {
         // A whole burst is back after so many windows.
         Algorithm::TokenBucket => {
             let burst = limit.rate.burst.map_or(count, u64::from);
             let refill = u128::from(nanoseconds(length)) * u128::from(burst) / u128::from(count);
-            format!("{quoted_name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
+            format!("{name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
         }
         Algorithm::SlidingWindow | Algorithm::FixedWindow => {
-            format!("{quoted_name};q={count};w={}", seconds_up(nanoseconds(length)))
+            format!("{name};q={count};w={}", seconds_up(nanoseconds(length)))
         }
     }
 }
 
-/// `RateLimit`: where the client stands with each limit, by its quoted name. `None` without limits.
+/// The constant beginning of a limit's member in `RateLimit`.
+pub(super) fn state_begins(name: &str) -> String {
+    quoted(name) + ";r="
+}
+
+/// `RateLimit`: where the client stands with each limit, given with its [`state_begins`]. `None` without limits.
 pub(super) fn state<'a>(standings: impl Iterator<Item = (&'a str, Standing)>) -> Option<HeaderValue> {
     // On the stack: the value itself is the only allocation.
     let mut text: SmallVec<[u8; 256]> = SmallVec::new();
-    for (quoted_name, standing) in standings {
+    for (begins, standing) in standings {
         if !text.is_empty() {
             text.extend_from_slice(b", ");
         }
-        text.extend_from_slice(quoted_name.as_bytes());
-        text.extend_from_slice(b";r=");
+        text.extend_from_slice(begins.as_bytes());
         push_decimal(&mut text, standing.remaining);
         if standing.more_in > 0 {
             text.extend_from_slice(b";t=");
@@ -146,7 +151,7 @@ mod tests {
             (limit(1_000, Window::Day, None, &[]), "\"n\";q=1000;w=86400"),
             (limit(1_000, Window::Month, None, &[]), "\"n\";q=1000"),
         ] {
-            assert_eq!(policy_member("\"n\"", &limit), expected);
+            assert_eq!(policy_member("n", &limit), expected);
         }
     }
 
@@ -162,11 +167,15 @@ mod tests {
     #[test]
     fn the_state_lists_every_limit_and_rounds_up() {
         let standing = |remaining, more_in| Standing { remaining, more_in };
-        let members = [("\"a\"", standing(63, 36_000_000_001)), ("\"b\"", standing(0, 1)), ("\"c\"", standing(9, 0))];
-        assert_eq!(state(members.into_iter()).unwrap(), "\"a\";r=63;t=37, \"b\";r=0;t=1, \"c\";r=9");
+        let members = [("a", standing(63, 36_000_000_001)), ("b", standing(0, 1)), ("c", standing(9, 0))];
+        let members = members.map(|(name, standing)| (state_begins(name), standing));
+        assert_eq!(
+            state(members.iter().map(|(begins, standing)| (&**begins, *standing))).unwrap(),
+            "\"a\";r=63;t=37, \"b\";r=0;t=1, \"c\";r=9"
+        );
         assert_eq!(state(std::iter::empty()), None);
         for number in [0, 1, 9, 10, 1_234_567_890, u64::MAX] {
-            assert_eq!(state([("n", standing(number, 0))].into_iter()).unwrap(), format!("n;r={number}"));
+            assert_eq!(state([("n;r=", standing(number, 0))].into_iter()).unwrap(), format!("n;r={number}"));
         }
     }
 }

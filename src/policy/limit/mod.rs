@@ -31,6 +31,7 @@ use table::{ENTRIES_MAX, label, nanoseconds};
 
 pub use fields::name;
 pub use status::{ClientStatus, LimitStatus, STATUS_MAX, TableStatus};
+pub use table::overflowed_since_start;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +65,8 @@ pub struct Limits {
 
 struct Limit {
     name: Arc<str>,
-    quoted_name: String,
+    /// `"name";r=`, the constant beginning of the limit's member in `RateLimit`.
+    state_begins: String,
     dimensions: Dimensions,
     window: config::Window,
     cost: u64,
@@ -96,10 +98,15 @@ struct Pending<'a> {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
+        Self::at(Instant::now(), SystemTime::now())
+    }
+
+    /// From clocks that were read already: reading them is a good part of what a limit costs.
+    pub fn at(monotonic: Instant, wall: SystemTime) -> Self {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         // Before 1970 it is 1970: windows by the calendar stand still, and refuse.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { monotonic: ORIGIN.elapsed(), wall }
+        let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { monotonic: monotonic.saturating_duration_since(*ORIGIN), wall }
     }
 
     fn monotonic_ns(self) -> u64 {
@@ -147,8 +154,7 @@ impl Limits {
             order[*place] = at;
         }
         let enforced = config.iter().filter(|limit| limit.mode == config::Mode::Enforce);
-        let members: Vec<String> =
-            enforced.map(|limit| fields::policy_member(&fields::quoted(&name(limit)), limit)).collect();
+        let members: Vec<String> = enforced.map(|limit| fields::policy_member(&name(limit), limit)).collect();
         let policy = if members.is_empty() { None } else { HeaderValue::from_str(&members.join(", ")).ok() };
         let limits = limits.into_iter().map(|(_, limit)| limit).collect();
         Self { endpoint: endpoint.into(), limits, order: order.into(), policy }
@@ -164,17 +170,16 @@ impl Limits {
         if self.limits.is_empty() {
             return Decision::default();
         }
+        if let [limit] = &*self.limits {
+            // The usual case, without the lists; the lock ends with the statement.
+            let (refused, verdict) = limit.hold(caller, now).decide_alone();
+            return self.decision(refused, &[verdict]);
+        }
         // In the order of their tables' ids, whatever route they are on, so that no two requests wait for each other.
         let mut pending: SmallVec<[Pending<'_>; 2]> = self.limits.iter().map(|limit| limit.hold(caller, now)).collect();
         let refused = pending.iter().any(|pending| pending.refuses());
-        if !refused {
-            pending
-                .iter_mut()
-                .filter(|pending| pending.wait == 0)
-                .for_each(|pending| pending.held.count(pending.limit.cost));
-        }
         let verdicts: SmallVec<[(u64, Standing); 4]> =
-            pending.iter().map(|pending| (pending.wait, pending.standing())).collect();
+            pending.iter_mut().map(|pending| pending.decide(refused)).collect();
         drop(pending); // the locks end here: what follows writes text
         self.decision(refused, &verdicts)
     }
@@ -185,7 +190,7 @@ impl Limits {
         let over = |enforced: bool| written().filter(move |(limit, wait, _)| limit.enforced == enforced && *wait > 0);
         let first = |enforced: bool| over(enforced).next().map(|(limit, ..)| Arc::clone(&limit.name));
         let shown =
-            written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.quoted_name, standing));
+            written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.state_begins, standing));
         let fields = self.policy.as_ref().zip(fields::state(shown));
         let fields = fields.map(|(policy, state)| RateLimitFields { policy: policy.clone(), state });
         let refusal =
@@ -211,7 +216,7 @@ impl Limit {
         let name = name(config);
         let counting = Counting::compile(config, label(&name, endpoint), entries_max);
         Self {
-            quoted_name: fields::quoted(&name),
+            state_begins: fields::state_begins(&name),
             dimensions: Dimensions::compile(&config.per),
             window: config.rate.window,
             // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
@@ -239,10 +244,18 @@ impl Pending<'_> {
         self.limit.enforced && self.wait > 0
     }
 
-    /// After a refusal `t` is the time until the request would be admitted, which is what its sender wants to know.
-    fn standing(&self) -> Standing {
-        let standing = self.held.standing();
-        Standing { more_in: if self.wait > 0 { self.wait } else { standing.more_in }, ..standing }
+    /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
+    /// is the time until the request would be admitted, which is what its sender wants to know.
+    fn decide(&mut self, refused: bool) -> (u64, Standing) {
+        if self.wait > 0 {
+            return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
+        }
+        (0, if refused { self.held.standing() } else { self.held.count(self.limit.cost) })
+    }
+
+    fn decide_alone(mut self) -> (bool, (u64, Standing)) {
+        let refused = self.refuses();
+        (refused, self.decide(refused))
     }
 }
 

@@ -5,14 +5,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::algorithm::{Algorithm, Standing};
-use super::identity::Identity;
+use super::identity::{Identity, IdentityHashing};
 
 /// Entries of one limit. Shards fill a little unevenly (the hash is random), so the first is full at about 97 % of this.
 pub(super) const ENTRIES_MAX: usize = 1_000_000;
@@ -24,6 +24,14 @@ const SWEEP: usize = 2;
 /// At most one warning a table in so many nanoseconds.
 const WARN_EVERY: u64 = 60_000_000_000;
 
+/// Of all tables there ever were: a counter may not fall when a reload removes a limit.
+static OVERFLOWED: AtomicU64 = AtomicU64::new(0);
+
+/// Requests of this process that were counted together because a table was full.
+pub fn overflowed_since_start() -> u64 {
+    OVERFLOWED.load(Ordering::Relaxed)
+}
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What each identity has used of one limit.
@@ -34,7 +42,7 @@ pub(super) struct Table<U> {
     label: String,
     shards: Box<[Mutex<Shard<U>>]>,
     shard_entries_max: usize,
-    hasher: RandomState,
+    hashing: IdentityHashing,
     overflow: Mutex<U>,
     overflowed: AtomicU64,
     /// When the next warning may be logged, by the table's clock.
@@ -42,7 +50,7 @@ pub(super) struct Table<U> {
 }
 
 pub(super) struct Shard<U> {
-    used: HashMap<Identity, U>,
+    used: HashMap<Identity, U, IdentityHashing>,
     /// One mark for each entry, not later than when it is empty; brought up to date only when it is due.
     empty: BinaryHeap<Reverse<(u64, Identity)>>,
 }
@@ -51,11 +59,7 @@ pub(super) struct Shard<U> {
 pub(super) enum Hold<'a, U> {
     Entry(MappedMutexGuard<'a, U>),
     /// There is room for it, and it is entered when something is counted.
-    Newcomer {
-        shard: MutexGuard<'a, Shard<U>>,
-        identity: Identity,
-        used: U,
-    },
+    Newcomer(MutexGuard<'a, Shard<U>>, Identity),
     Overflow(MutexGuard<'a, U>),
 }
 
@@ -67,9 +71,11 @@ impl<U: Copy + Default> Table<U> {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label,
-            shards: (0..shards).map(|_| Mutex::new(Shard { used: HashMap::new(), empty: BinaryHeap::new() })).collect(),
+            shards: (0..shards)
+                .map(|_| Mutex::new(Shard { used: HashMap::default(), empty: BinaryHeap::new() }))
+                .collect(),
             shard_entries_max: entries_max / shards,
-            hasher: RandomState::new(),
+            hashing: IdentityHashing::default(),
             overflow: Mutex::new(U::default()),
             overflowed: AtomicU64::new(0),
             next_warning: AtomicU64::new(0),
@@ -85,9 +91,7 @@ impl<U: Copy + Default> Table<U> {
             }
             Err(mut shard) => {
                 if shard.make_room(algorithm, now, self.shard_entries_max) {
-                    let mut used = U::default();
-                    algorithm.forget(&mut used, now);
-                    return Hold::Newcomer { shard, identity, used };
+                    return Hold::Newcomer(shard, identity);
                 }
                 drop(shard); // before the next lock: never two of one table
                 self.note_overflow(now);
@@ -144,10 +148,11 @@ impl<U: Copy + Default> Table<U> {
     }
 
     fn shard(&self, identity: Identity) -> &Mutex<Shard<U>> {
-        &self.shards[self.hasher.hash_one(identity) as usize % self.shards.len()]
+        &self.shards[self.hashing.hash_one(identity) as usize % self.shards.len()]
     }
 
     fn note_overflow(&self, now: u64) {
+        OVERFLOWED.fetch_add(1, Ordering::Relaxed);
         let total = self.overflowed.fetch_add(1, Ordering::Relaxed) + 1;
         let due = self.next_warning.load(Ordering::Relaxed);
         let next = now.saturating_add(WARN_EVERY);
@@ -187,34 +192,48 @@ impl<U: Copy> Shard<U> {
 impl<U: Copy + Default> Hold<'_, U> {
     /// See [`Algorithm::wait`].
     pub fn wait<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64, cost: u64) -> u64 {
-        algorithm.wait(self.used(), now, cost)
+        match self {
+            Self::Entry(used) => algorithm.wait(used, now, cost),
+            Self::Overflow(used) => algorithm.wait(used, now, cost),
+            Self::Newcomer(..) => algorithm.wait(&nothing(algorithm, now), now, cost),
+        }
     }
 
     /// See [`Algorithm::standing`].
     pub fn standing<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64) -> Standing {
-        algorithm.standing(self.used(), now)
+        match self {
+            Self::Entry(used) => algorithm.standing(used, now),
+            Self::Overflow(used) => algorithm.standing(used, now),
+            Self::Newcomer(..) => algorithm.standing(&nothing(algorithm, now), now),
+        }
     }
 
-    /// Counts `cost`, which [`Self::wait`] has admitted under this same hold.
-    pub fn count<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, cost: u64) {
-        match self {
-            Self::Entry(used) => algorithm.count(used, now, cost),
-            Self::Overflow(used) => algorithm.count(used, now, cost),
-            Self::Newcomer { shard, identity, used } => {
-                algorithm.count(used, now, cost);
-                shard.used.insert(*identity, *used);
-                shard.empty.push(Reverse((algorithm.empty_at(used), *identity)));
+    /// Counts `cost`, which [`Self::wait`] has admitted under this same hold; gives the standing after that.
+    pub fn count<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, cost: u64) -> Standing {
+        let mut entered;
+        let used = match self {
+            Self::Entry(used) => &mut **used,
+            Self::Overflow(used) => &mut **used,
+            Self::Newcomer(..) => {
+                entered = nothing(algorithm, now);
+                &mut entered
             }
+        };
+        algorithm.count(used, now, cost);
+        let (used, standing) = (*used, algorithm.standing(used, now));
+        if let Self::Newcomer(shard, identity) = self {
+            shard.used.insert(*identity, used);
+            shard.empty.push(Reverse((algorithm.empty_at(&used), *identity)));
         }
+        standing
     }
+}
 
-    fn used(&self) -> &U {
-        match self {
-            Self::Entry(used) => used,
-            Self::Overflow(used) => used,
-            Self::Newcomer { used, .. } => used,
-        }
-    }
+/// What somebody has used who never came before.
+fn nothing<A: Algorithm>(algorithm: &A, now: u64) -> A::Used {
+    let mut used = A::Used::default();
+    algorithm.forget(&mut used, now);
+    used
 }
 
 /// The label of a table: which limit of which route.

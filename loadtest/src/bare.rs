@@ -1,0 +1,100 @@
+//! Bare Pingora: the smallest proxy it can be, with tollgate's peer timeouts and allocator, one worker.
+//! `dressed` adds the request id and the forwarded headers that every gateway sets.
+//! `/refuse` is answered with 401 in `request_filter`: the floor of every refusal.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::server::Server;
+use pingora::server::configuration::ServerConf;
+use pingora::upstreams::peer::HttpPeer;
+use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
+
+/// Answered with 401 without asking the upstream.
+pub const REFUSE_PATH: &str = "/refuse";
+
+/// Pooled connections to the upstream, more than the load has.
+const POOL_SIZE: usize = 1_024;
+
+struct Bare {
+    upstream: SocketAddr,
+    dressed: bool,
+}
+
+pub fn run(options: &crate::Bare) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    // The files of Pingora's daemon mode have shared default places; nothing here may touch them.
+    let own = std::env::temp_dir().join(format!("loadtest-bare-{}", std::process::id()));
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: POOL_SIZE,
+        upgrade_sock: format!("{}.sock", own.display()),
+        pid_file: format!("{}.pid", own.display()),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let bare = Bare { upstream: options.upstream, dressed: options.dressed };
+    let mut service = http_proxy_service(&server.configuration, bare);
+    service.add_tcp(&options.listen.to_string());
+    server.add_service(service);
+    server.run_forever()
+}
+
+#[async_trait]
+impl ProxyHttp for Bare {
+    /// The request id, when dressed.
+    type CTX = Option<String>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        self.dressed.then(|| uuid::Uuid::now_v7().to_string())
+    }
+
+    async fn request_filter(&self, session: &mut Session, _: &mut Self::CTX) -> Result<bool> {
+        if session.req_header().uri.path() != REFUSE_PATH {
+            return Ok(false);
+        }
+        let mut header = ResponseHeader::build_no_case(401, Some(2))?;
+        header.insert_header("content-length", "0")?;
+        header.insert_header("www-authenticate", "Bearer")?;
+        session.write_response_header(Box::new(header), true).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        let mut peer = HttpPeer::new(self.upstream, false, String::new());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(Duration::from_secs(1));
+        options.total_connection_timeout = Some(Duration::from_secs(6));
+        options.read_timeout = Some(Duration::from_secs(15));
+        options.write_timeout = Some(Duration::from_secs(15));
+        options.idle_timeout = Some(Duration::from_secs(60));
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        id: &mut Self::CTX,
+    ) -> Result<()> {
+        let Some(id) = id else { return Ok(()) };
+        let client =
+            session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_string());
+        request.insert_header("x-forwarded-for", client.unwrap_or_default())?;
+        request.insert_header("x-forwarded-proto", "http")?;
+        if let Some(host) = session.req_header().headers.get("host") {
+            request.insert_header("x-forwarded-host", host.clone())?;
+        }
+        request.insert_header("x-request-id", id.as_str())
+    }
+
+    async fn response_filter(&self, _: &mut Session, response: &mut ResponseHeader, id: &mut Self::CTX) -> Result<()> {
+        match id {
+            Some(id) => response.insert_header("x-request-id", id.as_str()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs what the tests need, then runs all of them. The tests start their own servers on private ports:
+# the packages installed here bring programs, and no service is started.
+set -euo pipefail
+source "$(dirname "$0")/setup.sh"
+
+# The server's program without its service, where the distribution has it apart.
+mariadb=mariadb-server-core mariadb_client=mariadb-client-core
+if has apt-cache && ! apt-cache show "$mariadb" >/dev/null 2>&1; then
+    mariadb=mariadb-server mariadb_client=mariadb-server
+fi
+has_prometheus=$(has promtool && echo yes || echo no)
+
+need_rust
+need mariadbd="$mariadb" mariadb-install-db="$mariadb" my_print_defaults="$mariadb_client" \
+    promtool=prometheus sqlite3=sqlite3 curl=curl
+# Only promtool is wanted: the server that came with it must not start with the machine either.
+if [ "$has_prometheus" = no ] && has systemctl; then as_root systemctl disable prometheus || true; fi
+
+bash scripts/check.sh
+
+step "building the programs and their tests"
+# All targets at once: the tests find mock_backends beside the gateway, and nothing is compiled twice.
+cargo build --workspace --all-targets --locked
+
+step "unit, property, tidy and black box tests"
+cargo test --workspace --locked --no-fail-fast
+
+step "everything passed"

@@ -1,0 +1,251 @@
+//! The command line: what can be asked, and which part answers. Help texts teach by examples.
+//! Exit codes: 0 done, 1 it did not work (and why is said), 2 the command line was not understood.
+//! Results go to stdout, everything else to stderr. Not here: what the answers are made of.
+
+mod commands;
+mod logging;
+mod reload;
+mod version;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::analytics::Last;
+use logging::{Format, Level};
+
+/// Where a configuration is looked for when none is named.
+const CONFIGURATIONS: [&str; 2] = ["conf/tollgate.yaml", "/etc/tollgate/tollgate.yaml"];
+
+/// An API gateway in one binary: keys, limits, balancing, caching, and every request accounted for in SQL.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", disable_version_flag = true, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What this binary was built from
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// How much the program says on stderr [default: info, or RUST_LOG, or TOLLGATE_LOG_LEVEL]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// How it says it [default: plain, or TOLLGATE_LOG_FORMAT]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<Format>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tollgate check -c conf/tollgate.yaml     say everything that is wrong with a configuration
+  tollgate run -c conf/tollgate.yaml       serve it
+  tollgate keys new acme                   make a key for the consumer acme
+  tollgate reload                          let the running gateway read its file again
+  tollgate usage --last 1h                 requests, errors and latency per endpoint
+
+The smallest configuration:
+  listen: 127.0.0.1:8080
+  admin: 127.0.0.1:8081
+  services:
+    users: [127.0.0.1:9101, 127.0.0.1:9102]
+  routes:
+    /api/users/*: {to: users, keys: none}
+  log: sqlite:tollgate.db";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or Ctrl-C; SIGHUP reads the configuration again
+    #[command(after_help = "\
+Examples:
+  tollgate run                                   conf/tollgate.yaml, then /etc/tollgate/tollgate.yaml
+  tollgate run -c edge.yaml --log-format json    messages for a log collector
+  DB_PASSWORD=... tollgate run -c edge.yaml      a variable, ${DB_PASSWORD} in the file")]
+    Run(File),
+    /// Reads, resolves and compiles everything that start does, and changes nothing
+    #[command(after_help = "\
+Every problem is one line, `file:line:column path: message`. Exit code 0 when there is none, otherwise 1.
+
+Examples:
+  tollgate check
+  tollgate check -c edge.yaml --connect          also tries the request log's database")]
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Also try the stores, and say what is missing there
+        #[arg(long)]
+        connect: bool,
+    },
+    /// The configuration in its long form, and its grammar
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Lets the running gateway read its configuration again; with any problem the old one serves on
+    #[command(after_help = "\
+Asks `POST /admin/reload` at the admin address of the configuration, or at --admin.
+Beyond loopback the admin listener wants a token, taken from TOLLGATE_ADMIN_TOKEN.
+
+Examples:
+  tollgate reload
+  tollgate reload --admin 127.0.0.1:8081")]
+    Reload {
+        #[command(flatten)]
+        file: File,
+        /// Address of the admin listener, instead of the configuration's
+        #[arg(long, value_name = "ADDRESS")]
+        admin: Option<std::net::SocketAddr>,
+    },
+    /// Makes keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Requests, errors, error rate, mean and p95 per endpoint, from the request log
+    #[command(after_help = "\
+Examples:
+  tollgate usage
+  tollgate usage --last 1h -c edge.yaml")]
+    Usage {
+        #[command(flatten)]
+        file: File,
+        /// Which window: 1h, 24h or all
+        #[arg(long, default_value = "24h", value_name = "WINDOW")]
+        last: Last,
+    },
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration [default: conf/tollgate.yaml, then /etc/tollgate/tollgate.yaml]
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints the long form with every default; passwords and values of variables are not shown
+    #[command(after_help = "Example:\n  tollgate config dump -c conf/tollgate.yaml")]
+    Dump(File),
+    /// Prints the JSON Schema of the configuration, for editors
+    #[command(after_help = "\
+Example:
+  tollgate config schema > tollgate.schema.json
+  and in the first line of the configuration: # yaml-language-server: $schema=tollgate.schema.json")]
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Prints a new key, once, and the line with its digest for the configuration
+    #[command(after_help = "\
+The gateway keeps only the digest: a lost key cannot be shown again, only replaced.
+To rotate, add the new key under another name with the same consumer, and remove the old one later.
+
+Example:
+  tollgate keys new acme-2026")]
+    New {
+        /// The key's name in the configuration, log and metrics
+        name: String,
+    },
+}
+
+impl File {
+    /// The named file, or the first of the usual ones.
+    fn path(self) -> Result<PathBuf, String> {
+        if let Some(path) = self.config {
+            return Ok(path);
+        }
+        CONFIGURATIONS.iter().map(Path::new).find(|path| path.exists()).map(Path::to_path_buf).ok_or_else(|| {
+            format!(
+                "no configuration: neither {} nor {} exists; name one with -c FILE",
+                CONFIGURATIONS[0], CONFIGURATIONS[1]
+            )
+        })
+    }
+}
+
+/// Runs what the process was started with.
+pub fn main() -> ExitCode {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    if let Err(message) = logging::start(line.log_level, line.log_format) {
+        complain(&message);
+        return ExitCode::from(2);
+    }
+    if line.version {
+        return finish(Ok(version::text()));
+    }
+    let Some(command) = line.command else {
+        complain("a command is missing: see tollgate --help");
+        return ExitCode::from(2);
+    };
+    match command {
+        Command::Run(file) => match file.path() {
+            Ok(path) => crate::server::run(&path),
+            Err(message) => finish(Err(message)),
+        },
+        Command::Check { file, connect } => finish(file.path().and_then(|path| commands::check(&path, connect))),
+        Command::Config(ConfigCommand::Dump(file)) => finish(file.path().and_then(|path| commands::dump(&path))),
+        Command::Config(ConfigCommand::Schema) => finish(Ok(crate::config::json_schema())),
+        Command::Reload { file, admin } => finish(reload::reload(|| file.path(), admin)),
+        Command::Keys(KeysCommand::New { name }) => finish(commands::new_key(&name)),
+        Command::Usage { file, last } => finish(file.path().and_then(|path| commands::usage(&path, last))),
+    }
+}
+
+/// Prints a result, or why there is none.
+fn finish(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            let mut out = std::io::stdout().lock();
+            // A reader that left, as in `| head`, is no failure of the command.
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    complain(&format!("cannot write: {error}"));
+                    ExitCode::FAILURE
+                }
+                _ => ExitCode::SUCCESS,
+            }
+        }
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", message.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_behind_the_command() {
+        let line = Line::try_parse_from(["tollgate", "run", "-c", "x.yaml", "--log-level", "debug"]);
+        assert_eq!(line.map(|line| line.log_level).ok().flatten(), Some(Level::Debug));
+        assert!(Line::try_parse_from(["tollgate", "usage", "--last", "2h"]).is_err());
+    }
+
+    #[test]
+    fn the_example_of_the_help_is_a_configuration() {
+        let text: String = EXAMPLES
+            .lines()
+            .skip_while(|line| !line.starts_with("  listen"))
+            .map(|line| format!("{}\n", &line[2..]))
+            .collect();
+        let read = crate::config::read(&text, Path::new("/x/tollgate.yaml"), &|_| None);
+        assert!(read.is_ok(), "{}", read.err().unwrap_or_default());
+    }
+}

@@ -1,0 +1,144 @@
+//! `tollgate reload`: asks the running gateway to read its configuration again, and says what came of it.
+//! The address comes from the configuration's `admin` alone: the rest of the file may be wrong, which the answer will say.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config;
+
+/// Resolving names and reading certificates may take a while; a gateway that does not answer must not hang the command.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Asks for a reload at `admin`, or at the admin address of the configuration.
+pub(super) fn reload(
+    file: impl FnOnce() -> Result<PathBuf, String>,
+    admin: Option<SocketAddr>,
+) -> Result<String, String> {
+    let address = match admin {
+        Some(address) => address,
+        None => configured(&file()?)?,
+    };
+    ask(reachable(address), std::env::var("TOLLGATE_ADMIN_TOKEN").ok().as_deref())
+}
+
+fn ask(address: SocketAddr, token: Option<&str>) -> Result<String, String> {
+    // Never through a proxy of the environment: the token is for the gateway alone.
+    let agent = ureq::Agent::new_with_config(
+        ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT)).build(),
+    );
+    let mut request = agent.post(format!("http://{address}/admin/reload"));
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let mut answer = request.send_empty().map_err(|error| {
+        format!("no answer from the admin listener at {address}: {error}; is the gateway running, and is this its admin address?")
+    })?;
+    let status = answer.status();
+    let body: Value =
+        answer.body_mut().read_json().map_err(|error| format!("{address} answered {status}, without JSON: {error}"))?;
+    if status.is_success() {
+        let generation = body.get("generation").and_then(Value::as_u64);
+        return generation.map(|generation| format!("reloaded: generation {generation} serves\n")).ok_or_else(|| {
+            format!("{address} answered {status} without a generation: is this tollgate's admin listener?")
+        });
+    }
+    Err(refused(&body))
+}
+
+fn configured(path: &std::path::Path) -> Result<SocketAddr, String> {
+    let admin = config::load_admin(path).map_err(|problems| problems.to_string())?;
+    admin.map(|admin| admin.address).ok_or_else(|| {
+        format!("{}: `admin` is none, so nobody can be asked; send SIGHUP to the gateway instead", path.display())
+    })
+}
+
+/// Where to connect to when it listens on every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// The problems of the new configuration, or whatever else was the reason.
+fn refused(body: &Value) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    if let Some(problems) = body.get("problems").and_then(Value::as_array) {
+        lines.extend(problems.iter().filter_map(Value::as_str));
+    }
+    let detail = body.get("detail").and_then(Value::as_str).unwrap_or("refused without a reason");
+    lines.push(detail);
+    if body.get("status").and_then(Value::as_u64) == Some(401) {
+        lines.push("The token is taken from TOLLGATE_ADMIN_TOKEN.");
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_lists_the_problems_first() {
+        let body =
+            serde_json::json!({"status": 422, "detail": "The old one serves on.", "problems": ["a.yaml:1:1 x: y"]});
+        assert_eq!(refused(&body), "a.yaml:1:1 x: y\nThe old one serves on.");
+        assert!(refused(&serde_json::json!({"status": 401, "detail": "No."})).contains("TOLLGATE_ADMIN_TOKEN"));
+    }
+
+    /// Answers one request on a port of its own, and gives back what was asked.
+    fn answering(answer: &'static str) -> (SocketAddr, std::thread::JoinHandle<String>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                let mut part = [0; 1024];
+                let read = stream.read(&mut part).unwrap();
+                assert_ne!(read, 0);
+                request.extend_from_slice(&part[..read]);
+            }
+            let (status, body) = answer.split_once(' ').unwrap();
+            write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+                .unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (address, asked)
+    }
+
+    #[test]
+    fn the_generation_is_told_and_the_token_is_sent() {
+        let (address, asked) = answering("200 {\"generation\": 7}");
+        assert_eq!(ask(address, Some("s3cret")), Ok("reloaded: generation 7 serves\n".to_owned()));
+        let asked = asked.join().unwrap().to_ascii_lowercase();
+        assert!(asked.starts_with("post /admin/reload http/1.1"), "{asked}");
+        assert!(asked.contains("authorization: bearer s3cret"), "{asked}");
+    }
+
+    #[test]
+    fn whoever_is_no_gateway_is_not_believed() {
+        assert!(ask(answering("200 {}").0, None).unwrap_err().contains("without a generation"));
+        assert!(ask(answering("502 no").0, None).unwrap_err().contains("without JSON"));
+        // Bound but never listening to HTTP: closed before the question.
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        let closing = std::thread::spawn(move || drop(closed.accept()));
+        assert!(ask(address, None).unwrap_err().contains("is the gateway running"));
+        closing.join().unwrap();
+    }
+
+    #[test]
+    fn every_address_is_reached_on_loopback() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(address("0.0.0.0:8081")), address("127.0.0.1:8081"));
+        assert_eq!(reachable(address("[::]:8081")), address("[::1]:8081"));
+        assert_eq!(reachable(address("10.0.0.1:8081")), address("10.0.0.1:8081"));
+    }
+}

@@ -1,0 +1,35 @@
+//! Keys: names, consumers, digests that differ, and the demo key that everybody knows.
+
+use std::collections::HashMap;
+
+use super::Check;
+use crate::config::Digest;
+
+/// SHA-256 of the key in `conf/tollgate.yaml`: everybody knows it, so it is refused beyond loopback.
+pub const DEMO_KEY_SHA256: Digest = Digest([
+    0x67, 0x33, 0x03, 0xe6, 0xd5, 0x9a, 0x29, 0x82, 0x28, 0x79, 0xc7, 0x48, 0x8d, 0xc4, 0x24, 0x41, 0x12, 0x88, 0x97,
+    0x2c, 0x48, 0xb9, 0x77, 0xa4, 0xe7, 0x1f, 0xb4, 0xa8, 0x12, 0x28, 0x1a, 0x9c,
+]);
+
+impl Check<'_> {
+    pub(super) fn keys(&mut self) {
+        let config = &self.draft.config;
+        let loopback_only = config.is_loopback_only();
+        let mut seen: HashMap<Digest, &str> = HashMap::new();
+        for (name, key) in &config.keys {
+            let path = format!("keys.{name}");
+            self.name(path.clone(), name);
+            if let Some(consumer) = &key.consumer {
+                self.name(format!("{path}.consumer"), consumer);
+            }
+            if let Some(first) = seen.insert(key.sha256, name) {
+                self.problem(format!("{path}.sha256"), format!("the same digest as `{first}`: one key has one name"));
+            }
+            if key.sha256 == DEMO_KEY_SHA256 && !loopback_only {
+                let message = "this is the demo key, which everybody knows: `listen` and `admin` have to stay on loopback with it; \
+                               make another with `tollgate keys new NAME`";
+                self.problem(format!("{path}.sha256"), message);
+            }
+        }
+    }
+}
