@@ -116,7 +116,7 @@ async fn a_client_that_leaves_is_logged_as_such() {
 #[tokio::test]
 async fn json_lines_hold_the_same_record() {
     let backend = Backend::start().await;
-    let gateway = Gateway::start(&Config::open(&backend).log("{json: log.jsonl}")).await;
+    let gateway = Gateway::start(&Config::open(&backend).log("{store: none, json: log.jsonl}")).await;
     let answer = gateway.get("/things").await;
     gateway.log_written().await;
     let text = std::fs::read_to_string(gateway.path("log.jsonl")).unwrap();
@@ -150,7 +150,7 @@ async fn json_lines_can_go_to_stdout_beside_a_store() {
 #[tokio::test]
 async fn a_moved_file_is_opened_again_on_sighup() {
     let backend = Backend::start().await;
-    let gateway = Gateway::start(&Config::open(&backend).log("{json: log.jsonl}")).await;
+    let gateway = Gateway::start(&Config::open(&backend).log("{store: none, json: log.jsonl}")).await;
     gateway.get("/before").await;
     gateway.log_written().await;
     std::fs::rename(gateway.path("log.jsonl"), gateway.path("log.jsonl.1")).unwrap();

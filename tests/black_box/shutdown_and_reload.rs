@@ -180,8 +180,11 @@ async fn a_changed_limit_holds_at_once_and_an_unchanged_one_counts_on() {
     gateway.reload(&edition("1/min")).await;
     assert_eq!(gateway.get("/same").await.status, 200);
     assert_eq!(gateway.get("/same").await.status, 429);
-    assert_eq!(gateway.get("/changed").await.status, 200, "a changed limit begins to count anew");
-    assert_eq!(gateway.get("/changed").await.status, 429);
+    assert_eq!(gateway.get("/changed").await.status, 429, "two were used, and only one is allowed now");
+    gateway.reload(&edition("4/min")).await;
+    assert_eq!((gateway.get("/changed").await.status, gateway.get("/changed").await.status), (200, 200));
+    assert_eq!(gateway.get("/changed").await.status, 429, "what was used stays used");
+    assert_eq!(gateway.get("/same").await.status, 429);
 }
 
 #[tokio::test]
