@@ -237,8 +237,8 @@ async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duratio
     let deadline = Instant::now() + deadline;
     let mut seen = 0;
     loop {
-        if is_complete(&head, seen) {
-            return if seen > max { Head::TooLarge } else { Head::Complete(head) };
+        if let Some(end) = end_of_head(&head, seen) {
+            return if end > max { Head::TooLarge } else { Head::Complete(head) };
         }
         if head.len() > max {
             return Head::TooLarge;
@@ -253,10 +253,15 @@ async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duratio
     }
 }
 
-/// Whether `head` has an empty line; what was `seen` before has none.
-fn is_complete(head: &[u8], seen: usize) -> bool {
-    let fresh = &head[seen.saturating_sub(3)..];
-    fresh.windows(2).any(|pair| pair == b"\n\n") || fresh.windows(4).any(|four| four == b"\r\n\r\n")
+/// Where the header ends, behind its empty line; what was `seen` before has none.
+fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
+    let from = seen.saturating_sub(2);
+    let mut line_ends = head.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    line_ends.find_map(|at| match &head[at..] {
+        [b'\n', ..] => Some(at + 1),
+        [b'\r', b'\n', ..] => Some(at + 2),
+        _ => None,
+    })
 }
 
 /// Answers what never becomes an exchange, and counts it.
@@ -320,18 +325,20 @@ impl HttpServerApp for H2Streams {
 mod tests {
     use super::*;
 
-    fn check(head: &str, complete: bool) {
+    fn check(head: &str, end: Option<usize>) {
         for seen in 0..head.len() {
-            if !is_complete(&head.as_bytes()[..seen], 0) {
-                assert_eq!(is_complete(head.as_bytes(), seen), complete, "{head:?} after {seen}");
+            if end_of_head(&head.as_bytes()[..seen], 0).is_none() {
+                assert_eq!(end_of_head(head.as_bytes(), seen), end, "{head:?} after {seen}");
             }
         }
     }
 
     #[test]
     fn a_header_ends_with_an_empty_line() {
-        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
-        check("GET / HTTP/1.1\nHost: a\n\n", true);
-        check("GET / HTTP/1.1\r\nHost: a\r\n", false);
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(27));
+        check("POST / HTTP/1.1\r\nHost: a\r\n\r\nbody\r\n\r\n", Some(28));
+        check("GET / HTTP/1.1\nHost: a\n\n", Some(24));
+        check("GET / HTTP/1.1\nHost: a\n\r\n", Some(25));
+        check("GET / HTTP/1.1\r\nHost: a\r\n", None);
     }
 }

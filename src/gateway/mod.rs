@@ -271,6 +271,8 @@ impl ProxyHttp for Gateway {
         } else {
             log::debug!("request {}: {error}", exchange.facts.request_id);
         }
+        // Pingora ends the client's connection after a failed try. The client is told, or its next request would be lost.
+        session.set_keepalive(None);
         let answered = session.response_written().is_some_and(|response| !response.status.is_informational());
         if !answered && let Err(error) = answer::refuse(session, &refusal, exchange.facts.request_id).await {
             log::debug!("request {}: the client could not be answered: {error}", exchange.facts.request_id);

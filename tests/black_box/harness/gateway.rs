@@ -1,0 +1,259 @@
+//! The real gateway as a child process, with private ports and a folder of its own.
+//! What it said on stderr is printed when its test fails, and it never outlives its test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+use super::{Answer, Ask, Config, Folder, Metrics, Wire, free_address, seconds, tollgate};
+
+/// A running gateway.
+pub struct Gateway {
+    child: Child,
+    /// Its configuration, log and everything else it writes.
+    pub folder: Folder,
+    /// Its first listener.
+    pub address: SocketAddr,
+    /// Its second listener, where the configuration has one.
+    pub second: SocketAddr,
+    /// Its admin listener.
+    pub admin: SocketAddr,
+    said: Arc<Mutex<String>>,
+    printed: Arc<Mutex<String>>,
+    client: Client,
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until it is ready.
+    pub async fn start(config: &Config) -> Self {
+        Self::start_in(Folder::new(), config).await
+    }
+
+    /// Starts a gateway in a folder that was prepared, and waits until it is ready.
+    pub async fn start_in(folder: Folder, config: &Config) -> Self {
+        let mut gateway = Self::spawn(folder, config);
+        let deadline = Instant::now() + seconds(30);
+        while !gateway.is_ready().await {
+            if let Some(status) = gateway.child.try_wait().expect("the gateway's state") {
+                panic!("the gateway ended at its start: {status}");
+            }
+            assert!(Instant::now() < deadline, "the gateway is not ready after 30 s");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gateway
+    }
+
+    /// Starts a gateway without waiting for anything.
+    pub fn spawn(folder: Folder, config: &Config) -> Self {
+        let (address, second, admin) = (free_address(), free_address(), free_address());
+        let file = folder.file("tollgate.yaml", &config.write(address, second, admin));
+        let mut child = tollgate()
+            .arg("run")
+            .arg("-c")
+            .arg(file)
+            .args(["--log-level", "info"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gateway starts");
+        let said = collect(child.stderr.take().expect("stderr"));
+        let printed = collect(child.stdout.take().expect("stdout"));
+        let client = Client::builder()
+            .timeout(seconds(40))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .http1_only()
+            .build()
+            .expect("a client");
+        Self { child, folder, address, second, admin, said, printed, client }
+    }
+
+    pub fn get(&self, path: &str) -> Ask {
+        self.ask(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str) -> Ask {
+        self.ask(Method::POST, path)
+    }
+
+    pub fn ask(&self, method: Method, path: &str) -> Ask {
+        Ask::new(self.client.request(method, format!("http://{}{path}", self.address)))
+    }
+
+    /// Asks the admin listener.
+    pub fn admin_get(&self, path: &str) -> Ask {
+        Ask::new(self.client.get(format!("http://{}{path}", self.admin)))
+    }
+
+    /// Posts to the admin listener.
+    pub fn admin_post(&self, path: &str) -> Ask {
+        Ask::new(self.client.post(format!("http://{}{path}", self.admin)))
+    }
+
+    /// A raw connection to the first listener.
+    pub async fn wire(&self) -> Wire {
+        Wire::open(self.address).await
+    }
+
+    pub async fn is_ready(&self) -> bool {
+        self.admin_get("/ready").attempt().await.is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Replaces the configuration file, without telling the gateway.
+    pub fn write(&self, config: &Config) -> PathBuf {
+        self.write_text(&config.write(self.address, self.second, self.admin))
+    }
+
+    /// Replaces the configuration file by any text, without telling the gateway.
+    pub fn write_text(&self, text: &str) -> PathBuf {
+        // Written aside and renamed, as a careful operator does: nobody reads half a file.
+        let aside = self.folder.file("tollgate.yaml.new", text);
+        let path = self.folder.path().join("tollgate.yaml");
+        std::fs::rename(aside, &path).expect("the configuration file");
+        path
+    }
+
+    /// Reloads another configuration; fails when the gateway refuses it.
+    pub async fn reload(&self, config: &Config) {
+        let answer = self.try_reload(config).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Reloads another configuration, and says what the gateway answered.
+    pub async fn try_reload(&self, config: &Config) -> Answer {
+        self.write(config);
+        self.admin_post("/admin/reload").await
+    }
+
+    /// The metrics once no request is in flight; under load, as they are after a moment.
+    pub async fn metrics(&self) -> Metrics {
+        // An answer is complete at the client a little before its exchange is.
+        for _ in 0..20 {
+            if self.scrape().await.sum("tollgate_http_requests_in_flight", &[]) == 0.0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.scrape().await
+    }
+
+    async fn scrape(&self) -> Metrics {
+        let answer = self.admin_get("/metrics").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Metrics::parse(&answer.text())
+    }
+
+    pub async fn summary(&self) -> Value {
+        self.metrics().await;
+        self.admin_get("/admin/summary").await.json()
+    }
+
+    /// Sends a signal to the gateway.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("a signal");
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    /// Waits for the gateway's end; fails when it takes longer.
+    pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the gateway's state") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the gateway still runs after {within:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What it said on stderr so far.
+    pub fn said(&self) -> String {
+        self.said.lock().expect("said").clone()
+    }
+
+    /// What it printed on stdout so far.
+    pub fn printed(&self) -> String {
+        self.printed.lock().expect("printed").clone()
+    }
+
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The number a query on its SQLite log gives; 0 while there is no such file.
+    pub fn sqlite_number(&self, sql: &str) -> i64 {
+        sqlite_number(&self.path("log.db"), sql)
+    }
+
+    /// The text of the first column of each row.
+    pub fn sqlite_texts(&self, sql: &str) -> Vec<String> {
+        let database = rusqlite::Connection::open(self.path("log.db")).expect("the log");
+        database.busy_timeout(seconds(5)).expect("a time-out");
+        let mut statement = database.prepare(sql).expect(sql);
+        let rows = statement.query_map([], |row| row.get::<_, Option<String>>(0)).expect(sql);
+        rows.map(|row| row.expect(sql).unwrap_or_default()).collect()
+    }
+
+    /// Waits until everything that was logged is in the store.
+    pub async fn log_written(&self) -> Metrics {
+        let deadline = Instant::now() + seconds(30);
+        loop {
+            let metrics = self.metrics().await;
+            let accepted = metrics.sum("tollgate_log_records_accepted_total", &[]);
+            let written = metrics.sum("tollgate_log_records_written_total", &[]);
+            let dropped = metrics.sum("tollgate_log_records_dropped_total", &[]);
+            if accepted == written + dropped {
+                return metrics;
+            }
+            assert!(Instant::now() < deadline, "accepted {accepted}, written {written}, dropped {dropped}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn sqlite_number(path: &Path, sql: &str) -> i64 {
+    if !path.exists() {
+        return 0;
+    }
+    let database = rusqlite::Connection::open(path).expect("the log");
+    database.busy_timeout(seconds(5)).expect("a time-out");
+    database.query_row(sql, [], |row| row.get(0)).expect(sql)
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let into = Arc::clone(&text);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = into.lock().expect("text");
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+    text
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let file = std::fs::read_to_string(self.path("tollgate.yaml")).unwrap_or_default();
+            eprintln!("---- configuration\n{file}---- the gateway said\n{}----", self.said());
+        }
+    }
+}
