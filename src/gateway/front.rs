@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::http::ServerSession;
@@ -237,6 +237,7 @@ async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duratio
     let deadline = Instant::now() + deadline;
     let mut seen = 0;
     loop {
+        skip_empty_lines(&mut head);
         if let Some(end) = end_of_head(&head, seen) {
             return if end > max { Head::TooLarge } else { Head::Complete(head) };
         }
@@ -249,6 +250,18 @@ async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duratio
             Ok(Ok(read)) if read > 0 => {}
             Ok(_) => return Head::Gone,
             Err(_) => return Head::TooSlow,
+        }
+    }
+}
+
+/// Drops empty lines before a request, as Pingora's parser does (RFC 9112 section 2.2). They would be taken for the end
+/// of a header, and Pingora would wait for the header itself, without a deadline and a bound.
+fn skip_empty_lines(head: &mut BytesMut) {
+    loop {
+        match **head {
+            [b'\n', ..] => head.advance(1),
+            [b'\r', b'\n', ..] => head.advance(2),
+            _ => return,
         }
     }
 }
@@ -340,5 +353,14 @@ mod tests {
         check("GET / HTTP/1.1\nHost: a\n\n", Some(24));
         check("GET / HTTP/1.1\nHost: a\n\r\n", Some(25));
         check("GET / HTTP/1.1\r\nHost: a\r\n", None);
+    }
+
+    #[test]
+    fn empty_lines_before_a_request_are_no_header() {
+        for (sent, left) in [("\r\n\r\nGET", "GET"), ("\n\n", ""), ("\r\n\r", "\r"), ("\rGET", "\rGET"), ("", "")] {
+            let mut head = BytesMut::from(sent);
+            skip_empty_lines(&mut head);
+            assert_eq!(head, left.as_bytes(), "{sent:?}");
+        }
     }
 }
