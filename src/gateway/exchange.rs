@@ -177,10 +177,16 @@ impl Exchange {
     }
 
     /// The header of an answer came; the last one counts.
-    pub(super) fn upstream_answered(&mut self, status: StatusCode) {
-        if !status.is_informational() {
+    ///
+    /// # Errors
+    /// When interim answers still come after the route's time: each of them would begin Pingora's time-out anew.
+    pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
+        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+        } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
+            return Err(self.give_up(Refusal::UpstreamTimeout));
         }
+        Ok(())
     }
 
     /// Turns the exchange into its record, once.

@@ -229,7 +229,11 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
-        exchange.upstream_answered(response.status);
+        if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+            // Pingora would open a tunnel that nobody asked for.
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
+        }
+        exchange.upstream_answered(response.status)?;
         exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
         Ok(())
