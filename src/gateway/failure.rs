@@ -2,7 +2,9 @@
 //! Pure decisions; the hooks of `mod.rs` carry them out.
 
 use http::Method;
+use http::header::EXPECT;
 use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::refusal::Refusal;
 
@@ -26,6 +28,22 @@ pub(super) fn refusal(error: &Error) -> Refusal {
         (ErrorSource::Upstream, _) => Refusal::UpstreamInvalid,
         (ErrorSource::Internal | ErrorSource::Unset, _) => Refusal::Internal("the request failed inside the gateway"),
     }
+}
+
+/// Whether an instance that did not answer in time was still waiting for the client: Pingora's time-out begins again
+/// with each piece of the body that is passed on, so for all that time none came.
+/// A client that expects `100 Continue` waits for the instance instead.
+pub(super) fn client_stalled(
+    error: &Error,
+    body_done: bool,
+    request: &RequestHeader,
+    answer: Option<&ResponseHeader>,
+) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && *error.etype() == ErrorType::ReadTimedout
+        && !body_done
+        && !request.headers.contains_key(EXPECT)
+        && answer.is_none()
 }
 
 /// Whether a failed connect is tried on another instance: nothing was sent, so any method may be.
@@ -70,6 +88,19 @@ mod tests {
         check(Error::new_down(ErrorType::ConnectionClosed), "client_closed");
         check(Error::new_down(ErrorType::InvalidHTTPHeader), "bad_body");
         check(Error::new_in(ErrorType::InternalError), "internal");
+    }
+
+    #[test]
+    fn a_client_that_stops_sending_is_not_the_instances_fault() {
+        let late = Error::new_up(ErrorType::ReadTimedout);
+        let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+        let answer = ResponseHeader::build(200, None).unwrap();
+        assert!(client_stalled(&late, false, &request, None));
+        assert!(!client_stalled(&late, true, &request, None));
+        assert!(!client_stalled(&late, false, &request, Some(&answer)));
+        assert!(!client_stalled(&Error::new_up(ErrorType::WriteTimedout), false, &request, None));
+        request.insert_header(EXPECT, "100-continue").unwrap();
+        assert!(!client_stalled(&late, false, &request, None));
     }
 
     #[test]

@@ -265,6 +265,9 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
         client_reused: bool,
     ) -> Box<Error> {
+        if failure::client_stalled(&error, session.is_body_done(), session.req_header(), session.response_written()) {
+            error.as_down(); // the instance is not to blame: it waits for the rest of the body, too
+        }
         if *error.esource() == pingora_core::ErrorSource::Upstream {
             exchange.try_failed();
         }
