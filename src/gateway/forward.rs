@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderValue};
 use pingora_core::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use uuid::Uuid;
@@ -26,6 +26,7 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     if let Some(used) = &admitted.key_header {
         request.remove_header(used);
     }
+    join_cookies(request)?;
     let host = authority(request).map(str::to_owned);
     remove_claims(request, exchange.facts.from_trusted_proxy);
     set_forwarded(request, exchange, host.as_deref())?;
@@ -55,6 +56,18 @@ fn set_target(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
     let target = [path.as_bytes(), query].concat();
     // Bytes outside of ASCII in a query are kept as they came.
     request.set_raw_path(&target).or_err(pingora_core::ErrorType::InvalidHTTPHeader, "the rewritten path")
+}
+
+/// HTTP/2 clients send a line a cookie; HTTP/1.1 knows one line only, and many servers read the first (RFC 9113 section 8.2.3).
+fn join_cookies(request: &mut RequestHeader) -> Result<()> {
+    let mut lines = request.headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return Ok(()) };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    request.insert_header(COOKIE, joined)
 }
 
 /// `X-Forwarded-For` grows by the peer; scheme and host are ours unless a trusted proxy said them.
