@@ -140,12 +140,16 @@ fn to_https(request: &RequestHeader, host: &str) -> Refusal {
 }
 
 /// Whether the announced length is within the bound. A body without one is counted as it comes.
+/// A list of lengths is refused even where all are the same: not every instance reads one as Pingora does.
 fn body_fits(headers: &HeaderMap, bytes_max: u64) -> Result<(), Refusal> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-    if announced.is_some_and(|announced| announced > bytes_max) {
-        return Err(Refusal::BodyTooLarge { bytes_max });
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    let text = length.to_str().ok().map(str::trim).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match text.and_then(|text| text.parse::<u64>().ok()) {
+        Some(bytes) if lengths.next().is_none() && bytes <= bytes_max => Ok(()),
+        Some(bytes) if bytes > bytes_max => Err(Refusal::BodyTooLarge { bytes_max }),
+        _ => Err(Refusal::BadBody),
     }
-    Ok(())
 }
 
 const fn protocol(version: Version) -> &'static str {
@@ -223,6 +227,23 @@ mod tests {
         check("/a", Some("user@host"), Err("bad_host"));
         check("/a%2fb", Some("h"), Err("bad_path"));
         check("*", Some("h"), Err("bad_path"));
+    }
+
+    #[test]
+    fn a_body_has_one_length() {
+        let fits = |lengths: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            body_fits(&headers, 10).map_err(|refusal| refusal.reason())
+        };
+        assert_eq!(fits(&[]), Ok(()));
+        assert_eq!(fits(&["10"]), Ok(()));
+        assert_eq!(fits(&["11"]), Err("body_too_large"));
+        for lengths in [&["5, 5"][..], &["5", "5"], &["+5"], &[""]] {
+            assert_eq!(fits(lengths), Err("bad_body"), "{lengths:?}");
+        }
     }
 
     #[test]
