@@ -91,7 +91,7 @@ fn resolve(path: &str) -> Result<String, &'static str> {
                 kept.pop().ok_or("it goes above the root")?;
             }
             // Some servers drop what follows a semicolon, and would then see a step upwards.
-            _ if segment.starts_with("..;") || segment.starts_with(".;") => {
+            _ if ["..;", ".;", "..%3B", ".%3B"].iter().any(|begin| segment.starts_with(begin)) => {
                 return Err("it has a dot segment with a parameter");
             }
             _ => kept.push(segment),
@@ -149,6 +149,8 @@ mod tests {
             "/..",
             "/a/../../b",
             "/a/..;/b",
+            "/a/..%3b/b",
+            "/a/%2e%3B/b",
             "/a%",
             "/a%2",
             "/a%zz",
