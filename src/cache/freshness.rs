@@ -5,7 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE};
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TE, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::cache_control::{Directives, Seconds, names, parse_seconds};
@@ -131,7 +133,7 @@ impl Asked {
             no_store: request.get_all(CACHE_CONTROL).iter().any(|line| names(line.as_bytes(), b"no-store")),
             authorization: authorization_reaches_instance && request.contains_key(AUTHORIZATION),
             cookie: request.contains_key(COOKIE),
-            unkeyed: UNKEYED.iter().any(|name| request.contains_key(*name)),
+            unkeyed: UNKEYED.iter().any(|name| request.contains_key(*name)) || hides_from_instance(request),
         }
     }
 }
@@ -194,6 +196,15 @@ fn forbidden(status: StatusCode, answer: &HeaderMap, asked: Asked, directives: D
     } else {
         None
     }
+}
+
+/// Whether `Connection` names a field of the request: it is taken away on the way to the instance, so the answer is to
+/// another request than the one whose fields choose the variant.
+fn hides_from_instance(request: &HeaderMap) -> bool {
+    let named = request.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    named
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .any(|name| request.contains_key(&name) && ![TE, UPGRADE].contains(&name) && name.as_str() != "keep-alive")
 }
 
 fn written_by_gateway(name: &HeaderName) -> bool {
@@ -361,6 +372,12 @@ mod tests {
         assert!(Asked::of(&request, true).authorization);
         assert!(!Asked::of(&request, false).authorization);
         assert!(Asked::of(&headers(&[("x-original-url", "/admin")]), false).unkeyed);
+        let hiding = |connection| {
+            let request = headers(&[("accept-language", "fr"), ("keep-alive", "5"), ("connection", connection)]);
+            Asked::of(&request, false).unkeyed
+        };
+        assert!(hiding("close, Accept-Language"));
+        assert!(!hiding("keep-alive") && !hiding("accept-encoding"));
     }
 
     #[test]
