@@ -1,6 +1,7 @@
 //! The cache in the exchange: what Pingora's cache phases ask the route's rule, with the facts of this request.
 //! Which answers may be stored, and for whom, is decided in `policy/cache.rs`.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HeaderName};
@@ -13,6 +14,7 @@ use super::admit::authority;
 use super::exchange::Exchange;
 use crate::cache;
 use crate::policy::cache::{CacheRule, invalidates};
+use crate::policy::headers::X_FORWARDED_FOR;
 use crate::record::CacheResult;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -37,10 +39,24 @@ impl Exchange {
         let admitted = self.admitted.as_ref()?;
         let rule = admitted.route.cache.as_ref()?;
         let request = session.req_header();
-        let scheme = self.connection.as_ref()?.scheme;
+        let scheme = self.asked_scheme(request)?;
         let host = authority(request).unwrap_or_default().to_ascii_lowercase();
         let consumer = self.key.as_ref().map(|key| &*key.consumer);
-        Some(rule.key(scheme, &host, &admitted.path, request.uri.query(), consumer))
+        Some(rule.key(&scheme, &host, &admitted.path, request.uri.query(), consumer))
+    }
+
+    /// The scheme as the instance is told it, with all else that a trusted proxy says of the client's request: an answer
+    /// may depend on it, so it is part of the key.
+    fn asked_scheme(&self, request: &RequestHeader) -> Option<Cow<'static, str>> {
+        let mut scheme = Cow::Borrowed(self.connection.as_ref()?.scheme);
+        if self.facts.from_trusted_proxy {
+            let said = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") && *name != X_FORWARDED_FOR;
+            for (name, value) in request.headers.iter().filter(|(name, _)| said(name)) {
+                let value = value.as_bytes().escape_ascii();
+                scheme.to_mut().push_str(&format!("\n{name}: {value}"));
+            }
+        }
+        Some(scheme)
     }
 
     pub(super) fn cache_hit(&mut self, is_fresh: bool) -> Option<ForcedFreshness> {
