@@ -8,6 +8,7 @@
 mod harness;
 
 mod admin;
+mod attack;
 mod cache;
 mod cli;
 mod flood;
