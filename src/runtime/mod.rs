@@ -54,7 +54,7 @@ impl Runtime {
     /// # Errors
     /// Every problem that only compiling finds: names that don't resolve, certificates that can't be used.
     pub fn compile(config: Config, previous: Option<&Self>) -> Result<Self, Problems> {
-        let mut problems = Problems::new(config.places.file.display().to_string());
+        let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
         let keys = Arc::new(KeyTable::compile(&config.keys));
