@@ -35,19 +35,31 @@ check_ports() {
 
 is_alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 
-# end PID: asks a process to stop and waits for it; a second Ctrl-C asks again, which ends the gateway at once.
+# end PID: asks a program to stop and waits for it; its exit code is in `ended`.
 end() {
-    is_alive "$1" || return 0
-    kill -TERM "$1" 2>/dev/null || return 0
-    while is_alive "$1"; do wait "$1" 2>/dev/null || true; done
+    ended=0
+    [ -n "$1" ] || return 0
+    kill -TERM "$1" 2>/dev/null || true
+    while true; do
+        wait "$1" 2>/dev/null && ended=0 || ended=$?
+        # A second Ctrl-C interrupts the wait.
+        is_alive "$1" || return 0
+    done
 }
 
 stop() {
+    local gateway_ended
+    # Asked a second time, the gateway ends at once.
     trap 'is_alive "$gateway" && kill -TERM "$gateway"' INT TERM HUP
     printf '\nstopping: the gateway finishes what is in flight and writes its log\n'
     # Instances last: requests in flight still need them.
     end "$gateway"
+    gateway_ended=$ended
     end "$backends"
+    if [ "$gateway_ended" -ne 0 ]; then
+        tail -n 20 "$OUT/tollgate.log" >&2
+        fail "tollgate ended with exit code $gateway_ended instead of 0 (all of its messages: $OUT/tollgate.log)"
+    fi
     [ ! -f "$OUT/tollgate.log" ] || tail -n 3 "$OUT/tollgate.log"
     echo "stopped"
     exit 0

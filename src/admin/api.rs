@@ -191,7 +191,7 @@ async fn clear_cache<C: Control>(
     uri: Uri,
     body: Bytes,
 ) -> Answer {
-    const FIX: &str = "Name what to clear: {\"all\": true}, {\"route\": \"PATTERN OR NAME\"} or {\"url\": \"/PATH\"}, as body or query.";
+    const FIX: &str = "Name what to clear: {\"all\": true}, {\"route\": \"PATTERN OR NAME\"} or {\"url\": \"http://HOST/PATH\"}, as body or query.";
     let asked_in_query = uri.query().is_some_and(|query| !query.is_empty());
     let request = match (asked_in_query, body.trim_ascii()) {
         (true, []) => query.map(|Query(request)| request).map_err(|rejection| rejection.body_text()),

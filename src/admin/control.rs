@@ -116,7 +116,7 @@ pub enum CacheScope {
     All,
     /// Those of a route, by its endpoint label.
     Route(String),
-    /// Those of one URL, with or without scheme and host.
+    /// Those of one URL, `http://HOST[:PORT]/PATH[?QUERY]`, whatever its scheme.
     Url(String),
 }
 

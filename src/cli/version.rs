@@ -1,4 +1,5 @@
 //! `tollgate --version`: what this binary was built from.
+//! Not here: how the facts are found (`build_facts`).
 
 use crate::build_facts;
 

@@ -12,8 +12,9 @@ use super::fault::{FaultKind, Step};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::problems::{Problem, Problems, did_you_mean, nearest};
+use super::scalar_forms::Network;
 use super::schema::*;
-use super::short_forms::{Network, OneOrMany, PLAINTEXT};
+use super::short_forms::{OneOrMany, PLAINTEXT};
 use super::tree::{Kind, Node, join};
 use super::{not_built, short_forms};
 
@@ -149,7 +150,7 @@ impl Reading<'_> {
         let Some(node) = child_mut(root, name) else {
             if required && !self.lost.contains(name) {
                 let near =
-                    root.entries().iter().find(|entry| did_you_mean(&entry.name, [name]) != "" && entry.name != name);
+                    root.entries().iter().find(|entry| nearest(&entry.name, [name]).is_some() && entry.name != name);
                 if near.is_none() {
                     self.report(Some((1, 1)), String::new(), missing(name));
                 }
@@ -239,6 +240,8 @@ impl Reading<'_> {
                         self.problem(&path, &fault.to_string());
                     }
                 }
+                // What is wrong inside of it has been said.
+                FaultKind::Wrong(_) if self.lost.iter().any(|lost| *lost != path && is_part(lost, &path)) => {}
                 FaultKind::Wrong(message) => self.problem(&path, message),
             }
             self.lost.insert(path);

@@ -15,6 +15,7 @@ mod places;
 mod problems;
 mod rate;
 mod reader;
+mod scalar_forms;
 mod schema;
 mod short_forms;
 mod store_url;
@@ -60,9 +61,8 @@ pub fn load_admin(path: &Path) -> Result<Option<Admin>, Problems> {
     let mut problems = Problems::new(path.display().to_string());
     let Some(root) = tree::parse(&text, &mut problems) else { return Err(problems) };
     let mut problems = Problems::new(path.display().to_string());
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let folder = absolute.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let mut places = Places::new(absolute);
+    let mut places = Places::new(path);
+    let folder = places.folder();
     let mut alone = root.only("admin");
     variables::replace(&mut alone, &folder, &environment, &mut places, &mut problems);
     let admin = entries::read_admin(&mut alone, &places, &mut problems);
@@ -98,8 +98,6 @@ fn env_beside(path: &Path) -> Result<HashMap<String, String>, Problems> {
 /// Every problem that was found.
 pub fn read(text: &str, path: &Path, environment: &variables::Environment<'_>) -> Result<Config, Problems> {
     let mut problems = Problems::new(path.display().to_string());
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let folder = absolute.parent().unwrap_or(Path::new("/")).to_path_buf();
     let Some(mut root) = tree::parse(text, &mut problems) else { return Err(problems) };
     if !matches!(root.kind, tree::Kind::Map(_)) {
         problems.push(tree::problem(
@@ -109,7 +107,8 @@ pub fn read(text: &str, path: &Path, environment: &variables::Environment<'_>) -
         ));
         return Err(problems);
     }
-    let mut places = Places::new(absolute);
+    let mut places = Places::new(path);
+    let folder = places.folder();
     variables::replace(&mut root, &folder, environment, &mut places, &mut problems);
     let mut draft = entries::read(root, places, &mut problems);
     check::check(&draft, &mut problems);

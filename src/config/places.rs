@@ -3,21 +3,29 @@
 //! Filled by the first pass over the file, read whenever a problem is reported.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The marks of one configuration file.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     /// The file, absolute.
     pub file: PathBuf,
+    /// The file as it was named; problems begin with it.
+    pub named: String,
     marks: HashMap<String, (u32, u32)>,
     variables: HashMap<String, String>,
 }
 
 impl Places {
-    /// No marks yet.
-    pub fn new(file: PathBuf) -> Self {
-        Self { file, ..Self::default() }
+    /// No marks yet in the file at `path`.
+    pub fn new(path: &Path) -> Self {
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        Self { file, named: path.display().to_string(), ..Self::default() }
+    }
+
+    /// The folder of the file, which relative paths in it begin from.
+    pub fn folder(&self) -> PathBuf {
+        self.file.parent().unwrap_or(Path::new("/")).to_path_buf()
     }
 
     /// Remembers where `path` stands; line and column count from 1. The empty path is the whole file.

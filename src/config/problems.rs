@@ -1,4 +1,5 @@
 //! What is wrong with a configuration: all of it at once, each with its place and the fix.
+//! Whatever is reported, no key is ever part of it.
 
 use std::fmt;
 

@@ -11,6 +11,8 @@ use serde::forward_to_deserialize_any;
 use super::fault::{Fault, FaultKind, Step};
 use super::tree::{Entry, Kind, Node, Scalar, Style};
 
+const NOTHING: &str = "nothing is written here: give it a value, or leave it out";
+
 /// The type of an unquoted scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Core {
@@ -98,7 +100,7 @@ fn number(scalar: &Scalar, low: i128, high: i128) -> Result<i128, Fault> {
             return Err(Fault::wrong(format!("a number in quotes is text: write {} without quotes", scalar.text)));
         }
         (Style::Plain, Core::Null) => {
-            return Err(Fault::wrong("nothing is written here: give it a value, or leave it out"));
+            return Err(Fault::wrong(NOTHING));
         }
         _ => return Err(Fault::wrong(format!("expected {}, found `{}`", range(), scalar.text))),
     };
@@ -143,7 +145,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.kind {
             Kind::Scalar(scalar) => match scalar.core() {
-                Core::Null => visitor.visit_unit(),
+                Core::Null => Err(Fault::wrong(NOTHING)),
                 Core::Bool(value) => visitor.visit_bool(value),
                 Core::Unsigned(value) => visitor.visit_u64(value),
                 Core::Signed(value) => visitor.visit_i64(value),
@@ -161,17 +163,19 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let scalar = self.scalar(&visitor)?;
         if scalar.core() == Core::Null {
-            return Err(Fault::wrong("nothing is written here: give it a value, or leave it out"));
+            return Err(Fault::wrong(NOTHING));
         }
         visitor.visit_str(&scalar.text).map_err(|fault: Fault| scalar.explain(fault, false))
     }
 
     /// Text that is nothing but text: numbers need quotes.
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let scalar = self.scalar(&visitor)?;
+        let Kind::Scalar(scalar) = &self.kind else {
+            return Err(Fault::wrong(format!("expected text, found {}", found(self))));
+        };
         match scalar.core() {
             Core::Text => visitor.visit_str(&scalar.text).map_err(|fault: Fault| scalar.explain(fault, false)),
-            Core::Null => Err(Fault::wrong("nothing is written here: give it a value, or leave it out")),
+            Core::Null => Err(Fault::wrong(NOTHING)),
             Core::Bool(_) => Err(scalar.explain(Fault::wrong(""), false)),
             _ => Err(Fault::wrong(format!(
                 "{} is a number: as text it is written in quotes, \"{}\"",

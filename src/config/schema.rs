@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::rate::Limit;
-use super::short_forms::{self, Limits, Network, OneOrMany};
+use super::scalar_forms::Network;
+use super::short_forms::{self, Limits, OneOrMany};
 use super::store_url::StoreUrl;
 use super::units::{Size, Span};
 
@@ -316,14 +317,14 @@ pub struct Route {
     #[serde(default)]
     pub rewrite: Option<String>,
     /// Who may call; `defaults.keys` when left out.
-    #[serde(default, deserialize_with = "short_forms::some_key_rule")]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub keys: Option<KeyRule>,
     /// How often; `defaults.limit` when left out, no limit with `none`.
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
     pub limit: Option<Vec<Limit>>,
     /// Bytes of a request body; `defaults.body_max` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub body_max: Option<Size>,
     /// Whether and how answers are cached; not at all when left out.
     #[serde(default)]
@@ -332,7 +333,7 @@ pub struct Route {
     #[serde(default)]
     pub headers: HeaderRules,
     /// Until the header of the final answer; `defaults.timeout` when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "short_forms::some")]
     pub timeout: Option<Span>,
 }
 

@@ -115,7 +115,7 @@ impl fmt::Display for Size {
 
 /// The largest unit that divides the number.
 fn write_exact(out: &mut fmt::Formatter<'_>, number: u64, units: &[(&str, u64)], zero: &str) -> fmt::Result {
-    match units.iter().find(|(_, size)| number != 0 && number % size == 0) {
+    match units.iter().find(|(_, size)| number != 0 && number.is_multiple_of(*size)) {
         Some((unit, size)) => write!(out, "{}{unit}", number / size),
         None => out.write_str(zero),
     }

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
+use http::{StatusCode, Version};
 use pingora_cache::key::HashBinary;
 use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
@@ -243,6 +245,10 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
+        if session.req_header().version == Version::HTTP_10 {
+            // HTTP/1.0 knows no chunks (RFC 9112 section 6.1): the end of the connection ends the body.
+            response.remove_header(&TRANSFER_ENCODING);
+        }
         exchange.say_cache_status(session, response)?;
         forward::prepare_response(response, exchange)
     }
@@ -273,7 +279,10 @@ impl ProxyHttp for Gateway {
         }
         // Pingora ends the client's connection after a failed try. The client is told, or its next request would be lost.
         session.set_keepalive(None);
-        let answered = session.response_written().is_some_and(|response| !response.status.is_informational());
+        // After 101 the bytes are the tunnel's: nothing of ours may get between them.
+        let answered = session.response_written().is_some_and(|response| {
+            !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
+        });
         if !answered && let Err(error) = answer::refuse(session, &refusal, exchange.facts.request_id).await {
             log::debug!("request {}: the client could not be answered: {error}", exchange.facts.request_id);
         }

@@ -99,7 +99,7 @@ impl Live {
 
 /// What can only change when the process starts is refused by name.
 fn changes_at_start_only(current: &Config, next: &Config) -> Result<(), Problems> {
-    let mut problems = Problems::new(next.places.file.display().to_string());
+    let mut problems = Problems::new(next.places.named.clone());
     let fixed = [
         ("listen", listeners(current) == listeners(next)),
         ("admin", current.admin == next.admin),

@@ -54,7 +54,7 @@ impl Runtime {
     /// # Errors
     /// Every problem that only compiling finds: names that don't resolve, certificates that can't be used.
     pub fn compile(config: Config, previous: Option<&Self>) -> Result<Self, Problems> {
-        let mut problems = Problems::new(config.places.file.display().to_string());
+        let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
         let keys = Arc::new(KeyTable::compile(&config.keys));
@@ -109,7 +109,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, Problems> {
     let mut lines: Vec<String> =
         config.listen.iter().map(|listener| format!("listens on {}", listener.address)).collect();
     lines.extend(config.admin.iter().map(|admin| format!("admin on {}", admin.address)));
-    for (name, pool) in &runtime.pools {
+    for (name, pool) in config.services.keys().filter_map(|name| runtime.pools.get_key_value(name.as_str())) {
         let addresses: Vec<String> = pool.addresses().map(|address| address.to_string()).collect();
         lines.push(format!("service {name}: {}", addresses.join(", ")));
     }

@@ -98,7 +98,7 @@ async fn sigint_is_as_good_as_sigterm() {
 
 /// The same gateway in its `round`th edition: other timeouts and instances, another limit, another key.
 fn edition(round: usize, one: &Backend, two: &Backend) -> Config {
-    let instances = if round % 2 == 0 { vec![one.address] } else { vec![one.address, two.address] };
+    let instances = if round.is_multiple_of(2) { vec![one.address] } else { vec![one.address, two.address] };
     Config::new()
         .service("steady", &[one.address])
         .service_with("changing", &instances, &format!("timeouts: {{response: {}s}}", 5 + round % 7))

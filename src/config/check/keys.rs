@@ -1,4 +1,5 @@
 //! Keys: names, consumers, digests that differ, and the demo key that everybody knows.
+//! Nothing here ever sees a key itself, and no message repeats a digest.
 
 use std::collections::HashMap;
 
@@ -18,6 +19,9 @@ impl Check<'_> {
         let mut seen: HashMap<Digest, &str> = HashMap::new();
         for (name, key) in &config.keys {
             let path = format!("keys.{name}");
+            if looks_like_a_key(name) {
+                self.problem(path.clone(), "this name looks like a key: a key itself never stands in this file, `tollgate keys new NAME` makes another");
+            }
             self.name(path.clone(), name);
             if let Some(consumer) = &key.consumer {
                 self.name(format!("{path}.consumer"), consumer);
@@ -32,4 +36,10 @@ impl Check<'_> {
             }
         }
     }
+}
+
+/// Whether somebody wrote the key where its name belongs.
+fn looks_like_a_key(name: &str) -> bool {
+    name.strip_prefix("tg_")
+        .is_some_and(|rest| rest.len() >= 40 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }

@@ -1,4 +1,5 @@
 //! Routes: services and consumers that exist, paths that fit the patterns, headers that may be set, limits that can admit.
+//! Not here: patterns that cannot stand together (`overlap.rs`), and which pattern wins (`runtime`).
 
 use std::collections::HashSet;
 

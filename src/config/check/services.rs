@@ -1,4 +1,5 @@
 //! Services: instances that can be connected to, and times that are more than nothing.
+//! Not here: whether a name resolves, which is tried when the runtime is compiled.
 
 use std::collections::HashSet;
 
