@@ -201,8 +201,13 @@ impl Bench {
     /// Asks twice by hand, and looks at the second answer: it is what the load will get.
     fn probe(&self, scenario: &Scenario) -> Result<(), Box<dyn Error>> {
         let proxy = &self.proxies[scenario.proxy];
+        self.empty_lines()?;
         proxy.get(scenario.path, scenario.header)?;
         let answer = proxy.get(scenario.path, scenario.header)?;
+        if scenario.is_logged {
+            // Otherwise these two lines would be counted with the load's.
+            self.settled_lines(2)?;
+        }
         let has_proof = scenario.proof.is_none_or(|name| answer.headers.contains_key(name));
         let has_body = scenario.status != 200 || answer.body.len() == BODY_BYTES;
         if answer.status != scenario.status || !has_proof || !has_body {
@@ -215,12 +220,14 @@ impl Bench {
     fn measure(&self, scenario: &Scenario, seconds: u32) -> Result<Sample, Box<dyn Error>> {
         let proxy = &self.proxies[scenario.proxy];
         self.empty_lines()?;
-        let (cpu_before, asked_before) = (proxy.cpu_us()?, self.asked()?);
+        let asked_before = self.asked()?;
+        let cpu_before = proxy.cpu_us()?;
         let url = format!("http://{}{}", proxy.address, scenario.path);
         let load = drive(&url, scenario.header, self.connections, seconds)?;
         // Lines first: writing them is part of the cost.
         let lines = if scenario.is_logged { self.settled_lines(load.answers)? } else { load.answers };
-        let (cpu, asked) = (proxy.cpu_us()? - cpu_before, self.asked()? - asked_before);
+        let asked = self.asked()? - asked_before;
+        let cpu = proxy.cpu_us()? - cpu_before;
 
         // What is on its way when the load ends is served, but not counted by it.
         let all = load.answers..=load.answers + u64::from(self.connections);
@@ -241,8 +248,18 @@ impl Bench {
         Ok(Sample { cpu_us, per_second: load.per_second })
     }
 
+    /// Requests at the upstream so far, once no more are coming: a load leaves some on their way when it ends.
     fn asked(&self) -> Result<u64, Box<dyn Error>> {
-        Ok(self.upstream.get(REQUESTS_PATH, None)?.body.trim().parse()?)
+        let deadline = Instant::now() + SETTLE_MAX;
+        let mut before = None;
+        loop {
+            let asked: u64 = self.upstream.get(REQUESTS_PATH, None)?.body.trim().parse()?;
+            if before == Some(asked) || Instant::now() > deadline {
+                return Ok(asked);
+            }
+            before = Some(asked);
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// A few hundred megabytes of lines are of no use to anyone.

@@ -16,7 +16,10 @@ pub(super) fn refusal(error: &Error) -> Refusal {
     use ErrorType::*;
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, ReadTimedout) => Refusal::ClientTimeout,
-        (ErrorSource::Downstream, WriteTimedout | WriteError | ReadError | ConnectionClosed) => Refusal::ClientClosed,
+        // `H2Error`: the client reset the stream or closed the connection while its request was read.
+        (ErrorSource::Downstream, WriteTimedout | WriteError | ReadError | ConnectionClosed | H2Error) => {
+            Refusal::ClientClosed
+        }
         (ErrorSource::Downstream, _) => Refusal::BadBody,
         (_, ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout) => Refusal::UpstreamTimeout,
         (
@@ -86,6 +89,7 @@ mod tests {
         check(Error::new_up(ErrorType::InvalidHTTPHeader), "upstream_invalid");
         check(Error::new_down(ErrorType::ReadTimedout), "client_timeout");
         check(Error::new_down(ErrorType::ConnectionClosed), "client_closed");
+        check(Error::new_down(ErrorType::H2Error), "client_closed");
         check(Error::new_down(ErrorType::InvalidHTTPHeader), "bad_body");
         check(Error::new_in(ErrorType::InternalError), "internal");
     }

@@ -180,8 +180,15 @@ impl ProxyHttp for Gateway {
     }
 
     /// The next instance. Called once a try.
-    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        exchange.next_peer()
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let mut peer = exchange.next_peer()?;
+        if session.is_upgrade_req() {
+            // Pingora keeps one bound for reads, of the answer's header and of the tunnel behind it. A tunnel is silent
+            // like an idle connection, not like a slow answer.
+            let silence = exchange.runtime.config.connections.idle_timeout.0;
+            peer.options.read_timeout = peer.options.read_timeout.max(Some(silence));
+        }
+        Ok(peer)
     }
 
     fn fail_to_connect(

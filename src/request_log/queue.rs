@@ -2,8 +2,10 @@
 //! Both stand under one small lock: a record moves and is counted in the same step, so every snapshot balances. The lock
 //! is held for a move of one record or for a swap of a whole chunk, never across a call to a store or a file.
 //!
-//!     push -> chunks -> (taken, numbered, written as lines) -> batches -> (stored)
-//!             intake                                           backlog, the batch in hand included
+//! ```text
+//! push -> chunks -> (taken, numbered, written as lines) -> batches -> (stored)
+//!         intake                                           backlog, the batch in hand included
+//! ```
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

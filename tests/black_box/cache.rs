@@ -228,3 +228,69 @@ async fn many_requests_at_once_for_a_cold_answer_are_all_answered() {
     gateway.get("/cached/x").await;
     assert!(backend.requests() <= 20);
 }
+
+#[tokio::test]
+async fn two_users_behind_one_key_do_not_share_an_answer() {
+    let backend = Backend::scripted(|seen| Reply::ok(seen.header("authorization").unwrap_or("nobody"))).await;
+    let config =
+        Config::new().service("service", &[backend.address]).route("/*", "to: service, cache: 1min").key("app");
+    let gateway = Gateway::start(&config).await;
+    for user in ["Bearer alice", "Bearer bob"] {
+        assert_eq!(gateway.get("/me").key("app").header("authorization", user).await.text(), user);
+    }
+    assert_eq!(gateway.get("/me").key("app").await.text(), "nobody");
+}
+
+#[tokio::test]
+async fn a_conditional_request_does_not_store_its_304_for_others() {
+    let backend = Backend::scripted(|seen| match seen.header("if-none-match") {
+        Some("\"v1\"") => Reply::status(304, "").with("ETag", "\"v1\""),
+        _ => Reply::ok("body").with("ETag", "\"v1\""),
+    })
+    .await;
+    let gateway = Gateway::start(&cached(&backend, "1min")).await;
+    let first = gateway.get("/cached/x").header("if-none-match", "\"v1\"").await;
+    assert!([200, 304].contains(&first.status));
+    let second = gateway.get("/cached/x").await;
+    assert_eq!((second.status, second.text().as_str()), (200, "body"));
+}
+
+#[tokio::test]
+async fn a_range_gets_its_part_and_others_the_whole() {
+    let backend = Backend::scripted(|seen| match seen.header("range") {
+        Some(_) => Reply::status(206, "01").with("Content-Range", "bytes 0-1/10"),
+        None => Reply::ok("0123456789").with("ETag", "\"v1\""),
+    })
+    .await;
+    let gateway = Gateway::start(&cached(&backend, "1min")).await;
+    for _ in 0..2 {
+        let part = gateway.get("/cached/x").header("range", "bytes=0-1").await;
+        assert!((part.status, part.text().as_str()) == (206, "01") || part.status == 200, "{part:?}");
+        let whole = gateway.get("/cached/x").await;
+        assert_eq!((whole.status, whole.text().as_str()), (200, "0123456789"));
+    }
+}
+
+#[tokio::test]
+async fn every_client_gets_a_request_id_of_its_own_from_the_cache() {
+    let backend = Backend::scripted(|_| Reply::ok("x").with("X-Request-Id", "the-instances-own")).await;
+    let gateway = Gateway::start(&cached(&backend, "1min")).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(gateway.get("/cached/x").await.header("x-request-id").expect("an id").to_owned());
+    }
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && !ids.contains(&"the-instances-own".to_owned()), "{ids:?}");
+    assert_eq!(backend.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_wants_no_stored_answer_gets_a_new_one() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&cached(&backend, "1min")).await;
+    gateway.get("/cached/x").await;
+    gateway.get("/cached/x").header("cache-control", "no-cache").await;
+    gateway.get("/cached/x").header("cache-control", "no-store").await;
+    assert!(backend.requests() <= 3);
+    gateway.get("/cached/x").await;
+    assert!(backend.requests() <= 3, "what a client says about itself does not empty the cache");
+}

@@ -239,8 +239,18 @@ async fn a_refused_client_is_not_told_to_continue() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&closed(&backend)).await;
     let mut wire = gateway.wire().await;
-    wire.send("POST /closed HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
-    assert_eq!(wire.answer().await.status, 401);
+    for (path, length, status) in [("/closed", 4, 401), ("/small", 2_000, 413)] {
+        wire.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+        ))
+        .await;
+        let answer = wire.answer().await;
+        assert_eq!(answer.status, status);
+        // The body may come or not, so nothing after this answer could be told apart from it.
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(wire.closes_within(seconds(3)).await);
+        wire = gateway.wire().await;
+    }
 }
 
 #[tokio::test]

@@ -9,12 +9,15 @@ mod harness;
 
 mod admin;
 mod attack;
+mod bodies;
 mod cache;
 mod cli;
 mod flood;
 mod forwarding;
 mod http_traps;
+mod limits;
 mod log;
+mod odd_requests;
 mod paths;
 mod seen_to_work;
 mod shutdown_and_reload;

@@ -3,7 +3,7 @@
 use reqwest::Version;
 
 use crate::harness::tls::{connect, shown};
-use crate::harness::{Authority, Backend, Config, Folder, Gateway, Wire};
+use crate::harness::{Authority, Backend, Config, Folder, Gateway, Wire, seconds};
 
 fn listen(authorities: &[&Authority]) -> String {
     let entries: Vec<String> = authorities.iter().map(|authority| authority.entry()).collect();
@@ -152,4 +152,34 @@ async fn an_instance_can_be_asked_over_tls_and_its_certificate_is_checked() {
     assert_eq!(gateway.get("/through").await.text(), "/through");
     gateway.reload(&outer("other.test.pem")).await;
     assert_eq!(gateway.get("/through").await.refused(), (502, "upstream_connect".into()));
+}
+
+#[tokio::test]
+async fn a_client_that_never_says_hello_is_cut_and_counted() {
+    let backend = Backend::start().await;
+    let a = Authority::of("a.test");
+    let gateway = Gateway::start_in(folder(&[&a]), &Config::open(&backend).listen(&listen(&[&a]))).await;
+    let mut silent = gateway.wire().await;
+    let mut plain = gateway.wire().await;
+    plain.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(plain.closes_within(seconds(3)).await, "plain HTTP on a TLS listener");
+    assert!(silent.closes_within(seconds(20)).await, "no handshake");
+    assert!(gateway.metrics().await.sum("tollgate_rejected_total", &[]) >= 2.0);
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_after_its_time() {
+    let backend = Backend::start().await;
+    let a = Authority::of("a.test");
+    let config = Config::open(&backend).listen(&listen(&[&a])).section("connections: {idle_timeout: 1s}");
+    let gateway = Gateway::start_in(folder(&[&a]), &config).await;
+    let stream = a.connect(gateway.address, &["h2"]).await.expect("TLS");
+    let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.expect("ready");
+    let request = http::Request::get("https://a.test/").body(()).expect("a request");
+    let (answer, _) = client.send_request(request, true).expect("sent");
+    assert_eq!(answer.await.expect("an answer").status(), 200);
+    let ended = tokio::time::timeout(seconds(8), connection).await;
+    assert!(ended.is_ok(), "still open");
 }

@@ -254,6 +254,9 @@ impl Drop for Gateway {
         if std::thread::panicking() {
             let file = std::fs::read_to_string(self.path("tollgate.yaml")).unwrap_or_default();
             eprintln!("---- configuration\n{file}---- the gateway said\n{}----", self.said());
+        } else {
+            // Whatever a story is about: a request that panics is answered by nobody.
+            assert!(!self.said().contains("panicked at"), "the gateway panicked:\n{}", self.said());
         }
     }
 }

@@ -32,12 +32,14 @@ impl Mariadb {
         let mut mariadb = Self { folder, address: free_address(), child: None };
         mariadb.revive().await;
         mariadb.execute_at("", "CREATE DATABASE tollgate").await;
+        mariadb.execute_at("", "CREATE USER gateway IDENTIFIED BY 'the-password'").await;
+        mariadb.execute_at("", "GRANT ALL ON tollgate.* TO gateway").await;
         mariadb
     }
 
     /// `log.store` for this server.
     pub fn url(&self) -> String {
-        format!("mysql://root@{}/tollgate", self.address)
+        format!("mysql://gateway:the-password@{}/tollgate", self.address)
     }
 
     /// Ends the server at once, as a crash does.

@@ -16,7 +16,8 @@ pub mod tls;
 mod wire;
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,13 +41,17 @@ pub fn free_address() -> SocketAddr {
     const FIRST: u32 = 11_000;
     const COUNT: u32 = 21_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    static RESERVED: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     // Two test processes at once begin at different places.
     let seed = std::process::id().wrapping_mul(7919);
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = (FIRST + seed.wrapping_add(step) % COUNT) as u16;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // Held for the life of the tests, so that another test process at the same time passes this port over.
+        let Ok(reservation) = UdpSocket::bind(address) else { continue };
         if TcpListener::bind(address).is_ok() {
+            RESERVED.lock().expect("reservations").push(reservation);
             return address;
         }
     }
