@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 /// A client's connection; open as long as this lives.
 #[derive(Debug)]
@@ -32,6 +33,20 @@ pub struct Census {
     busy: AtomicUsize,
     by_client: Mutex<HashMap<IpAddr, usize>>,
     idle: Notify,
+    tasks: Mutex<Tasks>,
+}
+
+/// The tasks of connections, so that they can be ended.
+#[derive(Debug, Default)]
+struct Tasks {
+    handles: HashMap<u64, AbortHandle>,
+    next: u64,
+}
+
+/// A task that is known to the census, as long as this lives.
+struct Known {
+    census: Arc<Census>,
+    number: u64,
 }
 
 /// Why a connection is closed before its first request.
@@ -121,7 +136,34 @@ impl Drop for Busy {
     }
 }
 
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.census.tasks.lock().handles.remove(&self.number);
+    }
+}
+
 impl Census {
+    /// Runs a connection in a task of its own, which [`Self::cut`] can end.
+    pub fn spawn(self: &Arc<Self>, connection: impl Future<Output = ()> + Send + 'static) {
+        // Locked until the handle is in: the task may end before this does.
+        let mut tasks = self.tasks.lock();
+        let number = tasks.next;
+        tasks.next += 1;
+        let known = Known { census: Arc::clone(self), number };
+        let task = tokio::spawn(async move {
+            let _known = known;
+            connection.await;
+        });
+        tasks.handles.insert(number, task.abort_handle());
+    }
+
+    /// Ends every connection where it is; an exchange that is cut leaves its record.
+    pub fn cut(&self) {
+        for handle in self.tasks.lock().handles.values() {
+            handle.abort();
+        }
+    }
+
     /// Open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
@@ -227,6 +269,22 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(busy);
         waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_can_be_cut() {
+        let census = Arc::new(Census::default());
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        census.spawn(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        census.spawn(async {});
+        tokio::task::yield_now().await;
+        census.cut();
+        assert!(ended.await.is_err(), "what the task held is dropped");
+        tokio::task::yield_now().await;
+        assert!(census.tasks.lock().handles.is_empty());
     }
 
     #[tokio::test]

@@ -88,7 +88,7 @@ impl Front {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // A task of its own frees the large one in which the connection was accepted.
-        tokio::spawn(serve(Arc::clone(&self.entrance), stream, shutdown.clone()));
+        self.entrance.parts.census.spawn(serve(Arc::clone(&self.entrance), stream, shutdown.clone()));
         None
     }
 

@@ -19,13 +19,15 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, mpsc};
 
-use super::shutdown;
 use crate::config::{self, Config, Threads};
 use crate::gateway::{ATTEMPTS_MAX, Entrance, Front, Gateway, Listener, Parts};
 use crate::runtime::Live;
 
 /// Idle connections to instances that are kept, for each worker thread.
 const UPSTREAM_POOL_SIZE: usize = 1024;
+
+/// Longer than any `shutdown.grace`.
+const NEVER_SECONDS: u64 = 365 * 24 * 3600;
 
 /// How long listeners may take to accept after the start.
 const ACCEPTING_WITHIN: Duration = Duration::from_secs(10);
@@ -85,14 +87,6 @@ impl Pingora {
         self.stop.notify_one();
     }
 
-    /// Waits until Pingora has ended what was still running after the grace period.
-    pub(super) fn join(self, within: Duration) {
-        let deadline = Instant::now() + within;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }
@@ -135,7 +129,6 @@ fn service(address: SocketAddr, entrance: Entrance, drained: &mpsc::UnboundedSen
 }
 
 fn server_conf(config: &Config) -> ServerConf {
-    let grace = shutdown::time_for_requests(config.shutdown.grace.0);
     ServerConf {
         threads: threads(config.threads),
         work_stealing: true,
@@ -143,8 +136,8 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: UPSTREAM_POOL_SIZE,
         // The number of tries is decided for each request; this is only the bound behind it.
         max_retries: usize::from(ATTEMPTS_MAX) + 1,
-        grace_period_seconds: Some(grace.as_secs() + u64::from(grace.subsec_nanos() > 0)),
-        graceful_shutdown_timeout_seconds: Some(1),
+        // Pingora sleeps it out whatever happens; nobody waits for that, and requests are cut by `shutdown.rs`.
+        grace_period_seconds: Some(NEVER_SECONDS),
         // Neither is used; by default both would be in the shared temporary folder.
         pid_file: "/nonexistent/tollgate.pid".into(),
         upgrade_sock: "/nonexistent/tollgate.sock".into(),

@@ -19,6 +19,9 @@ const FOR_THE_LOG: Duration = Duration::from_secs(2);
 /// What the log has even when the grace period is over.
 const LOG_AT_LEAST: Duration = Duration::from_secs(1);
 
+/// How long the exchanges of cut connections may take to end.
+const CUT_WITHIN: Duration = Duration::from_millis(300);
+
 /// What the log has when the process is told to end at once.
 const LOG_AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -55,7 +58,7 @@ impl Ended {
 }
 
 /// How long requests in flight may take of the grace period; the rest is for the log to be written out.
-pub(super) fn time_for_requests(grace: Duration) -> Duration {
+fn time_for_requests(grace: Duration) -> Duration {
     if grace >= 2 * FOR_THE_LOG { grace - FOR_THE_LOG } else { grace }
 }
 
@@ -85,6 +88,7 @@ pub(super) async fn serve_until_told(
         ended = drain(wiring, pingora, drained) => ended,
         name = told_to_stop(&mut terminate, &mut interrupt) => {
             log::warn!("{name} again: ending at once, {} requests in flight are cut", wiring.parts.exchanges());
+            cut(wiring).await;
             Ended::AtOnce
         }
     };
@@ -125,7 +129,15 @@ async fn drain(wiring: &Wiring, pingora: Pingora, drained: &mut UnboundedReceive
         return Ended::Drained;
     }
     log::warn!("{} requests were still in flight after {time:?} and are cut", wiring.parts.exchanges());
-    // Pingora now drops what still runs; every dropped exchange leaves its record.
-    let _ = tokio::task::spawn_blocking(move || pingora.join(Duration::from_secs(4))).await;
+    cut(wiring).await;
     Ended::GraceOver
+}
+
+/// Ends every connection; each exchange that is cut leaves its record before the log is closed.
+async fn cut(wiring: &Wiring) {
+    wiring.parts.census.cut();
+    let deadline = Instant::now() + CUT_WITHIN;
+    while wiring.parts.exchanges() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
