@@ -72,6 +72,7 @@ pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, Unb
         };
         server.add_service(service(listener.address, entrance, &drained));
     }
+    end_where_a_listener_fails();
     let stop = Arc::new(Notify::new());
     let told = Told(Arc::clone(&stop));
     let thread = std::thread::Builder::new()
@@ -79,6 +80,19 @@ pub(super) fn start(config: &Config, parts: &Arc<Parts>) -> Result<(Pingora, Unb
         .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(told) }))
         .map_err(|error| format!("no thread for the listeners: {error}"))?;
     Ok((Pingora { stop, thread, listeners: config.listen.len() }, all_drained))
+}
+
+/// Pingora panics in a task of its own where an address was taken after [`can_bind`] looked, and goes on without the
+/// listener. A gateway that does not listen must not look alive.
+fn end_where_a_listener_fails() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        if panic.payload_as_str().is_some_and(|why| why.starts_with("Failed to build listeners")) {
+            log::error!("a listener's address was taken meanwhile; ending");
+            std::process::exit(1);
+        }
+    }));
 }
 
 impl Pingora {

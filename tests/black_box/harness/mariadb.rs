@@ -1,5 +1,5 @@
 //! A MariaDB of the test's own: a server in a temporary folder, on a free port, that can be killed and started again.
-//! The system tables are made once per test process and copied.
+//! The system tables are made once and copied.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::{free_address, seconds};
 
-static TEMPLATE: OnceCell<TempDir> = OnceCell::const_new();
+static TEMPLATE: OnceCell<PathBuf> = OnceCell::const_new();
 
 /// A private MariaDB.
 pub struct Mariadb {
@@ -27,7 +27,7 @@ impl Mariadb {
     pub async fn start() -> Self {
         let template = TEMPLATE.get_or_init(install).await;
         let folder = TempDir::with_prefix("mariadb-").expect("a temporary folder");
-        let copied = Command::new("cp").arg("-a").arg(template.path().join("tables")).arg(folder.path()).status();
+        let copied = Command::new("cp").arg("-a").arg(template.join("tables")).arg(folder.path()).status();
         assert!(copied.expect("cp").success(), "the system tables can't be copied");
         let mut mariadb = Self { folder, address: free_address(), child: None };
         mariadb.revive().await;
@@ -104,8 +104,15 @@ impl Drop for Mariadb {
     }
 }
 
-async fn install() -> TempDir {
-    let folder = TempDir::with_prefix("mariadb-tables-").expect("a temporary folder");
+/// The system tables of this version of MariaDB, made where `cargo clean` finds them.
+async fn install() -> PathBuf {
+    let version = Command::new(program("mariadbd")).arg("--version").output().expect("mariadbd runs").stdout;
+    let version: String = version.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_alphanumeric).collect();
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mariadb-{version}"));
+    if made.exists() {
+        return made;
+    }
+    let folder = TempDir::with_prefix_in("making-", env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let output = Command::new(program("mariadb-install-db"))
         .arg("--no-defaults")
         .arg(format!("--datadir={}", folder.path().join("tables").display()))
@@ -120,7 +127,10 @@ async fn install() -> TempDir {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    folder
+    // Another test process may have been faster: then its tables are as good.
+    let renamed = std::fs::rename(folder.path(), &made);
+    assert!(renamed.is_ok() || made.exists(), "{}: {renamed:?}", made.display());
+    made
 }
 
 /// mariadbd refuses to run as root unless it is told to.
