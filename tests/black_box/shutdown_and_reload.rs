@@ -48,9 +48,9 @@ async fn an_idle_gateway_ends_at_once_even_with_open_connections() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_at_once_and_what_it_cuts_is_logged() {
     let backend = Backend::scripted(|_| Reply::Hang).await;
-    let mut gateway = Gateway::start(&Config::open(&backend)).await;
+    let mut gateway = Gateway::start(&Config::open(&backend).log("sqlite:log.db")).await;
     let mut stuck = gateway.wire().await;
     stuck.send(LOOK).await;
     eventually("a request hangs", seconds(5), async || backend.requests() == 1).await;
@@ -58,6 +58,7 @@ async fn a_second_signal_ends_at_once() {
     tokio::time::sleep(milliseconds(500)).await;
     gateway.signal(Signal::SIGTERM);
     gateway.wait_exit(seconds(2)).await;
+    assert_eq!(gateway.sqlite_texts("SELECT decided_by FROM api_logs"), ["aborted"]);
 }
 
 #[tokio::test]
