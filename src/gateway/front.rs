@@ -105,7 +105,8 @@ impl ServerApp for Front {
 async fn serve(entrance: Arc<Entrance>, stream: Stream, shutdown: ShutdownWatch) {
     let Some((stream, connection)) = enter(&entrance, stream).await else { return };
     if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-        serve_http2(entrance, connection, stream, shutdown).await;
+        // In a box, so that connections of HTTP/1 do not pay for its size.
+        Box::pin(serve_http2(entrance, connection, stream, shutdown)).await;
     } else {
         serve_http1(&entrance, &connection, stream, shutdown).await;
     }
@@ -157,7 +158,8 @@ async fn enter(entrance: &Entrance, mut stream: Stream) -> Option<(Stream, Arc<C
     };
     if let Some(acceptor) = &listener.tls {
         let tcp = *stream.into_any().downcast::<TcpStream>().ok()?;
-        match timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(tcp)).await {
+        // In a box that is gone after the handshake: without it every connection would keep room for one.
+        match timeout(HANDSHAKE_TIMEOUT, Box::pin(acceptor.tls_handshake(tcp))).await {
             Ok(Ok(tls)) => stream = Box::new(tls),
             Ok(Err(error)) => {
                 parts.metrics.rejected("tls_handshake");

@@ -241,3 +241,32 @@ fn the_demo_key_is_refused_beyond_loopback() {
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!((finished.stdout + &finished.stderr).contains("demo"));
 }
+
+/// What `run` says where its listener's address is taken, so that it ends by itself.
+fn said_at_a_failed_start(options: &[&str]) -> Vec<String> {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::new();
+    let config = some().log("none");
+    folder.file("tollgate.yaml", &config.write(taken.local_addr().unwrap(), free_address(), free_address()));
+    let finished = folder.tollgate(&[&["run", "-c", "tollgate.yaml"], options].concat());
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    finished.stderr.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn messages_are_json_lines_where_a_collector_reads_them() {
+    let lines = said_at_a_failed_start(&["--log-format", "json"]);
+    assert!(lines.len() > 1, "{lines:?}");
+    for line in &lines {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(message["level"].is_string() && message["message"].is_string(), "{line}");
+    }
+    assert!(lines.last().unwrap().contains("can't listen on"), "{lines:?}");
+}
+
+#[test]
+fn the_level_of_messages_is_asked_for() {
+    let lines = said_at_a_failed_start(&["--log-level", "error"]);
+    assert!(!lines.is_empty() && lines.iter().all(|line| !line.contains("INFO")), "{lines:?}");
+    assert!(said_at_a_failed_start(&[]).iter().any(|line| line.contains("INFO")));
+}
