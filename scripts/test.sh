@@ -24,6 +24,9 @@ step "building the programs and their tests"
 cargo build --workspace --all-targets --locked
 
 step "unit, property, tidy and black box tests"
-cargo test --workspace --locked --no-fail-fast
+mkdir -p target
+cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test.log
 
 step "everything passed"
+# Cargo prints a line a test program; this is their sum.
+awk '/^test result:/ { passed += $4; failed += $6 } END { print passed " passed, " failed " failed" }' target/test.log
