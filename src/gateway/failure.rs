@@ -8,7 +8,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::refusal::Refusal;
 
-/// Tries of one request at most: the first, one after a failed connect, one after a pooled connection that was already closed.
+/// Tries of one request at most: the first, one after a failed connect, one after an instance closed the connection before it answered.
 pub const ATTEMPTS_MAX: u16 = 3;
 
 /// What a client is told when an exchange ends in `error`.
@@ -55,11 +55,12 @@ pub(super) fn may_reconnect(attempts: u16, has_other_instance: bool) -> bool {
 }
 
 /// Whether a try that failed after something may have been sent is repeated: an idempotent request, kept whole,
-/// on a pooled connection that the instance had closed before the first byte of an answer (RFC 9110 section 9.2.2).
-pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, reused: bool, kept_whole: bool) -> bool {
+/// when the instance closed the connection before the first byte of an answer (RFC 9110 section 9.2.2). A try is
+/// `hopeful` on a pooled connection, which may just have been too old, and where there is another instance.
+pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, hopeful: bool, kept_whole: bool) -> bool {
     let closed = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
     attempts < ATTEMPTS_MAX
-        && reused
+        && hopeful
         && kept_whole
         && closed
         && method.is_idempotent()
@@ -119,9 +120,9 @@ mod tests {
         let closed = Error::new_up(ErrorType::ConnectionClosed);
         assert!(may_resend(&closed, &Method::GET, 1, true, true));
         assert!(!may_resend(&closed, &Method::POST, 1, true, true));
-        assert!(!may_resend(&closed, &Method::GET, 1, false, true));
         assert!(!may_resend(&closed, &Method::GET, 1, true, false));
         assert!(!may_resend(&closed, &Method::GET, ATTEMPTS_MAX, true, true));
         assert!(!may_resend(&Error::new_up(ErrorType::ReadTimedout), &Method::GET, 1, true, true));
+        assert!(!may_resend(&closed, &Method::GET, 1, false, true));
     }
 }

@@ -279,8 +279,8 @@ impl ProxyHttp for Gateway {
             exchange.try_failed();
         }
         let kept_whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
-        let attempts = exchange.attempts;
-        error.set_retry(failure::may_resend(&error, &session.req_header().method, attempts, client_reused, kept_whole));
+        let (attempts, hopeful) = (exchange.attempts, client_reused || exchange.has_other_instance());
+        error.set_retry(failure::may_resend(&error, &session.req_header().method, attempts, hopeful, kept_whole));
         error
     }
 

@@ -56,6 +56,11 @@ impl Auth {
         Self { rule, places: key_in.into(), keys, no_key, unknown_key }
     }
 
+    /// Whether the route is open to everyone.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.rule, Rule::Anonymous)
+    }
+
     /// Who calls; `None` where the route is open to everyone.
     ///
     /// # Errors

@@ -98,7 +98,11 @@ impl Control for Wiring {
 
     fn client(&self, ip: IpAddr) -> Vec<ClientLimit> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
-        let standings = runtime.endpoints.iter().flat_map(|route| route.limits.status_of(ip, now));
+        // Where a key is required nobody is counted under the address for want of one.
+        let standings = runtime.endpoints.iter().flat_map(|route| {
+            let standings = route.limits.status_of(ip, now).into_iter();
+            standings.filter(|standing| !standing.anonymous_only || route.auth.is_anonymous())
+        });
         standings
             .map(|standing| ClientLimit {
                 limit: standing.limit.to_string(),

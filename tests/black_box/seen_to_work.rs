@@ -224,6 +224,17 @@ async fn no_idempotent_request_fails_when_one_of_two_instances_dies() {
     assert!(one.requests() > 0 && two.requests() > one.requests());
 }
 
+/// Requests are in the instance's hands when it dies, also on connections that carried none before.
+#[tokio::test]
+async fn an_idempotent_request_in_the_hands_of_a_dying_instance_is_sent_to_the_other() {
+    let (one, two) = (Backend::scripted(|_| Reply::Reset).await, Backend::start().await);
+    let gateway = Gateway::start(&pair(&one, &two)).await;
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/").await.status, 200);
+    }
+    assert!(one.requests() > 0 && two.requests() == 6);
+}
+
 #[tokio::test]
 async fn a_request_that_may_have_been_sent_is_never_sent_again() {
     let (one, two) = (Backend::scripted(|_| Reply::Reset).await, Backend::scripted(|_| Reply::Reset).await);
