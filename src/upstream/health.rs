@@ -76,3 +76,48 @@ pub(super) async fn check_until_dropped(pool: Weak<Pool>, every: Duration) {
         tokio::time::sleep(every).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::config::{Balance, Span, Timeouts};
+
+    #[tokio::test]
+    async fn an_instance_that_drips_fails_its_check_in_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").await.unwrap();
+            // Each byte comes within Pingora's time-out for one read.
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let service = config::Service {
+            instances: vec![config::Instance { address: address.to_string(), weight: 1 }],
+            balance: Balance::RoundRobin,
+            host: None,
+            tls: None,
+            health: None,
+            timeouts: Timeouts::default(),
+        };
+        let health = config::HealthCheck {
+            path: "/health".into(),
+            every: Span::seconds(1),
+            timeout: Span(Duration::from_millis(300)),
+            healthy_after: 1,
+            unhealthy_after: 1,
+        };
+        let probe = Probe::new(&"users".into(), &service, &health).unwrap();
+        let begin = Instant::now();
+        assert!(probe.check(&Backend::new(&address.to_string()).unwrap()).await.is_err());
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(3), "{took:?}");
+    }
+}

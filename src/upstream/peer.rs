@@ -65,3 +65,29 @@ fn trust_domain(service: &Service) -> u64 {
     service.tls.as_ref().map(|tls| (&tls.sni, &tls.ca)).hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora_core::upstreams::peer::Peer;
+
+    use super::*;
+    use crate::config::{Balance, Instance, ServiceTls, Timeouts};
+
+    fn reuse_hash(sni: &str, ca: &str) -> u64 {
+        let service = Service {
+            instances: vec![Instance { address: "127.0.0.1:443".into(), weight: 1 }],
+            balance: Balance::RoundRobin,
+            host: None,
+            tls: Some(ServiceTls { sni: sni.into(), ca: Some(ca.into()) }),
+            health: None,
+            timeouts: Timeouts::default(),
+        };
+        peer(&service, "127.0.0.1:443".parse().unwrap(), None).reuse_hash()
+    }
+
+    #[test]
+    fn connections_are_shared_only_where_the_same_authorities_are_believed() {
+        assert_eq!(reuse_hash("a.example", "/one.pem"), reuse_hash("a.example", "/one.pem"));
+        assert_ne!(reuse_hash("a.example", "/one.pem"), reuse_hash("a.example", "/two.pem"));
+    }
+}
