@@ -45,6 +45,13 @@ fn ask(address: SocketAddr, token: Option<&str>) -> Result<String, String> {
             format!("{address} answered {status} without a generation: is this tollgate's admin listener?")
         });
     }
+    // The listener for clients answers with problems, too.
+    let kind = body.get("type").and_then(Value::as_str).unwrap_or_default();
+    if !kind.starts_with("urn:tollgate:admin:") {
+        return Err(format!(
+            "{address} answered {status}, but not as tollgate's admin listener: is this its admin address?"
+        ));
+    }
     Err(refused(&body))
 }
 
@@ -126,6 +133,8 @@ mod tests {
     fn whoever_is_no_gateway_is_not_believed() {
         assert!(ask(answering("200 {}").0, None).unwrap_err().contains("without a generation"));
         assert!(ask(answering("502 no").0, None).unwrap_err().contains("without JSON"));
+        let for_clients = answering("404 {\"type\": \"urn:tollgate:no_route\", \"detail\": \"No route matches.\"}").0;
+        assert!(ask(for_clients, None).unwrap_err().contains("is this its admin address?"));
         // Bound but never listening to HTTP: closed before the question.
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = closed.local_addr().unwrap();

@@ -43,6 +43,19 @@ pub(super) struct Standing {
     pub more_in: u64,
 }
 
+/// Admits at `now`, or gives the wait: what the table does with one entry, for the tests of each algorithm.
+#[cfg(test)]
+pub(super) fn admit<A: Algorithm>(algorithm: A, used: &mut A::Used, now: u64, cost: u64) -> Result<(), u64> {
+    algorithm.forget(used, now);
+    match algorithm.wait(used, now, cost) {
+        0 => {
+            algorithm.count(used, now, cost);
+            Ok(())
+        }
+        wait => Err(wait),
+    }
+}
+
 /// Whole seconds that are never shorter than `nanoseconds`.
 pub(super) fn seconds_up(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(1_000_000_000)

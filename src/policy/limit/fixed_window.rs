@@ -113,18 +113,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::algorithm::admit;
     use super::*;
-
-    fn admit(limit: FixedWindow, used: &mut UsedPeriod, now: u64, cost: u64) -> Result<(), u64> {
-        limit.forget(used, now);
-        match limit.wait(used, now, cost) {
-            0 => {
-                limit.count(used, now, cost);
-                Ok(())
-            }
-            wait => Err(wait),
-        }
-    }
 
     fn at(text: &str) -> u64 {
         u64::try_from(text.parse::<Timestamp>().unwrap().as_nanosecond()).unwrap()

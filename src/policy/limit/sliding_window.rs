@@ -129,21 +129,10 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::algorithm::admit;
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-
-    /// Admits at `now`, or gives the wait.
-    fn admit(limit: SlidingWindow, used: &mut UsedSlots, now: u64, cost: u64) -> Result<(), u64> {
-        limit.forget(used, now);
-        match limit.wait(used, now, cost) {
-            0 => {
-                limit.count(used, now, cost);
-                Ok(())
-            }
-            wait => Err(wait),
-        }
-    }
 
     #[test]
     fn the_count_is_admitted_and_the_next_waits_for_the_oldest() {

@@ -94,20 +94,10 @@ impl Algorithm for TokenBucket {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::algorithm::admit;
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-
-    fn admit(limit: TokenBucket, used: &mut Missing, now: u64, cost: u64) -> Result<(), u64> {
-        limit.forget(used, now);
-        match limit.wait(used, now, cost) {
-            0 => {
-                limit.count(used, now, cost);
-                Ok(())
-            }
-            wait => Err(wait),
-        }
-    }
 
     #[test]
     fn ten_a_second_with_a_burst_of_100() {
