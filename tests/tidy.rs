@@ -23,6 +23,7 @@ const ROWS: &[&[&str]] = &[
     &["upstream", "cache", "keys", "request_log"],
     &["store"],
     &["config", "refusal", "record", "build_facts"],
+    &["json"],
 ];
 
 /// Within a row, by name: a refusal borrows the word by which records call a client that left.

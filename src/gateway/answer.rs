@@ -11,7 +11,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
-use crate::policy::headers::X_REQUEST_ID;
+use crate::policy::headers::written;
 use crate::refusal::Refusal;
 
 /// An unread body up to this size is read and dropped; a larger one costs the client its connection.
@@ -41,14 +41,15 @@ pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, request_id:
 }
 
 fn header(refusal: &Refusal, request_id: Uuid, body_bytes: usize) -> Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(refusal.status(), Some(8))?;
-    for (name, value) in &refusal.headers() {
-        header.append_header(name.clone(), value.clone())?;
+    // Without a map of spellings: all names are ours, and in lower case.
+    let mut header = ResponseHeader::build_no_case(refusal.status(), Some(8))?;
+    for (name, value) in refusal.headers() {
+        header.append_header(name, value)?;
     }
-    header.insert_header(CONTENT_LENGTH, body_bytes)?;
+    header.insert_header(CONTENT_LENGTH, HeaderValue::from(body_bytes))?;
     header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     let mut id = Uuid::encode_buffer();
-    header.insert_header(X_REQUEST_ID, &*request_id.hyphenated().encode_lower(&mut id))?;
+    header.insert_header(written::X_REQUEST_ID, &*request_id.hyphenated().encode_lower(&mut id))?;
     Ok(header)
 }
 
@@ -73,17 +74,20 @@ fn can_drain(headers: &HeaderMap) -> bool {
 /// A whole HTTP/1.1 answer, for what never reaches Pingora; the connection closes after it.
 pub(super) fn raw(refusal: &Refusal) -> Vec<u8> {
     let request_id = Uuid::now_v7();
-    let body = refusal.body(request_id);
+    let mut body = refusal.body(request_id);
     let status = refusal.status();
     let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Refused"));
-    for (name, value) in &refusal.headers() {
+    for (name, value) in refusal.headers() {
         answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
     }
     let length = body.len();
     answer.push_str(&format!(
-        "{CONTENT_LENGTH}: {length}\r\n{CACHE_CONTROL}: no-store\r\n{X_REQUEST_ID}: {request_id}\r\n{CONNECTION}: close\r\n\r\n{body}"
+        "{CONTENT_LENGTH}: {length}\r\n{CACHE_CONTROL}: no-store\r\n{}: {request_id}\r\n{CONNECTION}: close\r\n\r\n",
+        written::X_REQUEST_ID
     ));
-    answer.into_bytes()
+    let mut answer = answer.into_bytes();
+    answer.append(&mut body);
+    answer
 }
 
 #[cfg(test)]
