@@ -21,8 +21,8 @@ use crate::refusal::Refusal;
 
 /// Bytes of the client's own texts that are kept for the log.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
-const USER_AGENT_BYTES_MAX: usize = 256;
-const PATH_BYTES_MAX: usize = 2048;
+pub(super) const USER_AGENT_BYTES_MAX: usize = 256;
+pub(super) const PATH_BYTES_MAX: usize = 2048;
 
 /// Everything a request must pass before it may touch the cache or an instance.
 /// The order is policy: the flood guard comes before any work, identity before limits, so that limits count consumers, not addresses.
@@ -31,7 +31,9 @@ const PATH_BYTES_MAX: usize = 2048;
 /// The refusal that the client is sent.
 pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     let runtime = Arc::clone(&exchange.runtime);
-    if let Some(guard) = &runtime.flood_guard {
+    if let Some(guard) = &runtime.flood_guard
+        && !exchange.is_counted
+    {
         guard.admit(exchange.facts.client_ip)?; // 429
     }
     let (host, path) = target(request)?; // 400
@@ -178,7 +180,12 @@ const fn protocol(version: Version) -> &'static str {
 
 /// A header's value as text of at most `bytes_max` bytes; bytes that are no text are marked.
 fn text(value: &HeaderValue, bytes_max: usize) -> Box<str> {
-    let bytes = &value.as_bytes()[..value.len().min(bytes_max)];
+    text_of(value.as_bytes(), bytes_max)
+}
+
+/// Bytes as text of at most `bytes_max` bytes; those that are no text are marked.
+pub(super) fn text_of(bytes: &[u8], bytes_max: usize) -> Box<str> {
+    let bytes = &bytes[..bytes.len().min(bytes_max)];
     cut(&String::from_utf8_lossy(bytes), bytes_max).into()
 }
 
@@ -195,8 +202,7 @@ fn logged_path(request: &RequestHeader, path: &Arc<str>, query: QueryLog) -> Arc
 pub(super) fn name_path(request: &RequestHeader, exchange: &mut Exchange) {
     if exchange.facts.path.is_empty() {
         let raw = request.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
-        let path = String::from_utf8_lossy(&raw[..raw.len().min(PATH_BYTES_MAX)]);
-        exchange.facts.path = cut(&path, PATH_BYTES_MAX).into();
+        exchange.facts.path = text_of(raw, PATH_BYTES_MAX).into();
     }
 }
 

@@ -291,16 +291,25 @@ fn one_client(address: IpAddr) -> IpAddr {
     }
 }
 
-thread_local! {
-    /// The connection whose request is being polled, until an exchange takes it.
-    static CURRENT: Cell<Option<Arc<Connection>>> = const { Cell::new(None) };
+/// What an exchange is told of the request that it is for.
+#[derive(Debug)]
+pub struct Current {
+    /// The connection it came on.
+    pub connection: Arc<Connection>,
+    /// Whether the front has asked the flood guard.
+    pub is_counted: bool,
 }
 
-/// Runs one request of `connection`; also whether it became an exchange.
-pub async fn with_connection<F: Future>(connection: Arc<Connection>, request: F) -> (F::Output, bool) {
+thread_local! {
+    /// Of the request that is being polled, until an exchange takes it.
+    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
+}
+
+/// Runs one request of a connection; also whether it became an exchange.
+pub async fn with_connection<F: Future>(current: Current, request: F) -> (F::Output, bool) {
     let mut request = pin!(request);
     // Set anew for every poll, whichever thread that is on, so what another request has left there is never seen.
-    let mut waiting = Some(connection);
+    let mut waiting = Some(current);
     let output = std::future::poll_fn(|cx| {
         CURRENT.set(waiting.take());
         let polled = request.as_mut().poll(cx);
@@ -311,8 +320,8 @@ pub async fn with_connection<F: Future>(connection: Arc<Connection>, request: F)
     (output, waiting.is_none())
 }
 
-/// The connection of the request that this task runs; from now on it counts as an exchange.
-pub fn begin_exchange() -> Option<Arc<Connection>> {
+/// What is known of the request that is being polled; from now on it counts as an exchange.
+pub fn begin_exchange() -> Option<Current> {
     CURRENT.take()
 }
 
@@ -430,10 +439,11 @@ mod tests {
     async fn a_request_that_became_no_exchange_is_told_apart() {
         let census = Arc::new(Census::default());
         let connection = Connection::open(&census, &accepted("192.0.2.1:1"), 9, None).unwrap();
+        let current = || Current { connection: Arc::clone(&connection), is_counted: false };
         let (peer, began) =
-            with_connection(Arc::clone(&connection), async { begin_exchange().map(|it| it.peer) }).await;
+            with_connection(current(), async { begin_exchange().map(|current| current.connection.peer) }).await;
         assert_eq!((peer, began), (Some(connection.peer), true));
-        let ((), began) = with_connection(connection, async {}).await;
+        let ((), began) = with_connection(current(), async {}).await;
         assert!(!began);
         assert!(begin_exchange().is_none());
     }

@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -27,6 +27,8 @@ pub struct Exchange {
     /// The configuration that answers, from the first phase to the last.
     pub(super) runtime: Arc<Runtime>,
     pub(super) connection: Option<Arc<Connection>>,
+    /// Whether the front has asked the flood guard.
+    pub(super) is_counted: bool,
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) facts: Facts,
@@ -85,12 +87,13 @@ pub(super) struct Sent {
 }
 
 impl Exchange {
-    pub(super) fn new(parts: &Arc<Parts>, connection: Option<Arc<Connection>>) -> Self {
+    pub(super) fn new(parts: &Arc<Parts>, current: Option<Current>) -> Self {
         parts.exchange_begins();
         Self {
             parts: Arc::clone(parts),
             runtime: parts.live.load(),
-            connection,
+            is_counted: current.as_ref().is_some_and(|current| current.is_counted),
+            connection: current.map(|current| current.connection),
             started: Instant::now(),
             started_at: SystemTime::now(),
             facts: Facts::default(),

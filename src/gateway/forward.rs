@@ -1,8 +1,6 @@
 //! What an instance is told, and what of its answer the client is told: headers and path, both ways.
 //! Not here: whether a request is forwarded at all (`admit`), and to whom (`upstream`).
 
-use std::sync::Arc;
-
 use http::header::{COOKIE, HOST, HeaderValue};
 use pingora_core::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -115,13 +113,15 @@ fn chain(request: &RequestHeader, connection: &Connection) -> String {
 ///
 /// # Errors
 /// Pingora's, when a header can't be set.
-pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
     let mut id = Uuid::encode_buffer();
-    response.insert_header(written::X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
-    let Some(admitted) = &exchange.admitted else { return Ok(()) };
-    if let Some(fields) = &admitted.limit_fields {
-        response.insert_header(written::RATELIMIT_POLICY, fields.policy.clone())?;
-        response.insert_header(written::RATELIMIT, fields.state.clone())?;
+    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
+    response.insert_header(written::X_REQUEST_ID, &*id)?;
+    let Some(admitted) = &mut exchange.admitted else { return Ok(()) };
+    // Said once, so they are taken instead of copied.
+    if let Some(fields) = admitted.limit_fields.take() {
+        response.insert_header(written::RATELIMIT_POLICY, fields.policy)?;
+        response.insert_header(written::RATELIMIT, fields.state)?;
     }
-    Arc::clone(&admitted.route).response_headers.apply_to_response(response)
+    admitted.route.response_headers.apply_to_response(response)
 }

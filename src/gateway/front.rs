@@ -22,9 +22,11 @@ use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
+use uuid::Uuid;
 
-use super::answer;
-use super::connection::{Accepted, Connection, Crowded, with_connection};
+use super::answer::{self, Raw};
+use super::connection::{Accepted, Connection, Crowded, Current, with_connection};
+use super::flood::{self, TurnedAway};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
 
@@ -202,6 +204,15 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
             let refusal = Refusal::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into() };
             return reject(parts, &mut stream, "connect", &refusal).await;
         }
+        let guarded = flood::ask(parts, connection);
+        let is_counted = guarded.is_some();
+        if let Some(Err(refusal)) = guarded {
+            match flood::turn_away(parts, connection, &mut stream, &head, refusal).await {
+                TurnedAway::Open => continue,
+                TurnedAway::Closed => return,
+                TurnedAway::NotUnderstood => {}
+            }
+        }
         let mut session = ServerSession::new_http1(stream);
         match settings.take() {
             Some(settings) => settings.apply_to_session(&mut session),
@@ -209,7 +220,8 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
         }
         session.set_pipelined_prefix(head);
         let request = entrance.proxy.process_new_http(session, shutdown);
-        let (reused, became_exchange) = with_connection(Arc::clone(connection), request).await;
+        let current = Current { connection: Arc::clone(connection), is_counted };
+        let (reused, became_exchange) = with_connection(current, request).await;
         if !became_exchange {
             parts.metrics.rejected("malformed");
         }
@@ -289,8 +301,9 @@ fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
 /// Answers what never becomes an exchange, and counts it.
 async fn reject(parts: &Parts, stream: &mut Stream, reason: &'static str, refusal: &Refusal) {
     parts.metrics.rejected(reason);
+    let (answer, _) = answer::raw(refusal, Uuid::now_v7(), &Raw { keeps_open: false, has_body: true });
     // The client may be gone; there is nothing to do about it.
-    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer::raw(refusal))).await;
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
     let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
 }
 
@@ -327,7 +340,8 @@ impl HttpServerApp for H2Streams {
         let _busy = self.connection.busy();
         let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
-        let (reused, became_exchange) = with_connection(Arc::clone(&self.connection), request).await;
+        let current = Current { connection: Arc::clone(&self.connection), is_counted: false };
+        let (reused, became_exchange) = with_connection(current, request).await;
         if !became_exchange {
             self.entrance.parts.metrics.rejected("malformed");
         }

@@ -8,6 +8,7 @@ mod caching;
 mod connection;
 mod exchange;
 mod failure;
+mod flood;
 mod forward;
 mod front;
 mod query;
@@ -84,6 +85,10 @@ impl Parts {
         self.draining.store(true, Ordering::Release);
     }
 
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Exchanges that have begun and not ended.
     pub fn exchanges(&self) -> usize {
         self.exchanges.load(Ordering::Acquire)
@@ -117,7 +122,7 @@ impl ProxyHttp for Gateway {
         session.set_read_timeout(Some(body_timeout));
         session.set_write_timeout(Some(body_timeout));
         session.set_total_drain_timeout(Some(body_timeout));
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.0.is_draining() {
             session.set_keepalive(None);
         }
         Ok(())
