@@ -1,0 +1,71 @@
+//! What the comparison asks of every proxy: the setups, the place it runs in, and how it is started.
+//! A contender that can't do a setup says why; it is shown so and not left out.
+//! Not here: the proxies themselves (`contenders/`), and the jobs that are run against a setup (`job.rs`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What a proxy is configured to do. Several jobs may run against one setup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Setup {
+    /// Every path goes to the upstream; nothing else, no access log.
+    Plain,
+    /// `/items` for callers with the key in `X-API-Key` (401 without or with another), a limit per client address that is
+    /// never reached, a JSON line per request in [`Place::lines`], a request id (forwarded and answered as `X-Request-Id`),
+    /// X-Forwarded-For, -Proto and -Host for the upstream; 404 for any other path.
+    Gateway,
+    /// [`Setup::Gateway`], and `/items` is answered from a cache in memory for an hour.
+    Cache,
+    /// [`Setup::Gateway`], with a limit of one request a minute and address: nearly all are answered with 429.
+    Limited,
+    /// [`Setup::Plain`] behind TLS 1.3 with [`Place::certificate`].
+    Tls,
+    /// [`Setup::Gateway`] with 10,000 routes: `/items` and `/r/0` to `/r/9998`, each with the sub-paths below it.
+    Routes,
+    /// [`Setup::Gateway`] with 100,000 keys: [`Place::key`] and those of [`Place::more_keys`].
+    Keys,
+    /// [`Setup::Gateway`] where the client's address is the one in `X-Forwarded-For`: loopback is a trusted proxy.
+    Addresses,
+}
+
+/// Where and with what a contender runs.
+pub struct Place {
+    /// The address on loopback to listen on.
+    pub listen: SocketAddr,
+    /// The one upstream, HTTP/1.1 keep-alive.
+    pub upstream: SocketAddr,
+    /// An empty folder for this contender and setup: configuration, pid files, sockets. Gone afterwards.
+    pub folder: PathBuf,
+    /// The file for JSON lines, one a request. It is truncated between measurements: open it to append.
+    pub lines: PathBuf,
+    /// Certificate chain and private key, both PEM, for `localhost`.
+    pub certificate: PathBuf,
+    pub certificate_key: PathBuf,
+    /// The key that is admitted.
+    pub key: String,
+    /// Further keys, for [`Setup::Keys`].
+    pub more_keys: Vec<String>,
+}
+
+/// How a contender takes a setup.
+pub enum Prepared {
+    /// Run this in the foreground; it may have child processes, which are counted and ended with it.
+    Command(Command),
+    /// Why it can't do this.
+    CanNot(&'static str),
+}
+
+/// A proxy that takes part.
+pub trait Contender {
+    /// In tables: lower case, e.g. `nginx`.
+    fn name(&self) -> &'static str;
+
+    /// What the program says of its version, or an error that names the command that installs it.
+    fn version(&self) -> io::Result<String>;
+
+    /// Writes the configuration of `setup` into the place's folder and says what to run, with one worker (thread or process)
+    /// for the data path. The caller pins it to a core and waits until `listen` accepts connections.
+    fn prepare(&self, setup: Setup, place: &Place) -> io::Result<Prepared>;
+}
