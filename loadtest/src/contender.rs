@@ -7,14 +7,34 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+/// What every JSON line of [`Setup::Gateway`] holds, under these names: the same facts are the same work.
+/// `status_code` is a number, `path` has no query, `request_id` is the one that is answered. More fields are fine.
+pub const LINE_FIELDS: [&str; 9] = [
+    "timestamp",
+    "http_method",
+    "host",
+    "path",
+    "status_code",
+    "response_time_ms",
+    "bytes_out",
+    "client_ip",
+    "request_id",
+];
+
+/// Routes of [`Setup::Routes`].
+pub const ROUTES: usize = 10_000;
+
+/// Keys of [`Setup::Keys`].
+pub const KEYS: usize = 100_000;
+
 /// What a proxy is configured to do. Several jobs may run against one setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setup {
     /// Every path goes to the upstream; nothing else, no access log.
     Plain,
     /// `/items` for callers with the key in `X-API-Key` (401 without or with another), a limit per client address that is
-    /// never reached, a JSON line per request in [`Place::lines`], a request id (forwarded and answered as `X-Request-Id`),
-    /// X-Forwarded-For, -Proto and -Host for the upstream; 404 for any other path.
+    /// never reached, a JSON line per request in [`Place::lines`] with [`LINE_FIELDS`], a request id (forwarded and answered
+    /// as `X-Request-Id`), X-Forwarded-For, -Proto and -Host for the upstream; 404 for any other path, with the key.
     Gateway,
     /// [`Setup::Gateway`], and `/items` is answered from a cache in memory for an hour.
     Cache,
@@ -32,7 +52,7 @@ pub enum Setup {
 
 /// Where and with what a contender runs.
 pub struct Place {
-    /// The address on loopback to listen on.
+    /// The address on loopback to listen on, and only there.
     pub listen: SocketAddr,
     /// The one upstream, HTTP/1.1 keep-alive.
     pub upstream: SocketAddr,
@@ -68,4 +88,9 @@ pub trait Contender {
     /// Writes the configuration of `setup` into the place's folder and says what to run, with one worker (thread or process)
     /// for the data path. The caller pins it to a core and waits until `listen` accepts connections.
     fn prepare(&self, setup: Setup, place: &Place) -> io::Result<Prepared>;
+
+    /// Whether this is no gateway but what others are held against: in jobs that it cannot do it is asked for what it can.
+    fn is_reference(&self) -> bool {
+        false
+    }
 }

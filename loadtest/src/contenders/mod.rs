@@ -1,0 +1,18 @@
+//! The proxies that take part, one file each, in the order of the tables.
+//! Not here: what they are asked to do (`contender.rs`), and how they are measured (`compare/`).
+
+mod bare;
+mod tollgate;
+
+use std::path::PathBuf;
+
+use crate::contender::Contender;
+
+/// Everybody; `tollgate` is the program to measure.
+pub fn all(tollgate: PathBuf) -> Vec<Box<dyn Contender>> {
+    vec![
+        Box::new(bare::Bare { dressed: false }),
+        Box::new(bare::Bare { dressed: true }),
+        Box::new(tollgate::Tollgate { program: tollgate }),
+    ]
+}
