@@ -12,6 +12,7 @@ use crate::contender::Setup;
 use crate::contenders::BARE_DRESSED;
 use crate::job::{Ask, Forwarded, Kind, Pick, Row};
 use crate::report::{Entry, Outcome, RowReport, Sample};
+use crate::stop;
 
 /// What a measurement takes beside its load, and what starting and proving takes, in seconds.
 const AROUND: f64 = 1.0;
@@ -20,6 +21,8 @@ const IDLE: f64 = 8.0;
 /// Addresses that a contender may have asked in a second, for the estimate of time only.
 const ADDRESSES_PER_SECOND: f64 = 15_000.0;
 const WARM_UP_SECONDS: u32 = 1;
+/// So often a measurement that does not count is made again, in all rounds together: machines stall, and runs are long.
+const REPEATS_MAX: usize = 2;
 
 /// Beside the contenders: the upstream itself, asked at a fixed rate.
 pub const DIRECT: &str = "direct";
@@ -30,6 +33,8 @@ struct Seat {
     entrant: Option<usize>,
     ask: Ask,
     samples: Vec<Sample>,
+    /// Why measurements did not count.
+    repeated: Vec<String>,
     /// Why there are no samples.
     trouble: Option<Outcome>,
 }
@@ -39,6 +44,14 @@ struct Stall {
     entrant: usize,
     setup: Setup,
     state: Result<Running, Outcome>,
+}
+
+struct Group<'a> {
+    bench: &'a Bench,
+    plan: &'a Plan,
+    rows: &'a [&'a Row],
+    entrants: &'a [Entrant],
+    stalls: Vec<Stall>,
 }
 
 /// What all groups take, in seconds.
@@ -62,85 +75,111 @@ fn round_weight(ask: &Ask, plan: &Plan) -> f64 {
     }
 }
 
-pub fn run(
-    bench: &Bench,
-    plan: &Plan,
-    rows: &[&Row],
-    entrants: &[Entrant],
-    progress: &mut Progress,
-) -> io::Result<Vec<RowReport>> {
+pub fn run(bench: &Bench, plan: &Plan, rows: &[&Row], entrants: &[Entrant], progress: &mut Progress) -> Vec<RowReport> {
     let mut seats = seats(rows, entrants);
-    let stalls = open_stalls(bench, &seats, entrants, progress);
+    let mut group = Group { bench, plan, rows, entrants, stalls: Vec::new() };
     for seat in &mut seats {
-        let Some(entrant) = seat.entrant else { continue };
-        if let Err(why) = &entrants[entrant].version {
-            seat.trouble = Some(Outcome::Missing { why: why.clone() });
-        } else if let Some(Stall { state: Err(trouble), .. }) = stall(&stalls, seat) {
-            seat.trouble = Some(trouble.clone());
-        }
+        progress.advance(START);
+        seat.trouble = group.open(seat, progress).err();
     }
     for round in 0..=plan.settings.rounds {
         for seat in &mut seats {
-            let weight = if round == 0 { AROUND } else { round_weight(&seat.ask, plan) };
-            // A contender for idle connections is new in each round: there is nothing to warm up.
-            if seat.trouble.is_none() && !(round == 0 && seat.ask.kind == Kind::Idle) {
-                turn(bench, plan, seat, stall(&stalls, seat), rows, entrants, round, progress);
-            }
-            progress.advance(weight);
+            group.turn(seat, round, progress);
+            progress.advance(if round == 0 { AROUND } else { round_weight(&seat.ask, plan) });
         }
     }
-    Ok(rows.iter().map(|row| row_report(row, &seats, entrants)).collect())
+    rows.iter().map(|row| row_report(row, &seats, entrants)).collect()
 }
 
-/// One measurement of one seat; round 0 is the warm-up, whose figures are not kept.
-#[allow(clippy::too_many_arguments, reason = "everything a measurement is about")]
-fn turn(
-    bench: &Bench,
-    plan: &Plan,
-    seat: &mut Seat,
-    stall: Option<&Stall>,
-    rows: &[&Row],
-    entrants: &[Entrant],
-    round: u32,
-    progress: &Progress,
-) {
-    let settings = &plan.settings;
-    let name = seat.entrant.map_or(DIRECT, |entrant| entrants[entrant].contender.name());
-    let row = rows.iter().find(|row| row.ask == seat.ask || row.reference.is_some_and(|(ask, _)| ask == seat.ask));
-    let title = row.map_or_else(String::new, |row| format!("{} {}", row.id, row.title));
-    let when = if round == 0 { "warm-up".to_owned() } else { format!("round {round} of {}", settings.rounds) };
-    progress.say(&format!("{title}, {when}: {name}"));
-    let seconds = if round == 0 { WARM_UP_SECONDS } else { settings.seconds };
-    let sample = match (seat.entrant, stall) {
-        (None, _) => measure::direct(bench, &seat.ask, settings, seconds),
-        (Some(_), Some(Stall { state: Ok(running), .. })) => {
-            // The warm-up needs no million addresses.
-            let pick =
-                if round == 0 && seat.ask.pick == Pick::Addresses { Pick::AddressesInTurn(0) } else { seat.ask.pick };
-            measure::load(bench, running, &Ask { pick, ..seat.ask }, settings, seconds, round)
+impl Group<'_> {
+    /// Makes sure that a seat's contender runs in its setup, and has been checked. Those for idle connections are
+    /// only checked: they start anew in each round, because memory that was once used is not always given back.
+    fn open(&mut self, seat: &Seat, progress: &Progress) -> Result<(), Outcome> {
+        let Some(number) = seat.entrant else { return Ok(()) };
+        let entrant = &self.entrants[number];
+        if let Err(why) = &entrant.version {
+            return Err(Outcome::Missing { why: why.clone() });
         }
-        (Some(entrant), _) => idle(bench, plan, &entrants[entrant], &seat.ask),
-    };
-    match sample {
-        Ok(sample) if round > 0 => seat.samples.push(sample),
-        Ok(_) => {}
-        Err(error) => {
-            let why = format!("{name}, {title}, {when}: {error}");
+        let is_idle = seat.ask.kind == Kind::Idle;
+        if !is_idle && let Some(stall) = self.stall(seat) {
+            return stall.state.as_ref().map(drop).map_err(Clone::clone);
+        }
+        let (contender, setup) = (entrant.contender.as_ref(), seat.ask.setup);
+        progress.say(&format!("starting {} and checking that it does its work ({setup:?})", contender.name()));
+        let state = match self.bench.run(contender, setup) {
+            Ok(Started::CanNot(why)) => Err(Outcome::CanNot { why: why.to_owned() }),
+            Ok(Started::Running(running)) => proven(self.bench, running, entrant),
+            Err(error) => Err(failed(contender.name(), setup, &error)),
+        };
+        if let Err(Outcome::Failed { why }) = &state {
             progress.note(&format!("failed: {why}"));
-            seat.trouble = Some(Outcome::Failed { why });
+        }
+        let opened = state.as_ref().map(drop).map_err(Clone::clone);
+        if !is_idle {
+            self.stalls.push(Stall { entrant: number, setup, state });
+        }
+        opened
+    }
+
+    /// One measurement of one seat; round 0 is the warm-up, whose figures are not kept.
+    fn turn(&self, seat: &mut Seat, round: u32, progress: &Progress) {
+        // A contender for idle connections is new in each round: there is nothing to warm up.
+        let is_cold = round == 0 && seat.ask.kind == Kind::Idle;
+        while seat.trouble.is_none() && !is_cold {
+            let name = self.name(seat);
+            let when = if round == 0 {
+                "warm-up".to_owned()
+            } else {
+                format!("round {round} of {}", self.plan.settings.rounds)
+            };
+            let title = format!("{}, {when}: {name}", self.title(seat));
+            progress.say(&title);
+            match self.measure(seat, round) {
+                Ok(sample) if round > 0 => return seat.samples.push(sample),
+                Ok(_) => return,
+                Err(error) => {
+                    let why = format!("{title}: {error}");
+                    progress.note(&format!("does not count: {why}"));
+                    if seat.repeated.len() < REPEATS_MAX && !stop::is_stopping() {
+                        seat.repeated.push(why);
+                    } else {
+                        seat.trouble = Some(Outcome::Failed { why });
+                    }
+                }
+            }
         }
     }
-}
 
-/// Starts a contender anew, because memory that was once used is not always given back.
-fn idle(bench: &Bench, plan: &Plan, entrant: &Entrant, ask: &Ask) -> io::Result<Sample> {
-    let contender = entrant.contender.as_ref();
-    match bench.run(contender, ask.setup)? {
-        Started::CanNot(why) => Err(io::Error::other(why)),
-        Started::Running(running) => {
-            proof::prove(bench, &running, contender)?;
-            measure::idle(bench, &running, ask, &plan.settings)
+    fn measure(&self, seat: &Seat, round: u32) -> io::Result<Sample> {
+        let settings = &self.plan.settings;
+        let seconds = if round == 0 { WARM_UP_SECONDS } else { settings.seconds };
+        let Some(entrant) = seat.entrant else { return measure::direct(self.bench, &seat.ask, settings, seconds) };
+        if let Some(Stall { state: Ok(running), .. }) = self.stall(seat) {
+            let mut ask = seat.ask;
+            if round == 0 && ask.pick == Pick::Addresses {
+                // The warm-up needs no million of them.
+                ask.pick = Pick::AddressesInTurn(0);
+            }
+            return measure::load(self.bench, running, &ask, settings, seconds, round);
         }
+        match self.bench.run(self.entrants[entrant].contender.as_ref(), seat.ask.setup)? {
+            Started::Running(running) => measure::idle(self.bench, &running, &seat.ask, settings),
+            Started::CanNot(why) => Err(io::Error::other(why)),
+        }
+    }
+
+    fn stall(&self, seat: &Seat) -> Option<&Stall> {
+        self.stalls.iter().find(|stall| Some(stall.entrant) == seat.entrant && stall.setup == seat.ask.setup)
+    }
+
+    fn name(&self, seat: &Seat) -> &'static str {
+        seat.entrant.map_or(DIRECT, |entrant| self.entrants[entrant].contender.name())
+    }
+
+    /// Of the first row that shows this seat.
+    fn title(&self, seat: &Seat) -> String {
+        let row = self.rows.iter().find(|row| asked(row, self.entrants).contains(&(seat.entrant, seat.ask)));
+        row.map_or_else(String::new, |row| format!("{} {}", row.id, row.title))
     }
 }
 
@@ -149,7 +188,13 @@ fn seats(rows: &[&Row], entrants: &[Entrant]) -> Vec<Seat> {
     for row in rows {
         for who in asked(row, entrants) {
             if !seats.iter().any(|seat| (seat.entrant, seat.ask) == who) {
-                seats.push(Seat { entrant: who.0, ask: who.1, samples: Vec::new(), trouble: None });
+                seats.push(Seat {
+                    entrant: who.0,
+                    ask: who.1,
+                    samples: Vec::new(),
+                    repeated: Vec::new(),
+                    trouble: None,
+                });
             }
         }
     }
@@ -170,30 +215,6 @@ fn asked(row: &Row, entrants: &[Entrant]) -> Vec<(Option<usize>, Ask)> {
         asked.extend(ask.map(|ask| (Some(number), ask)));
     }
     asked
-}
-
-/// Starts and proves every contender in every setup that is asked for, except those for idle connections.
-fn open_stalls(bench: &Bench, seats: &[Seat], entrants: &[Entrant], progress: &mut Progress) -> Vec<Stall> {
-    let mut stalls: Vec<Stall> = Vec::new();
-    for seat in seats {
-        progress.advance(START);
-        let Some(entrant) = seat.entrant.filter(|entrant| entrants[*entrant].version.is_ok()) else { continue };
-        if stall(&stalls, seat).is_some() || seat.ask.kind == Kind::Idle {
-            continue;
-        }
-        let (contender, setup) = (entrants[entrant].contender.as_ref(), seat.ask.setup);
-        progress.say(&format!("starting {} and checking that it does its work ({setup:?})", contender.name()));
-        let state = match bench.run(contender, setup) {
-            Ok(Started::CanNot(why)) => Err(Outcome::CanNot { why: why.to_owned() }),
-            Ok(Started::Running(running)) => proven(bench, running, &entrants[entrant]),
-            Err(error) => Err(failed(contender.name(), setup, &error)),
-        };
-        if let Err(Outcome::Failed { why }) = &state {
-            progress.note(&format!("failed: {why}"));
-        }
-        stalls.push(Stall { entrant, setup, state });
-    }
-    stalls
 }
 
 fn proven(bench: &Bench, running: Running, entrant: &Entrant) -> Result<Running, Outcome> {
@@ -219,10 +240,6 @@ fn failed(name: &str, setup: Setup, error: &io::Error) -> Outcome {
     Outcome::Failed { why: format!("{name}, {setup:?}: {error}") }
 }
 
-fn stall<'a>(stalls: &'a [Stall], seat: &Seat) -> Option<&'a Stall> {
-    stalls.iter().find(|stall| Some(stall.entrant) == seat.entrant && stall.setup == seat.ask.setup)
-}
-
 fn row_report(row: &Row, seats: &[Seat], entrants: &[Entrant]) -> RowReport {
     let entries = asked(row, entrants).into_iter().filter_map(|who| {
         let seat = seats.iter().find(|seat| (seat.entrant, seat.ask) == who)?;
@@ -237,7 +254,8 @@ fn row_report(row: &Row, seats: &[Seat], entrants: &[Entrant]) -> RowReport {
         };
         let outcome = seat.trouble.clone().unwrap_or(Outcome::Measured { rounds: seat.samples.clone() });
         let name = contender.map_or(DIRECT, |contender| contender.name()).to_owned();
-        Some(Entry { name, is_reference, does, outcome, figures: None })
+        let repeated = seat.repeated.clone();
+        Some(Entry { name, is_reference, does, repeated, outcome, figures: None })
     });
     RowReport {
         id: row.id.to_owned(),

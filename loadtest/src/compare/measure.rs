@@ -133,7 +133,8 @@ fn check(ask: &Ask, seen: &Seen, settings: &Settings, seconds: u32) -> Result<()
     // What is on its way when the load ends is served, but not counted by it.
     let all = answers..=answers + u64::from(settings.connections);
     if answers == 0 || seen.load.errors_count() > 0 {
-        return Err(format!("{answers} answers, errors of the load: {errors:?}"));
+        let took = seen.load.micros as f64 / 1e6;
+        return Err(format!("{answers} answers in {took:.1} s, errors of the load: {errors:?}"));
     }
     if not_ok > refused || not_ok + few < refused {
         return Err(format!("{not_ok} of {answers} answers outside 200 to 399, all should be {}", ask.status));
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn no_answer_does_not_count() {
-        check_row("J1", |seen| seen.load.answers = 0, Some("0 answers"));
+        check_row("J1", |seen| seen.load.answers = 0, Some("0 answers in"));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn run(mut plan: Plan) -> Result<Report, Box<dyn Error>> {
     let mut progress = Progress::new(group::weight(&plan, entrants.len()));
     let mut rows: Vec<RowReport> = Vec::new();
     for group in &plan.groups {
-        rows.extend(group::run(&bench, &plan, group, &entrants, &mut progress)?);
+        rows.extend(group::run(&bench, &plan, group, &entrants, &mut progress));
     }
     progress.finish();
     let mut programs: Vec<Program> = entrants.iter().map(Entrant::program).collect();

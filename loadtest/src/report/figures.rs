@@ -130,7 +130,14 @@ pub mod tests {
             .map(|cpu| Sample { cpu_us: Some(*cpu), p50_us: Some(*cpu * 10.0), ..Sample::default() })
             .collect();
         let is_reference = name.starts_with(BARE);
-        Entry { name: name.to_owned(), is_reference, does: None, outcome: Outcome::Measured { rounds }, figures: None }
+        Entry {
+            name: name.to_owned(),
+            is_reference,
+            does: None,
+            repeated: Vec::new(),
+            outcome: Outcome::Measured { rounds },
+            figures: None,
+        }
     }
 
     pub fn row(id: &str, entries: Vec<Entry>) -> RowReport {

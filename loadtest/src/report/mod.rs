@@ -67,6 +67,9 @@ pub struct Entry {
     /// What it was asked for instead of the row's work.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub does: Option<String>,
+    /// Measurements that did not count, and were made again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<String>,
     #[serde(flatten)]
     pub outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -114,6 +114,13 @@ fn notes(row: &RowReport) -> Vec<String> {
             notes.push(format!("{}: {does}.", entry.name));
         }
     }
+    for entry in row.entries.iter().filter(|entry| !entry.repeated.is_empty()) {
+        let (name, count) = (&entry.name, entry.repeated.len());
+        notes.push(format!(
+            "{name}: {count} measurements did not count and were made again: {}.",
+            entry.repeated.join("; ")
+        ));
+    }
     notes.extend(row.entries.iter().filter_map(without_figures));
     notes
 }
