@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check fmt bench-quick
+.PHONY: help run test build check fmt bench-quick bench bench-record bench-check
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,5 +23,14 @@ check: ## Format check and clippy only
 fmt: ## Formats the sources
 	cargo fmt --all
 
-bench-quick: ## Measures this build against bare Pingora, about 90 seconds after the build
+bench-quick: ## Measures this build against bare Pingora, about two minutes after the build
 	@bash scripts/bench_quick.sh
+
+bench: ## Measures tollgate, bare Pingora, nginx, HAProxy, Varnish and Envoy in all jobs, about an hour
+	@bash scripts/bench.sh
+
+bench-record: ## The same, and makes docs/performance.md and the baseline of it
+	@bash scripts/bench.sh --record
+
+bench-check: ## Fails when a request costs over 5% more beside bare Pingora than the baseline says
+	@bash scripts/bench_check.sh

@@ -55,6 +55,9 @@ pub fn run(options: &Options) -> std::result::Result<(), Box<dyn std::error::Err
         threads: 1,
         upstream_keepalive_pool_size: POOL_SIZE,
         upgrade_sock: format!("{}.sock", own.display()),
+        // Nobody waits for an answer when a measurement is over.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(0),
         pid_file: format!("{}.pid", own.display()),
         ..ServerConf::default()
     };
