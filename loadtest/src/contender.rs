@@ -33,12 +33,13 @@ pub enum Setup {
     /// Every path goes to the upstream; nothing else, no access log.
     Plain,
     /// `/items` for callers with the key in `X-API-Key` (401 without or with another), a limit per client address that is
-    /// never reached, a JSON line per request in [`Place::lines`] with [`LINE_FIELDS`], a request id (forwarded and answered
-    /// as `X-Request-Id`), X-Forwarded-For, -Proto and -Host for the upstream; 404 for any other path, with the key.
+    /// never reached, a JSON line per request in [`Place::lines`] with [`LINE_FIELDS`], a request id (forwarded, and in
+    /// every answer as `X-Request-Id`, refusals too), X-Forwarded-For, -Proto and -Host for the upstream; 404 for any other path, with the key.
     Gateway,
     /// [`Setup::Gateway`], and `/items` is answered from a cache in memory for an hour.
     Cache,
-    /// [`Setup::Gateway`], with a limit of one request a minute and address: nearly all are answered with 429.
+    /// [`Setup::Gateway`], with a limit of one request a minute and address: the first with the key to `/items` is answered
+    /// with 200, further ones with 429. What is refused with 401 or 404 does not count.
     Limited,
     /// [`Setup::Plain`] behind TLS 1.3 with [`Place::certificate`].
     Tls,
@@ -47,7 +48,10 @@ pub enum Setup {
     /// [`Setup::Gateway`] with 100,000 keys: [`Place::key`] and those of [`Place::more_keys`].
     Keys,
     /// [`Setup::Gateway`] where the client's address is the one in `X-Forwarded-For`: loopback is a trusted proxy.
+    /// There is room to count 1,000,000 addresses.
     Addresses,
+    /// [`Setup::Addresses`] with the limit of [`Setup::Limited`]: shows that those addresses are what is counted.
+    LimitedAddresses,
 }
 
 /// Where and with what a contender runs.

@@ -5,6 +5,7 @@ use std::io;
 use std::process::Command;
 
 use crate::contender::{Contender, Place, Prepared, Setup};
+use crate::machine::pingora_version;
 
 pub struct Bare {
     /// Also a request id and forwarded headers.
@@ -13,12 +14,12 @@ pub struct Bare {
 
 impl Contender for Bare {
     fn name(&self) -> &'static str {
-        if self.dressed { "bare dressed" } else { "bare" }
+        if self.dressed { super::BARE_DRESSED } else { super::BARE }
     }
 
     fn version(&self) -> io::Result<String> {
         let what = if self.dressed { ", with a request id and forwarded headers" } else { "" };
-        Ok(format!("Pingora {}, a minimal proxy of loadtest {}{what}", crate::PINGORA, env!("CARGO_PKG_VERSION")))
+        Ok(format!("Pingora {}, a minimal proxy of loadtest {}{what}", pingora_version(), env!("CARGO_PKG_VERSION")))
     }
 
     fn prepare(&self, setup: Setup, place: &Place) -> io::Result<Prepared> {

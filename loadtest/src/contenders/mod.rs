@@ -8,6 +8,11 @@ use std::path::PathBuf;
 
 use crate::contender::Contender;
 
+/// Ratios are to this one, and to the two references.
+pub const TOLLGATE: &str = "tollgate";
+pub const BARE: &str = "bare";
+pub const BARE_DRESSED: &str = "bare dressed";
+
 /// Everybody; `tollgate` is the program to measure.
 pub fn all(tollgate: PathBuf) -> Vec<Box<dyn Contender>> {
     vec![

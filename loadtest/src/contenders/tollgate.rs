@@ -20,7 +20,7 @@ pub struct Tollgate {
 
 impl Contender for Tollgate {
     fn name(&self) -> &'static str {
-        "tollgate"
+        super::TOLLGATE
     }
 
     fn version(&self) -> io::Result<String> {
@@ -53,7 +53,7 @@ fn configuration(setup: Setup, place: &Place) -> String {
         text += &format!("listen: {listen}\n");
     }
     text += &format!("admin: none\nthreads: 1\nservices:\n  upstream: [{}]\n", place.upstream);
-    if setup == Setup::Addresses {
+    if matches!(setup, Setup::Addresses | Setup::LimitedAddresses) {
         text += "trusted_proxies: [127.0.0.0/8]\n";
     }
     if matches!(setup, Setup::Plain | Setup::Tls) {
@@ -70,7 +70,7 @@ fn configuration(setup: Setup, place: &Place) -> String {
     text += "routes:\n";
     match setup {
         Setup::Cache => text += &format!("  /items: {{to: upstream, {NEVER}, cache: 1h}}\n"),
-        Setup::Limited => text += "  /items: {to: upstream, limit: 1/min per ip}\n",
+        Setup::Limited | Setup::LimitedAddresses => text += "  /items: {to: upstream, limit: 1/min per ip}\n",
         Setup::Routes => {
             text += &format!("  /items/*: {{to: upstream, {NEVER}}}\n");
             for at in 0..ROUTES - 1 {
