@@ -2,7 +2,15 @@
 //! Not here: what they are asked to do (`contender.rs`), and how they are measured (`compare/`).
 
 mod bare;
+#[cfg(test)]
+mod configurations;
+mod envoy;
+mod haproxy;
+mod nginx;
+mod peer;
+mod template;
 mod tollgate;
+mod varnish;
 
 use std::path::PathBuf;
 
@@ -19,5 +27,9 @@ pub fn all(tollgate: PathBuf) -> Vec<Box<dyn Contender>> {
         Box::new(bare::Bare { dressed: false }),
         Box::new(bare::Bare { dressed: true }),
         Box::new(tollgate::Tollgate { program: tollgate }),
+        Box::new(nginx::Nginx),
+        Box::new(haproxy::Haproxy),
+        Box::new(varnish::Varnish),
+        Box::new(envoy::Envoy),
     ]
 }
