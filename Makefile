@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check fmt bench-quick
+.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-peers
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,11 +17,26 @@ test: ## Installs what the tests need, then runs format check, clippy and all te
 build: ## Builds the release binary target/release/tollgate
 	@bash scripts/build.sh
 
+release-pgo: ## Builds target/release-pgo/tollgate, optimised for what a load executes; 15 minutes
+	@bash scripts/release_pgo.sh
+
 check: ## Format check and clippy only
 	@bash scripts/check.sh
 
 fmt: ## Formats the sources
 	cargo fmt --all
 
-bench-quick: ## Measures this build against bare Pingora, about 90 seconds after the build
+bench-quick: ## Measures this build against bare Pingora, about two minutes after the build
 	@bash scripts/bench_quick.sh
+
+bench: ## Measures tollgate, bare Pingora, nginx, HAProxy, Varnish and Envoy in all jobs, about an hour
+	@bash scripts/bench.sh
+
+bench-record: ## The same, and makes docs/performance.md and the baseline of it
+	@bash scripts/bench.sh --record
+
+bench-check: ## Fails when a request costs over 5% more beside bare Pingora than the baseline says
+	@bash scripts/bench_check.sh
+
+bench-peers: ## Installs the proxies and load generators of the comparison, and prints their versions
+	@bash scripts/bench_peers.sh

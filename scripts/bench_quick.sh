@@ -7,5 +7,5 @@ need wrk=wrk taskset=util-linux
 bash scripts/build.sh
 step "building the load test"
 cargo build --release --locked -p loadtest
-step "measuring (about 90 seconds)"
+step "measuring (about two minutes)"
 exec target/release/loadtest quick "$@"

@@ -1,18 +1,21 @@
 //! The README cannot rot: every command in it is run here, or is a target of the Makefile, and every configuration is checked.
-//! A block says in its first line which of the two it is:
+//! A block says in its first line which of these it is:
 //!
 //! - ```` ```sh make ````: what sets the demo or the tests up: `git clone`, `cd` and `make TARGET`, whose targets must exist.
 //! - ```` ```sh run ````: run here, line by line, against the demo on free ports; must succeed. `# => TEXT` at the end of a line
 //!   says that its output contains TEXT. `tollgate` and `target/release/tollgate` are the program under test.
+//! - ```` ```sh elsewhere ````: for a reader's own deployment, so not run: `bash SCRIPT ...`, a script that is there and says
+//!   how it is used when it is called with nothing.
 //! - ```` ```yaml ````: a whole configuration, which `tollgate check` must accept.
 //!
-//! A shell block that says neither is a mistake.
+//! A shell block that says none of these is a mistake.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test says what it expected by ending")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +73,24 @@ fn the_make_targets_of_the_readme_exist() {
 }
 
 #[test]
+fn the_scripts_that_the_readme_does_not_run_are_there() {
+    let blocks = readme();
+    let elsewhere = blocks.iter().filter(|block| block.kind == "sh elsewhere");
+    for (line, command) in elsewhere.flat_map(|block| commands_of(&block.text).into_iter().map(|c| (block.line, c))) {
+        let script = command.split(' ').nth(1).filter(|_| command.starts_with("bash "));
+        let script = script.unwrap_or_else(|| panic!("README.md:{line}: not `bash SCRIPT ...`: {command}"));
+        let said = Command::new("bash").arg(script).current_dir(package()).output().expect("bash starts");
+        let name = Path::new(script).file_name().expect("a name").to_string_lossy();
+        assert!(
+            said.status.code() == Some(2) && text(&said.stderr).starts_with(&format!("usage: {name} ")),
+            "README.md:{line}: {script}: {}{}",
+            said.status,
+            text(&said.stderr)
+        );
+    }
+}
+
+#[test]
 fn the_configurations_of_the_readme_are_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     for block in readme().iter().filter(|block| block.kind == "yaml") {
@@ -85,10 +106,10 @@ fn every_shell_block_of_the_readme_says_how_it_is_tested() {
     for block in readme() {
         let is_shell =
             ["sh", "bash", "shell", "console"].iter().any(|shell| block.kind.split(' ').next() == Some(shell));
-        let says = ["sh make", "sh run"].contains(&block.kind.as_str());
+        let says = ["sh make", "sh run", "sh elsewhere"].contains(&block.kind.as_str());
         assert!(
             !is_shell || says,
-            "README.md:{}: ```{}: say `sh make` or `sh run`, see tests/readme.rs",
+            "README.md:{}: ```{}: say `sh make`, `sh run` or `sh elsewhere`, see tests/readme.rs",
             block.line,
             block.kind
         );
@@ -180,6 +201,9 @@ impl Demo {
         fs::create_dir(folder.path().join("conf")).expect("a folder");
         let conf = fs::read_to_string(package().join("conf/tollgate.yaml")).expect("conf/tollgate.yaml is there");
         fs::write(folder.path().join("conf/tollgate.yaml"), relocate(&conf, &moved)).expect("a file");
+
+        // Scripts are named as seen from the repository.
+        symlink(package().join("loadtest"), folder.path().join("loadtest")).expect("a link");
 
         let messages = folder.path().join("messages");
         let out = fs::File::create(&messages).expect("a file");

@@ -1,25 +1,39 @@
-//! What a request costs: tollgate beside bare Pingora, on the same machine in the same minute.
+//! What a request costs: tollgate beside bare Pingora and other proxies, on the same machine in the same minutes.
 //! The figure is CPU microseconds per request of the whole proxy, which holds where requests per second do not.
 //! A run counts only if its work was done: answers, log lines and requests that reached the upstream are compared.
 
 mod bare;
-mod drive;
+mod baseline;
+mod certificate;
+mod cli;
+mod compare;
+mod contender;
+mod contenders;
+mod guard;
+mod http;
+mod job;
+mod lines;
+mod load;
+mod machine;
+mod process;
 mod programs;
-mod quick;
 mod report;
+mod stop;
+mod tools;
 mod upstream;
 
+use std::error::Error;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 // Tollgate's own allocator: what is compared is the code above it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(version, about = "Measures what a request costs in tollgate, beside bare Pingora")]
+#[command(version, about = "Measures what a request costs in tollgate, beside bare Pingora and other proxies")]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -27,54 +41,45 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures a built tollgate in about 90 seconds and prints a table; needs wrk.
-    Quick(Quick),
+    /// Measures every contender in every job and prints tables; needs wrk, and oha for J8.
+    Compare(cli::Compare),
+    /// Measures a built tollgate beside bare Pingora in about two minutes and prints tables; needs wrk.
+    Quick(cli::Quick),
+    /// Measures tollgate beside bare Pingora, and fails when a ratio is more than 5% worse than the baseline; needs wrk.
+    Check(cli::Check),
+    /// Prints a result that was written as JSON in another format.
+    Show(cli::Show),
     /// Runs bare Pingora as a reverse proxy, one worker.
-    Bare(Bare),
+    Bare(bare::Options),
     /// Runs the upstream: any GET is answered with the same 206 bytes; `/requests` says how many there were.
     Upstream {
         /// Where to listen.
         #[arg(long)]
         listen: SocketAddr,
     },
+    /// Runs a program until standard input is closed, then ends it and all it has started.
+    #[command(hide = true)]
+    Guard(guard::Guard),
 }
 
-#[derive(Args)]
-struct Quick {
-    /// The program to measure, built with `cargo build --release -p tollgate`.
-    #[arg(long, default_value = "target/release/tollgate")]
-    tollgate: PathBuf,
-    /// How often every scenario is measured, in turns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
-    rounds: u32,
-    /// Seconds of load for one measurement.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: u32,
-    /// Keep-alive connections of the load.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    connections: u32,
-    /// JSON instead of a table.
-    #[arg(long)]
-    json: bool,
+fn main() -> ExitCode {
+    let result = run(Options::parse().command);
+    // A signal has ended the programs, and whatever failed, failed by that.
+    stop::wait_if_stopping();
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
 }
 
-#[derive(Args)]
-struct Bare {
-    /// Where to listen.
-    #[arg(long)]
-    listen: SocketAddr,
-    /// Where requests go.
-    #[arg(long)]
-    upstream: SocketAddr,
-    /// Also a request id and forwarded headers, as tollgate sets them.
-    #[arg(long)]
-    dressed: bool,
-}
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    match Options::parse().command {
-        Command::Quick(options) => quick::run(&options),
-        Command::Bare(options) => bare::run(&options),
-        Command::Upstream { listen } => Ok(upstream::run(listen)?),
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Compare(options) => cli::compare(&options),
+        Command::Quick(options) => cli::quick(&options),
+        Command::Check(options) => cli::check(&options),
+        Command::Show(options) => cli::show(&options),
+        Command::Bare(options) => bare::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::Upstream { listen } => Ok(upstream::run(listen).map(|()| ExitCode::SUCCESS)?),
+        Command::Guard(options) => guard::run(&options),
     }
 }

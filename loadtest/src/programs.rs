@@ -1,19 +1,28 @@
-//! The programs of a measurement: started on their cores, asked by hand, and ended when their owner goes.
-//! If this process is killed, the kernel ends them (`setpriv --pdeathsig`); they are never left behind.
+//! The programs of a measurement: on their cores, with a guard around them, asked by hand, and ended with their owner.
+//! However this process ends, the guard ends the program and everything it has started (`guard.rs`).
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const START_MAX: Duration = Duration::from_secs(10);
-const STOP_MAX: Duration = Duration::from_secs(5);
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::http::{self, Answer, only_loopback};
+use crate::process;
+use crate::stop;
+
+/// A configuration with 100,000 keys takes its time.
+const START_MAX: Duration = Duration::from_secs(60);
+/// The guard waits five seconds for a polite end, then takes at most five more.
+const STOP_MAX: Duration = Duration::from_secs(12);
 
 /// Where a program runs, so that the proxy and its load do not share a core.
 #[derive(Clone, Copy)]
@@ -22,35 +31,46 @@ pub enum Core {
     Load,
 }
 
+impl Core {
+    /// Its number; none where there is only one.
+    pub fn number(self) -> Option<usize> {
+        static CORES: OnceLock<Vec<usize>> = OnceLock::new();
+        let cores = CORES.get_or_init(|| {
+            let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+            (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or_default()).take(2).collect()
+        });
+        match (self, &cores[..]) {
+            (Self::Proxy, [proxy, _]) => Some(*proxy),
+            (Self::Load, [_, load]) => Some(*load),
+            _ => None,
+        }
+    }
+}
+
 /// A running program; dropping it ends it.
 pub struct Program {
     name: String,
-    child: Child,
+    guard: Child,
     pub address: SocketAddr,
 }
 
-/// An answer, read to its end.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    /// Names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub body: String,
-}
-
-/// `command` on one core, where there are two.
+/// A command for `program` on one core, where there are two; should its parent be killed, the kernel ends it.
 pub fn on_core(core: Core, program: impl AsRef<OsStr>) -> Command {
-    let number = match core {
-        Core::Proxy => "0",
-        Core::Load => "1",
-    };
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
-    if thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
-        command.args(["taskset", "-c", number]);
+    if let Some(number) = core.number() {
+        command.args(["taskset", "-c", &number.to_string()]);
     }
     command.arg(program);
     command
+}
+
+/// The same for a command that is already made, with its environment and folder.
+pub fn moved_to_core(core: Core, command: &Command) -> Command {
+    let mut moved = on_core(core, command.get_program());
+    moved.args(command.get_args());
+    copy_surroundings(command, &mut moved);
+    moved
 }
 
 /// An address on loopback that was free a moment ago.
@@ -60,112 +80,76 @@ pub fn free_address() -> io::Result<SocketAddr> {
 
 impl Program {
     /// Starts a program and waits until it accepts connections; its messages go to a file in `folder`.
-    pub fn start(name: &str, mut command: Command, address: SocketAddr, folder: &Path) -> io::Result<Self> {
-        let messages = folder.join(format!("{name}.messages"));
+    pub fn start(name: &str, command: Command, address: SocketAddr, folder: &Path) -> io::Result<Self> {
+        only_loopback(address)?;
+        if stop::is_stopping() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        let messages = folder.join(format!("{}.messages", name.replace(' ', "-")));
         let out = File::create(&messages)?;
-        let child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
-        let mut program = Self { name: name.to_owned(), child, address };
+        let guard =
+            guarded(&command)?.stdin(Stdio::piped()).stdout(out.try_clone()?).stderr(out).process_group(0).spawn()?;
+        let mut program = Self { name: name.to_owned(), guard, address };
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
-            let ended = program.child.try_wait()?;
+            let ended = program.guard.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 let said = fs::read_to_string(&messages).unwrap_or_default();
-                return Err(io::Error::other(format!(
-                    "{name} does not accept connections on {address}; it said:\n{said}"
-                )));
+                let why = if ended.is_some() { "has ended" } else { "does not accept connections" };
+                return Err(io::Error::other(format!("{name} {why} (on {address}); it said:\n{said}")));
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(program)
     }
 
-    /// User and system time of the whole process so far, in microseconds; the kernel counts in hundredths of a second.
-    pub fn cpu_us(&self) -> io::Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        cpu_ticks(&stat)
-            .map(|ticks| ticks * 10_000)
-            .ok_or_else(|| io::Error::other(format!("{}: unreadable: {stat}", self.name)))
+    /// CPU time of the program and all its children so far, ended ones included.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let cpu = process::cpu(self.guard.id().cast_signed());
+        cpu.map_err(|error| io::Error::other(format!("{}: {error}", self.name)))
+    }
+
+    /// Resident bytes of the program and all its children, and how many processes they are.
+    pub fn memory(&self) -> io::Result<(u64, usize)> {
+        process::memory(self.guard.id().cast_signed())
     }
 
     /// One GET on a connection of its own.
-    pub fn get(&self, path: &str, header: Option<(&str, &str)>) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(ANSWER_MAX))?;
-        let header = header.map(|(name, value)| format!("{name}: {value}\r\n")).unwrap_or_default();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{header}\r\n", self.address)?;
-        let mut bytes = Vec::new();
-        // An upstream that keeps the connection open is done when its body is complete.
-        while !is_complete(&bytes) {
-            let mut piece = [0_u8; 4096];
-            let read = stream.read(&mut piece)?;
-            if read == 0 {
-                break;
-            }
-            bytes.extend_from_slice(&piece[..read]);
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        answer(&text).ok_or_else(|| io::Error::other(format!("{}: GET {path}: no answer but {text:?}", self.name)))
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
+        http::get(self.address, path, headers, None)
+            .map_err(|error| io::Error::other(format!("{}: GET {path}: {error}", self.name)))
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Politely first: tollgate writes its log out.
-        let pid = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        // The guard ends everything when its input closes.
+        drop(self.guard.stdin.take());
         let deadline = Instant::now() + STOP_MAX;
-        let is_polite = self.name.starts_with("tollgate") && asked.is_ok();
-        while is_polite && Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(20));
+        while Instant::now() < deadline && matches!(self.guard.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
     }
 }
 
-/// `utime` and `stime`, the 14th and 15th fields; the second may hold blanks, so it is counted from its bracket.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+/// This very program as a guard around `command`.
+fn guarded(command: &Command) -> io::Result<Command> {
+    let mut guard = Command::new(std::env::current_exe()?);
+    guard.args(["guard", "--"]).arg(command.get_program()).args(command.get_args());
+    copy_surroundings(command, &mut guard);
+    Ok(guard)
 }
 
-fn is_complete(bytes: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(bytes);
-    answer(&text).is_some_and(|answer| {
-        let length = answer.headers.get("content-length").and_then(|length| length.parse::<usize>().ok());
-        length.is_some_and(|length| answer.body.len() >= length)
-    })
-}
-
-fn answer(text: &str) -> Option<Answer> {
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let mut lines = head.lines();
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
-    Some(Answer { status, headers: headers.collect(), body: body.to_owned() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_time_is_found_behind_any_name() {
-        let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 700 42 0 0 20";
-        assert_eq!(cpu_ticks(stat), Some(742));
+fn copy_surroundings(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
     }
-
-    #[test]
-    fn an_answer_is_read_into_its_parts() {
-        let text = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 2\r\n\r\nno";
-        let answer = answer(text).unwrap();
-        assert_eq!(
-            (answer.status, answer.headers["www-authenticate"].as_str(), answer.body.as_str()),
-            (401, "Bearer", "no")
-        );
-        assert!(is_complete(text.as_bytes()));
-        assert!(!is_complete(&text.as_bytes()[..text.len() - 1]));
+    if let Some(folder) = from.get_current_dir() {
+        to.current_dir(folder);
     }
 }

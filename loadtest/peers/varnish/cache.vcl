@@ -1,0 +1,4 @@
+sub vcl_backend_response {
+    # The hour holds whatever the upstream says.
+    set beresp.ttl = 1h;
+}
