@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build check fmt bench-quick
+.PHONY: help run test build check fmt bench-quick bench-micro
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,3 +25,6 @@ fmt: ## Formats the sources
 
 bench-quick: ## Measures this build against bare Pingora, about 90 seconds after the build
 	@bash scripts/bench_quick.sh
+
+bench-micro: ## Time and instructions of single functions: routes, keys, limits, records, configuration
+	@bash scripts/bench_micro.sh

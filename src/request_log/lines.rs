@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::queue::Taken;
 use crate::config::{ClientIp, JsonLines};
+use crate::record::Record;
 use crate::store::Row;
 
 /// Where lines go.
@@ -99,12 +100,8 @@ impl Lines {
         }
         let prefix = self.buffer.len();
         for (place, record) in (0..).zip(&taken.records) {
-            let row = Row::of(record, self.client_ip);
-            let line = line(&row, taken.run, taken.first.map(|first| first + place));
-            // Writing to memory can't fail, and nothing in a line can't be written as JSON.
-            if serde_json::to_writer(&mut self.buffer, &line).is_ok() {
-                self.buffer.push(b'\n');
-            }
+            let sequence = taken.first.map(|first| first + place);
+            push_line(&mut self.buffer, record, self.client_ip, taken.run, sequence);
         }
         let (done, result) = match &mut self.target {
             Target::Stdout => write_all(&mut io::stdout().lock(), &self.buffer),
@@ -156,6 +153,15 @@ fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
         }
     }
     (done, out.flush())
+}
+
+/// Appends the line of one record, its newline included.
+pub fn push_line(buffer: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: Option<u32>, sequence: Option<u64>) {
+    let row = Row::of(record, client_ip);
+    // Writing to memory can't fail, and nothing in a line can't be written as JSON.
+    if serde_json::to_writer(&mut *buffer, &line(&row, run, sequence)).is_ok() {
+        buffer.push(b'\n');
+    }
 }
 
 fn line<'a>(row: &Row<'a>, run: Option<u32>, sequence: Option<u64>) -> Line<'a> {
