@@ -36,8 +36,7 @@ pub const fn slow(name: &'static str, make: fn() -> Work) -> Case {
 impl Case {
     /// Has divan measure it.
     pub fn bench(&self, bencher: Bencher<'_, '_>) {
-        let mut work = (self.make)();
-        bencher.bench_local(|| work());
+        bencher.bench_local((self.make)());
     }
 
     /// Runs it so often, for callgrind.

@@ -36,7 +36,7 @@ pub enum Variant {
 impl Variant {
     /// They take turns.
     pub const fn of_turn(turn: u64) -> Self {
-        if turn % 2 == 0 { Self::A } else { Self::B }
+        if turn.is_multiple_of(2) { Self::A } else { Self::B }
     }
 }
 
