@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::queue::Taken;
 use crate::config::{ClientIp, JsonLines};
 use crate::json::{Object, name, push_decimal};
+use crate::record::Record;
 use crate::store::{Moment, Row};
 
 /// Records that become lines before they are written: so many that a call to the kernel is shared by them, so few that
@@ -73,8 +74,8 @@ impl Lines {
             }
             let prefix = self.buffer.len();
             for (record, place) in piece.iter().zip(&mut places) {
-                let row = Row::of(record, self.client_ip);
-                push_line(&mut self.buffer, &row, taken.run, taken.first.map(|first| first + place));
+                let sequence = taken.first.map(|first| first + place);
+                push_line(&mut self.buffer, record, self.client_ip, taken.run, sequence);
             }
             let (done, piece_result) = match &mut self.target {
                 Target::Stdout => write_all(&mut io::stdout().lock(), &self.buffer),
@@ -135,8 +136,9 @@ fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     (done, out.flush())
 }
 
-/// One line; the names are those of the columns, in their order.
-fn push_line(out: &mut Vec<u8>, row: &Row<'_>, run: Option<u32>, sequence: Option<u64>) {
+/// One line, with its end; the names are those of the columns, in their order.
+pub fn push_line(out: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: Option<u32>, sequence: Option<u64>) {
+    let row = Row::of(record, client_ip);
     let mut line = Object::open(out);
     push_moment(line.name(name!("timestamp")), row.timestamp);
     line.text(name!("endpoint"), row.endpoint);

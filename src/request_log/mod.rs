@@ -18,6 +18,8 @@ use crate::config;
 use crate::record::Record;
 use crate::store::{Run, Store};
 
+pub use lines::push_line;
+
 use lines::Lines;
 use queue::{Bounds, Queue};
 
