@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-micro bench-peers
+.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-micro bench-peers dist
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: ## Builds the release binary target/release/tollgate
 
 release-pgo: ## Builds target/release-pgo/tollgate, optimised for what a load executes; 15 minutes
 	@bash scripts/release_pgo.sh
+
+dist: ## Packs the optimised build with configuration and unit as target/dist/tollgate-*.tar.gz
+	@bash scripts/dist.sh
 
 check: ## Format check and clippy only
 	@bash scripts/check.sh
