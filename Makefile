@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-peers
+.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-micro bench-peers
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,3 +40,6 @@ bench-check: ## Fails when a request costs over 5% more beside bare Pingora than
 
 bench-peers: ## Installs the proxies and load generators of the comparison, and prints their versions
 	@bash scripts/bench_peers.sh
+
+bench-micro: ## Time and instructions of single functions: routes, keys, limits, records, configuration
+	@bash scripts/bench_micro.sh

@@ -9,6 +9,7 @@
 //! `runtime` is what the configuration compiled to, swapped whole on reload; `server` wires everything together.
 
 pub mod config;
+pub mod json;
 pub mod record;
 pub mod refusal;
 

@@ -6,6 +6,7 @@
 mod state;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use http::Method;
 use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use rustc_hash::FxBuildHasher;
 
 pub use state::{InstanceState, LogState, State};
 
@@ -65,8 +67,9 @@ pub struct Metrics {
     attempts: IntCounterVec,
     retries: IntCounterVec,
     rejected: IntCounterVec,
-    /// By endpoint. It grows by the routes of each reload, never by what clients send.
-    routes: RwLock<HashMap<Arc<str>, Arc<RouteSeries>>>,
+    /// By endpoint, and by service. They grow by what each reload adds, never by what clients send.
+    routes: RwLock<FastMap<Arc<str>, RouteSeries>>,
+    services: RwLock<FastMap<Arc<str>, ServiceSeries>>,
     totals: AtomicTotals,
 }
 
@@ -78,14 +81,27 @@ struct AtomicTotals {
     response_time_nanos: AtomicU64,
 }
 
+/// Keys are ours: nobody outside can choose ones that meet in one place, so a hash without secrets will do.
+type FastMap<K, V> = HashMap<K, V, FxBuildHasher>;
+
 /// The series of one route, looked up once per exchange. What not every route has is made when it is first counted.
 struct RouteSeries {
+    /// By method and code.
+    requests: RwLock<FastMap<(&'static str, u16), IntCounter>>,
+    /// By reason.
+    refusals: RwLock<FastMap<&'static str, IntCounter>>,
     duration: Histogram,
     upstream_duration: OnceLock<Histogram>,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     auth: [OnceLock<IntCounter>; 5],
     cache: [OnceLock<IntCounter>; 5],
+}
+
+/// The series of one service.
+struct ServiceSeries {
+    attempts: IntCounter,
+    retries: IntCounter,
 }
 
 /// What auth found, as far as the exchange came to it.
@@ -164,6 +180,7 @@ impl Metrics {
                 &["reason"],
             )?,
             routes: RwLock::default(),
+            services: RwLock::default(),
             totals: AtomicTotals::default(),
             registry,
         })
@@ -171,13 +188,36 @@ impl Metrics {
 
     /// Counts a finished exchange.
     pub fn observe(&self, record: &Record) {
+        let endpoint = &record.endpoint;
+        with(&self.routes, endpoint, || self.make_route(endpoint), |series| self.observe_route(series, record));
+        for (limit, result) in [(&record.limit_name, "refused"), (&record.observed, "observed")] {
+            if let Some(limit) = limit {
+                self.limits.with_label_values(&[limit.as_ref(), result]).inc();
+            }
+        }
+        if let (Some(service), 1..) = (&record.service, record.attempts) {
+            let retries = u64::from(record.attempts - 1);
+            with(
+                &self.services,
+                service,
+                || self.make_service(service),
+                |series| {
+                    series.attempts.inc_by(u64::from(record.attempts));
+                    add(&series.retries, retries);
+                },
+            );
+        }
+        self.totals.add(record);
+    }
+
+    fn observe_route(&self, series: &RouteSeries, record: &Record) {
         let route = record.endpoint.as_ref();
-        let series = self.series_of(&record.endpoint);
         series.duration.observe(record.duration.as_secs_f64());
-        series.request_bytes.inc_by(record.bytes_in);
-        series.response_bytes.inc_by(record.bytes_out);
-        let code = code_digits(record.status);
-        self.requests.with_label_values(&[route, method_label(&record.method), digits(&code)]).inc();
+        add(&series.request_bytes, record.bytes_in);
+        add(&series.response_bytes, record.bytes_out);
+        let (method, status) = (method_label(&record.method), record.status);
+        let requests = || self.requests.with_label_values(&[route, method, digits(&code_digits(status))]);
+        with(&series.requests, &(method, status), requests, IntCounter::inc);
         if let Some(time) = record.upstream_time {
             let histogram = series.upstream_duration.get_or_init(|| self.upstream_duration.with_label_values(&[route]));
             histogram.observe(time.as_secs_f64());
@@ -190,19 +230,11 @@ impl Metrics {
                 .get_or_init(|| self.cache.with_label_values(&[route, result.as_str()]))
                 .inc();
         }
-        if record.decided_by != DECIDED_BY_UPSTREAM && record.decided_by != DECIDED_BY_CACHE {
-            self.refusals.with_label_values(&[route, record.decided_by]).inc();
+        let reason = record.decided_by;
+        if reason != DECIDED_BY_UPSTREAM && reason != DECIDED_BY_CACHE {
+            let refusals = || self.refusals.with_label_values(&[route, reason]);
+            with(&series.refusals, &reason, refusals, IntCounter::inc);
         }
-        for (limit, result) in [(&record.limit_name, "refused"), (&record.observed, "observed")] {
-            if let Some(limit) = limit {
-                self.limits.with_label_values(&[limit.as_ref(), result]).inc();
-            }
-        }
-        if let (Some(service), 1..) = (&record.service, record.attempts) {
-            self.attempts.with_label_values(&[service.as_ref()]).inc_by(u64::from(record.attempts));
-            self.retries.with_label_values(&[service.as_ref()]).inc_by(u64::from(record.attempts - 1));
-        }
-        self.totals.add(record);
     }
 
     /// Counts what was refused before an exchange began: `malformed`, `tls`, `connections_full` and the like.
@@ -235,20 +267,45 @@ impl Metrics {
         })
     }
 
-    fn series_of(&self, endpoint: &Arc<str>) -> Arc<RouteSeries> {
-        if let Some(series) = self.routes.read().get(endpoint) {
-            return Arc::clone(series);
-        }
-        let labels = [endpoint.as_ref()];
-        let made = || RouteSeries {
+    fn make_route(&self, endpoint: &str) -> RouteSeries {
+        let labels = [endpoint];
+        RouteSeries {
+            requests: RwLock::default(),
+            refusals: RwLock::default(),
             duration: self.duration.with_label_values(&labels),
             upstream_duration: OnceLock::new(),
             request_bytes: self.request_bytes.with_label_values(&labels),
             response_bytes: self.response_bytes.with_label_values(&labels),
             auth: Default::default(),
             cache: Default::default(),
-        };
-        Arc::clone(self.routes.write().entry(Arc::clone(endpoint)).or_insert_with(|| Arc::new(made())))
+        }
+    }
+
+    fn make_service(&self, service: &str) -> ServiceSeries {
+        ServiceSeries {
+            attempts: self.attempts.with_label_values(&[service]),
+            retries: self.retries.with_label_values(&[service]),
+        }
+    }
+}
+
+/// Uses what is kept under `key`, which is made once.
+fn with<K: Clone + Eq + Hash, V>(
+    known: &RwLock<FastMap<K, V>>,
+    key: &K,
+    make: impl FnOnce() -> V,
+    using: impl FnOnce(&V),
+) {
+    if let Some(value) = known.read().get(key) {
+        return using(value);
+    }
+    using(known.write().entry(key.clone()).or_insert_with(make));
+}
+
+/// Nothing to add is the usual case, and costs as much as something.
+fn add(counter: &IntCounter, count: u64) {
+    if count > 0 {
+        counter.inc_by(count);
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Record {
     /// The host asked for, lower case, without port; at most 255 bytes.
     pub host: Option<Box<str>>,
     /// The normalised path, with a redacted query where `log.query` says so; at most 2,048 bytes.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'static str,
     /// Who called; none for anonymous requests.

@@ -2,11 +2,15 @@
 //! The reason code is the same word in the body, in the log (`decided_by`) and in metrics.
 //! No `_ =>` arm anywhere: a new refusal has to be decided here. Writing it to a client is the gateway's.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::StatusCode;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, StatusCode};
+use smallvec::SmallVec;
 use uuid::Uuid;
+
+use crate::json::{Object, name, push_text};
 
 /// `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -171,27 +175,27 @@ impl Refusal {
     }
 
     /// What a client developer reads to understand it.
-    pub fn detail(&self) -> String {
+    pub fn detail(&self) -> Cow<'static, str> {
         match self {
             Self::BadHost => "The request needs one valid Host.".into(),
-            Self::BadPath(why) => format!("The path can't be used: {why}."),
+            Self::BadPath(why) => format!("The path can't be used: {why}.").into(),
             Self::HeaderTooLarge => "The request header is too large.".into(),
             Self::BadBody => "The request body breaks the rules of HTTP.".into(),
             Self::RedirectHttps { .. } => "This address is served over https only.".into(),
             Self::NoRoute => "No route matches this host and path.".into(),
-            Self::MethodNotAllowed { allow } => format!("This path admits {allow}."),
+            Self::MethodNotAllowed { allow } => format!("This path admits {allow}.").into(),
             Self::NoKey { .. } => {
                 "This route needs a key: send it as the header X-API-Key or as Authorization: Bearer.".into()
             }
             Self::UnknownKey { .. } => "The key is not known here.".into(),
             Self::KeyNotAllowed => "The key is known, but may not be used on this route.".into(),
             Self::FloodGuard { retry_after_seconds } => {
-                format!("Too many requests from this address. Try again in {retry_after_seconds} s.")
+                format!("Too many requests from this address. Try again in {retry_after_seconds} s.").into()
             }
             Self::RateLimited { retry_after_seconds, violated, .. } => {
-                format!("Over the limit {}. Try again in {retry_after_seconds} s.", violated.join(", "))
+                format!("Over the limit {}. Try again in {retry_after_seconds} s.", violated.join(", ")).into()
             }
-            Self::BodyTooLarge { bytes_max } => format!("The request body may have at most {bytes_max} bytes."),
+            Self::BodyTooLarge { bytes_max } => format!("The request body may have at most {bytes_max} bytes.").into(),
             Self::ClientTimeout => "The request did not arrive in time.".into(),
             Self::ClientClosed => "The client closed the connection.".into(),
             Self::NoInstance => "No instance of the service can be used now.".into(),
@@ -204,31 +208,31 @@ impl Refusal {
     }
 
     /// Headers beside the body's: `Allow`, `WWW-Authenticate`, `Retry-After`, `RateLimit`, `Location`.
-    pub fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    pub fn headers(&self) -> SmallVec<[(HeaderName, HeaderValue); 4]> {
+        let mut headers = SmallVec::new();
+        headers.push((CONTENT_TYPE, HeaderValue::from_static("application/problem+json")));
         match self {
             Self::RedirectHttps { location } => {
-                headers.insert(LOCATION, location.clone());
+                headers.push((LOCATION, location.clone()));
             }
             Self::MethodNotAllowed { allow } => {
                 if let Ok(allow) = HeaderValue::from_str(allow) {
-                    headers.insert(ALLOW, allow);
+                    headers.push((ALLOW, allow));
                 }
             }
             Self::NoKey { challenge } | Self::UnknownKey { challenge } => {
-                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+                headers.push((WWW_AUTHENTICATE, challenge.clone()));
             }
             Self::FloodGuard { retry_after_seconds } => {
-                headers.insert(RETRY_AFTER, (*retry_after_seconds).into());
+                headers.push((RETRY_AFTER, (*retry_after_seconds).into()));
             }
             Self::RateLimited { retry_after_seconds, fields, .. } => {
-                headers.insert(RETRY_AFTER, (*retry_after_seconds).into());
-                headers.insert(RATELIMIT_POLICY, fields.policy.clone());
-                headers.insert(RATELIMIT, fields.state.clone());
+                headers.push((RETRY_AFTER, (*retry_after_seconds).into()));
+                headers.push((RATELIMIT_POLICY, fields.policy.clone()));
+                headers.push((RATELIMIT, fields.state.clone()));
             }
             Self::NoInstance => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
             }
             Self::BadHost
             | Self::BadPath(_)
@@ -248,20 +252,32 @@ impl Refusal {
         headers
     }
 
-    /// The body: problem details (RFC 9457) with the reason code as `reason`.
-    pub fn body(&self, request_id: Uuid) -> String {
+    /// The body: problem details (RFC 9457) as JSON, with the reason code as `reason`.
+    pub fn body(&self, request_id: Uuid) -> Vec<u8> {
         let status = self.status();
-        let mut body = serde_json::json!({
-            "type": format!("urn:tollgate:{}", self.reason()),
-            "title": status.canonical_reason().unwrap_or("Refused"),
-            "status": status.as_u16(),
-            "detail": self.detail(),
-            "reason": self.reason(),
-            "instance": format!("urn:uuid:{request_id}"),
-        });
+        let reason = self.reason();
+        let mut body = Vec::with_capacity(320);
+        let mut problem = Object::open(&mut body);
+        let out = problem.name(name!("type"));
+        out.extend_from_slice(b"\"urn:tollgate:");
+        out.extend_from_slice(reason.as_bytes());
+        out.push(b'"');
+        problem.text(name!("title"), status.canonical_reason().unwrap_or("Refused"));
+        problem.number(name!("status"), status.as_u16().into());
+        problem.text(name!("detail"), &self.detail());
+        problem.text(name!("reason"), reason);
+        let mut id = Uuid::encode_buffer();
+        problem.plain(name!("instance"), request_id.urn().encode_lower(&mut id).as_bytes());
         if let Self::RateLimited { violated, .. } = self {
-            body["violated-policies"] = serde_json::json!(violated);
+            let out = problem.name(name!("violated-policies"));
+            for (place, name) in violated.iter().enumerate() {
+                out.push(if place == 0 { b'[' } else { b',' });
+                push_text(out, name);
+            }
+            out.push(b']');
         }
-        body.to_string() + "\n"
+        problem.close();
+        body.push(b'\n');
+        body
     }
 }

@@ -9,6 +9,7 @@ mod cli;
 mod compare;
 mod contender;
 mod contenders;
+mod endure;
 mod guard;
 mod http;
 mod job;
@@ -49,6 +50,12 @@ enum Command {
     Check(cli::Check),
     /// Prints a result that was written as JSON in another format.
     Show(cli::Show),
+    /// Measures what a built tollgate holds in memory: idle, per connection, route, key and client address; about two minutes.
+    Memory(endure::memory::Memory),
+    /// Loads a built tollgate for minutes with a reload every 10 s; fails when memory grows or a request does; needs wrk.
+    Soak(endure::soak::Soak),
+    /// Measures latency at a fixed rate beside scrapes, reloads and an outage of the log's store; needs oha and MariaDB.
+    Disturb(endure::disturb::Disturb),
     /// Runs bare Pingora as a reverse proxy, one worker.
     Bare(bare::Options),
     /// Runs the upstream: any GET is answered with the same 206 bytes; `/requests` says how many there were.
@@ -78,6 +85,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Quick(options) => cli::quick(&options),
         Command::Check(options) => cli::check(&options),
         Command::Show(options) => cli::show(&options),
+        Command::Memory(options) => endure::memory::run(&options),
+        Command::Soak(options) => endure::soak::run(&options),
+        Command::Disturb(options) => endure::disturb::run(&options),
         Command::Bare(options) => bare::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Upstream { listen } => Ok(upstream::run(listen).map(|()| ExitCode::SUCCESS)?),
         Command::Guard(options) => guard::run(&options),

@@ -103,6 +103,13 @@ impl Program {
         Ok(program)
     }
 
+    /// The process id of the program itself, not of its guard.
+    pub fn id(&self) -> io::Result<u32> {
+        let children = process::descendants(self.guard.id().cast_signed())?;
+        let program = children.first().ok_or_else(|| io::Error::other(format!("{} has ended", self.name)))?;
+        Ok(program.pid.cast_unsigned())
+    }
+
     /// CPU time of the program and all its children so far, ended ones included.
     pub fn cpu(&self) -> io::Result<Duration> {
         let cpu = process::cpu(self.guard.id().cast_signed());

@@ -2,6 +2,7 @@
 //! Not here: the policies themselves (`policy`), and writing what they refuse (`answer`).
 //! Only this makes an `Admitted`, so no later phase can serve a request that skipped a check.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::refusal::Refusal;
 
 /// Bytes of the client's own texts that are kept for the log.
 const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
-const USER_AGENT_BYTES_MAX: usize = 256;
-const PATH_BYTES_MAX: usize = 2048;
+pub(super) const USER_AGENT_BYTES_MAX: usize = 256;
+pub(super) const PATH_BYTES_MAX: usize = 2048;
 
 /// Everything a request must pass before it may touch the cache or an instance.
 /// The order is policy: the flood guard comes before any work, identity before limits, so that limits count consumers, not addresses.
@@ -30,13 +31,16 @@ const PATH_BYTES_MAX: usize = 2048;
 /// The refusal that the client is sent.
 pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     let runtime = Arc::clone(&exchange.runtime);
-    if let Some(guard) = &runtime.flood_guard {
+    if let Some(guard) = &runtime.flood_guard
+        && !exchange.is_counted
+    {
         guard.admit(exchange.facts.client_ip)?; // 429
     }
     let (host, path) = target(request)?; // 400
+    let kept: Arc<str> = Arc::from(&*path);
     let facts = &mut exchange.facts;
-    facts.path = logged_path(request, &path, runtime.config.log.query);
-    facts.host = host.as_str().into();
+    facts.path = logged_path(request, &kept, runtime.config.log.query);
+    facts.host = Box::from(&*host);
     if exchange.connection.as_ref().is_some_and(|connection| connection.redirects_to_https) {
         return Err(to_https(request, &host)); // 308
     }
@@ -59,7 +63,7 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
     exchange.admitted = Some(Admitted {
         route: Arc::clone(route),
         pattern: Arc::clone(found.pattern),
-        path: path.into(),
+        path: kept,
         key_header: key.map(|key| key.used),
         limit_fields: decision.fields,
     });
@@ -72,17 +76,17 @@ pub(super) fn facts(request: &RequestHeader, exchange: &Exchange) -> Facts {
     let trusted = &exchange.runtime.trusted_proxies;
     let from_trusted_proxy = trusted.contains(peer);
     let (request_id, client_request_id) = request_id(&request.headers, from_trusted_proxy);
-    let forwarded_for: smallvec::SmallVec<[&HeaderValue; 4]> =
-        request.headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let client_ip =
+        if from_trusted_proxy { trusted.client(peer, request.headers.get_all(X_FORWARDED_FOR).iter()) } else { peer };
     Facts {
         method: request.method.clone(),
         protocol: protocol(request.version),
-        client_ip: trusted.client(peer, forwarded_for.into_iter()),
+        client_ip,
         from_trusted_proxy,
         request_id,
         client_request_id,
         host: Box::default(),
-        path: Box::default(),
+        path: Arc::default(),
         user_agent: request.headers.get(USER_AGENT).map(|value| text(value, USER_AGENT_BYTES_MAX)),
     }
 }
@@ -98,11 +102,11 @@ fn request_id(headers: &HeaderMap, from_trusted_proxy: bool) -> (Uuid, Option<Bo
 }
 
 /// Host (lower case, no port) and path (normal form). HTTP/1.1 needs a host (RFC 9112 section 3.2); HTTP/1.0 may have none.
-fn target(request: &RequestHeader) -> Result<(String, String), Refusal> {
+fn target(request: &RequestHeader) -> Result<(Cow<'_, str>, Cow<'_, str>), Refusal> {
     let authority = authority(request);
     let host = match authority {
         Some(authority) => host_of(authority).ok_or(Refusal::BadHost)?,
-        None if request.version == Version::HTTP_10 || request.version == Version::HTTP_09 => String::new(),
+        None if request.version == Version::HTTP_10 || request.version == Version::HTTP_09 => Cow::Borrowed(""),
         None => return Err(Refusal::BadHost),
     };
     let raw = request.raw_path();
@@ -114,7 +118,7 @@ fn target(request: &RequestHeader) -> Result<(String, String), Refusal> {
         request.uri.path().as_bytes() // absolute-form
     };
     let path = path::normalise(raw_path).map_err(Refusal::BadPath)?;
-    Ok((host, path.into_owned()))
+    Ok((host, path))
 }
 
 /// The authority of the request: of its target, or of `Host`. Pingora has refused requests in which they differ.
@@ -127,10 +131,24 @@ pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
 }
 
 /// The host of `host:port`, in lower case, without the dot at the end of a full name.
-fn host_of(authority: &str) -> Option<String> {
+fn host_of(authority: &str) -> Option<Cow<'_, str>> {
+    if let Some(host) = plain_host(authority) {
+        return Some(Cow::Borrowed(host));
+    }
     let authority: http::uri::Authority = authority.parse().ok()?;
     let host = authority.host().trim_end_matches('.');
-    (!host.is_empty() && host.len() <= 255 && !authority.as_str().contains('@')).then(|| host.to_ascii_lowercase())
+    (!host.is_empty() && host.len() <= 255 && !authority.as_str().contains('@'))
+        .then(|| Cow::Owned(host.to_ascii_lowercase()))
+}
+
+/// The host of an authority that has nothing to parse: lower case letters, digits, dots and dashes, perhaps a port.
+fn plain_host(authority: &str) -> Option<&str> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
+    let (host, port) = authority.split_once(':').unwrap_or((authority, "0"));
+    let is_port = matches!(port.len(), 1..=5) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_whole = matches!(host.len(), 1..=255) && !host.ends_with('.');
+    (is_port && is_whole && host.bytes().all(is_plain)).then_some(host)
 }
 
 fn to_https(request: &RequestHeader, host: &str) -> Refusal {
@@ -162,14 +180,20 @@ const fn protocol(version: Version) -> &'static str {
 
 /// A header's value as text of at most `bytes_max` bytes; bytes that are no text are marked.
 fn text(value: &HeaderValue, bytes_max: usize) -> Box<str> {
-    let bytes = &value.as_bytes()[..value.len().min(bytes_max)];
+    text_of(value.as_bytes(), bytes_max)
+}
+
+/// Bytes as text of at most `bytes_max` bytes; those that are no text are marked.
+pub(super) fn text_of(bytes: &[u8], bytes_max: usize) -> Box<str> {
+    let bytes = &bytes[..bytes.len().min(bytes_max)];
     cut(&String::from_utf8_lossy(bytes), bytes_max).into()
 }
 
 /// The path as the log keeps it: with the query where the configuration asks for it, secrets replaced.
-fn logged_path(request: &RequestHeader, path: &str, query: QueryLog) -> Box<str> {
+fn logged_path(request: &RequestHeader, path: &Arc<str>, query: QueryLog) -> Arc<str> {
     match (query, request.uri.query()) {
         (QueryLog::Redacted, Some(query)) => cut(&format!("{path}?{}", redact(query)), PATH_BYTES_MAX).into(),
+        (QueryLog::None, _) | (_, None) if path.len() <= PATH_BYTES_MAX => Arc::clone(path),
         (QueryLog::None, _) | (_, None) => cut(path, PATH_BYTES_MAX).into(),
     }
 }
@@ -178,8 +202,7 @@ fn logged_path(request: &RequestHeader, path: &str, query: QueryLog) -> Box<str>
 pub(super) fn name_path(request: &RequestHeader, exchange: &mut Exchange) {
     if exchange.facts.path.is_empty() {
         let raw = request.raw_path().split(|byte| *byte == b'?').next().unwrap_or_default();
-        let path = String::from_utf8_lossy(&raw[..raw.len().min(PATH_BYTES_MAX)]);
-        exchange.facts.path = cut(&path, PATH_BYTES_MAX).into();
+        exchange.facts.path = text_of(raw, PATH_BYTES_MAX).into();
     }
 }
 
@@ -206,8 +229,9 @@ mod tests {
     }
 
     fn check(sent: &str, host: Option<&str>, expected: Result<(&str, &str), &str>) {
-        let found = target(&request(sent.as_bytes(), host)).map_err(|refusal| refusal.reason());
-        assert_eq!(found, expected.map(|(host, path)| (host.to_owned(), path.to_owned())), "{sent} {host:?}");
+        let request = request(sent.as_bytes(), host);
+        let found = target(&request).map_err(|refusal| refusal.reason());
+        assert_eq!(found, expected.map(|(host, path)| (host.into(), path.into())), "{sent} {host:?}");
     }
 
     #[test]
@@ -250,7 +274,7 @@ mod tests {
     fn http_1_0_may_have_no_host() {
         let mut old = request(b"/a", None);
         old.set_version(Version::HTTP_10);
-        assert_eq!(target(&old), Ok((String::new(), "/a".into())));
+        assert_eq!(target(&old), Ok(("".into(), "/a".into())));
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Writes refusals to clients: the only place where an answer of the gateway's own becomes bytes.
 //! A refusal is no fault of the connection, so wherever it is safe the connection stays open.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
-use crate::policy::headers::X_REQUEST_ID;
+use crate::policy::headers::written;
 use crate::refusal::Refusal;
 
 /// An unread body up to this size is read and dropped; a larger one costs the client its connection.
@@ -41,14 +41,15 @@ pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, request_id:
 }
 
 fn header(refusal: &Refusal, request_id: Uuid, body_bytes: usize) -> Result<ResponseHeader> {
-    let mut header = ResponseHeader::build(refusal.status(), Some(8))?;
-    for (name, value) in &refusal.headers() {
-        header.append_header(name.clone(), value.clone())?;
+    // Without a map of spellings: all names are ours, and in lower case.
+    let mut header = ResponseHeader::build_no_case(refusal.status(), Some(8))?;
+    for (name, value) in refusal.headers() {
+        header.append_header(name, value)?;
     }
-    header.insert_header(CONTENT_LENGTH, body_bytes)?;
+    header.insert_header(CONTENT_LENGTH, HeaderValue::from(body_bytes))?;
     header.insert_header(CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     let mut id = Uuid::encode_buffer();
-    header.insert_header(X_REQUEST_ID, &*request_id.hyphenated().encode_lower(&mut id))?;
+    header.insert_header(written::X_REQUEST_ID, &*request_id.hyphenated().encode_lower(&mut id))?;
     Ok(header)
 }
 
@@ -70,20 +71,38 @@ fn can_drain(headers: &HeaderMap) -> bool {
         && length.is_some_and(|length| length <= DRAINED_BYTES_MAX)
 }
 
-/// A whole HTTP/1.1 answer, for what never reaches Pingora; the connection closes after it.
-pub(super) fn raw(refusal: &Refusal) -> Vec<u8> {
-    let request_id = Uuid::now_v7();
+/// How an answer that never reaches Pingora is written.
+pub(super) struct Raw {
+    /// Whether the connection goes on after it.
+    pub keeps_open: bool,
+    /// Not after HEAD.
+    pub has_body: bool,
+}
+
+/// A whole HTTP/1.1 answer, for what never reaches Pingora; and the bytes of its body.
+pub(super) fn raw(refusal: &Refusal, request_id: Uuid, raw: &Raw) -> (Vec<u8>, u64) {
     let body = refusal.body(request_id);
     let status = refusal.status();
-    let mut answer = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Refused"));
+    let mut answer = Vec::with_capacity(1_024);
+    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| answer.extend_from_slice(part));
+    let reason = status.canonical_reason().unwrap_or("Refused");
+    push(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    let mut field = |name: &str, value: &[u8]| push(&[name.as_bytes(), b": ", value, b"\r\n"]);
     for (name, value) in &refusal.headers() {
-        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        field(name.as_str(), value.as_bytes());
     }
-    let length = body.len();
-    answer.push_str(&format!(
-        "{CONTENT_LENGTH}: {length}\r\n{CACHE_CONTROL}: no-store\r\n{X_REQUEST_ID}: {request_id}\r\n{CONNECTION}: close\r\n\r\n{body}"
-    ));
-    answer.into_bytes()
+    field(CONTENT_LENGTH.as_str(), HeaderValue::from(body.len()).as_bytes());
+    field(CACHE_CONTROL.as_str(), b"no-store");
+    let mut id = Uuid::encode_buffer();
+    field(written::X_REQUEST_ID, request_id.hyphenated().encode_lower(&mut id).as_bytes());
+    field(DATE.as_str(), httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    field(CONNECTION.as_str(), if raw.keeps_open { b"keep-alive" } else { b"close" });
+    push(&[b"\r\n"]);
+    if !raw.has_body {
+        return (answer, 0);
+    }
+    answer.extend_from_slice(&body);
+    (answer, body.len() as u64)
 }
 
 #[cfg(test)]
@@ -109,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_raw_answer_is_a_whole_one() {
-        let answer = String::from_utf8(raw(&Refusal::HeaderTooLarge)).unwrap();
+        let (answer, _) = raw(&Refusal::HeaderTooLarge, Uuid::nil(), &Raw { keeps_open: false, has_body: true });
+        let answer = String::from_utf8(answer).unwrap();
         let (header, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(header.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{header}");
         assert!(header.contains(&format!("content-length: {}\r\n", body.len())), "{header}");

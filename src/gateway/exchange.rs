@@ -11,7 +11,7 @@ use pingora_core::{Error, ErrorType, Result};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use super::connection::Connection;
+use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -27,6 +27,8 @@ pub struct Exchange {
     /// The configuration that answers, from the first phase to the last.
     pub(super) runtime: Arc<Runtime>,
     pub(super) connection: Option<Arc<Connection>>,
+    /// Whether the front has asked the flood guard.
+    pub(super) is_counted: bool,
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) facts: Facts,
@@ -60,8 +62,8 @@ pub(super) struct Facts {
     pub client_request_id: Option<Box<str>>,
     /// Lower case, without port; empty where HTTP/1.0 names none.
     pub host: Box<str>,
-    /// The normal form.
-    pub path: Box<str>,
+    /// The normal form, as the log keeps it.
+    pub path: Arc<str>,
     pub user_agent: Option<Box<str>>,
 }
 
@@ -70,7 +72,7 @@ pub(super) struct Admitted {
     pub route: Arc<Route>,
     pub pattern: Arc<Pattern>,
     /// The path in its normal form, whole.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// The header that held the key.
     pub key_header: Option<HeaderName>,
     /// Where the client stands with the route's limits.
@@ -85,12 +87,13 @@ pub(super) struct Sent {
 }
 
 impl Exchange {
-    pub(super) fn new(parts: &Arc<Parts>, connection: Option<Arc<Connection>>) -> Self {
+    pub(super) fn new(parts: &Arc<Parts>, current: Option<Current>) -> Self {
         parts.exchange_begins();
         Self {
             parts: Arc::clone(parts),
             runtime: parts.live.load(),
-            connection,
+            is_counted: current.as_ref().is_some_and(|current| current.is_counted),
+            connection: current.map(|current| current.connection),
             started: Instant::now(),
             started_at: SystemTime::now(),
             facts: Facts::default(),
@@ -121,14 +124,15 @@ impl Exchange {
 
     /// The peer of the next try: another instance than before, with what is left of the route's time.
     pub(super) fn next_peer(&mut self) -> Result<Box<HttpPeer>> {
-        let admitted = self.admitted().map_err(|refusal| internal(&refusal))?;
-        let (pool, timeout) = (Arc::clone(&admitted.route.pool), admitted.route.timeout);
-        let left = timeout.saturating_sub(self.started.elapsed());
+        let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
+        let now = Instant::now();
+        let left = route.timeout.saturating_sub(now.duration_since(self.started));
         if left.is_zero() {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         // With every other instance tried, the first one is as good as any.
-        let Some(instance) = pool.select(&self.tried).or_else(|| pool.select(&[])) else {
+        let chosen = route.pool.select(&self.tried).or_else(|| route.pool.select(&[]));
+        let Some(instance) = chosen.map(Arc::clone) else {
             return Err(self.give_up(Refusal::NoInstance));
         };
         let mut peer = instance.peer();
@@ -139,7 +143,7 @@ impl Exchange {
         self.tried.push(instance);
         self.attempts += 1;
         self.body_bytes = 0; // a body that was kept is sent again from its beginning
-        self.upstream_started.get_or_insert_with(Instant::now);
+        self.upstream_started.get_or_insert(now);
         Ok(peer)
     }
 
@@ -254,7 +258,7 @@ impl Default for Facts {
             request_id: Uuid::nil(),
             client_request_id: None,
             host: Box::default(),
-            path: Box::default(),
+            path: Arc::default(),
             user_agent: None,
         }
     }

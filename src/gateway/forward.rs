@@ -1,20 +1,15 @@
 //! What an instance is told, and what of its answer the client is told: headers and path, both ways.
 //! Not here: whether a request is forwarded at all (`admit`), and to whom (`upstream`).
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use http::header::{COOKIE, HOST, HeaderValue};
 use pingora_core::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use uuid::Uuid;
 
 use super::admit::authority;
+use super::connection::Connection;
 use super::exchange::{Admitted, Exchange};
-use crate::policy::headers::{
-    X_CONSUMER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID, remove_claims,
-};
-use crate::refusal::{RATELIMIT, RATELIMIT_POLICY};
+use crate::policy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, remove_claims, written};
 
 /// Makes the client's request the one that is forwarded.
 ///
@@ -27,21 +22,24 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
         request.remove_header(used);
     }
     join_cookies(request)?;
-    let host = authority(request).map(str::to_owned);
+    let host = authority_value(request);
     remove_claims(request, exchange.facts.from_trusted_proxy);
-    set_forwarded(request, exchange, host.as_deref())?;
+    set_forwarded(request, exchange, host.as_ref())?;
     match (&route.pool.host, host) {
         (Some(host), _) => request.insert_header(HOST, host)?,
-        (None, Some(host)) if !request.headers.contains_key(HOST) => request.insert_header(HOST, host)?,
+        // HTTP/2 and absolute targets name the host outside of the header.
+        (None, Some(host)) if request.uri.authority().is_some() && !request.headers.contains_key(HOST) => {
+            request.insert_header(HOST, host)?;
+        }
         (None, _) => {}
     }
     if route.names_consumer
         && let Some(key) = &exchange.key
     {
-        request.insert_header(X_CONSUMER, &*key.consumer)?;
+        request.insert_header(written::X_CONSUMER, &*key.consumer)?;
     }
     let mut id = Uuid::encode_buffer();
-    request.insert_header(X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
+    request.insert_header(written::X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
     route.request_headers.apply_to_request(request)
 }
 
@@ -71,23 +69,36 @@ fn join_cookies(request: &mut RequestHeader) -> Result<()> {
 }
 
 /// `X-Forwarded-For` grows by the peer; scheme and host are ours unless a trusted proxy said them.
-fn set_forwarded(request: &mut RequestHeader, exchange: &Exchange, host: Option<&str>) -> Result<()> {
+fn set_forwarded(request: &mut RequestHeader, exchange: &Exchange, host: Option<&HeaderValue>) -> Result<()> {
     let Some(connection) = &exchange.connection else { return Ok(()) };
-    let forwarded_for = chain(request, connection.peer.ip());
-    request.insert_header(X_FORWARDED_FOR, forwarded_for)?;
-    if !request.headers.contains_key(X_FORWARDED_PROTO) {
-        request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme))?;
+    // Of others nothing is left to ask for.
+    let said = |name| exchange.facts.from_trusted_proxy && request.headers.contains_key(name);
+    let (has_proto, has_host) = (said(X_FORWARDED_PROTO), said(X_FORWARDED_HOST));
+    match said(X_FORWARDED_FOR).then(|| chain(request, connection)) {
+        Some(chain) => request.insert_header(written::X_FORWARDED_FOR, chain)?,
+        None => request.insert_header(written::X_FORWARDED_FOR, connection.peer_address.clone())?,
+    }
+    if !has_proto {
+        request.insert_header(written::X_FORWARDED_PROTO, HeaderValue::from_static(connection.scheme))?;
     }
     if let Some(host) = host
-        && !request.headers.contains_key(X_FORWARDED_HOST)
+        && !has_host
     {
-        request.insert_header(X_FORWARDED_HOST, host)?;
+        request.insert_header(written::X_FORWARDED_HOST, host.clone())?;
     }
     Ok(())
 }
 
-/// What is left of `X-Forwarded-For` (a trusted proxy's), and `peer`.
-fn chain(request: &RequestHeader, peer: IpAddr) -> String {
+/// The host the client asked for, as it wrote it.
+fn authority_value(request: &RequestHeader) -> Option<HeaderValue> {
+    match request.uri.authority() {
+        None => request.headers.get(HOST).filter(|host| !host.is_empty()).cloned(),
+        Some(_) => HeaderValue::from_str(authority(request)?).ok(),
+    }
+}
+
+/// What a trusted proxy says in `X-Forwarded-For`, and the peer.
+fn chain(request: &RequestHeader, connection: &Connection) -> String {
     let mut chain = String::new();
     for value in request.headers.get_all(X_FORWARDED_FOR) {
         if let Ok(value) = value.to_str() {
@@ -95,20 +106,22 @@ fn chain(request: &RequestHeader, peer: IpAddr) -> String {
             chain.push_str(", ");
         }
     }
-    chain + &peer.to_string()
+    chain + &connection.peer.ip().to_string()
 }
 
 /// Makes an answer, of an instance or from the cache, the one this client is sent.
 ///
 /// # Errors
 /// Pingora's, when a header can't be set.
-pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
     let mut id = Uuid::encode_buffer();
-    response.insert_header(X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
-    let Some(admitted) = &exchange.admitted else { return Ok(()) };
-    if let Some(fields) = &admitted.limit_fields {
-        response.insert_header(RATELIMIT_POLICY, fields.policy.clone())?;
-        response.insert_header(RATELIMIT, fields.state.clone())?;
+    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
+    response.insert_header(written::X_REQUEST_ID, &*id)?;
+    let Some(admitted) = &mut exchange.admitted else { return Ok(()) };
+    // Said once, so they are taken instead of copied.
+    if let Some(fields) = admitted.limit_fields.take() {
+        response.insert_header(written::RATELIMIT_POLICY, fields.policy)?;
+        response.insert_header(written::RATELIMIT, fields.state)?;
     }
-    Arc::clone(&admitted.route).response_headers.apply_to_response(response)
+    admitted.route.response_headers.apply_to_response(response)
 }

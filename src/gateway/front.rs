@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,9 +22,11 @@ use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, timeout, timeout_at};
+use uuid::Uuid;
 
-use super::answer;
-use super::connection::{Accepted, Connection, Crowded, with_connection};
+use super::answer::{self, Raw};
+use super::connection::{Accepted, Connection, Crowded, Current, with_connection};
+use super::flood::{self, TurnedAway};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
 
@@ -88,13 +90,15 @@ impl Front {
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // A task of its own frees the large one in which the connection was accepted.
-        self.entrance.parts.census.spawn(serve(Arc::clone(&self.entrance), stream, shutdown.clone()));
+        let (entrance, shutdown) = (Arc::clone(&self.entrance), shutdown.clone());
+        self.entrance.parts.census.spawn(|idle_until| serve(entrance, stream, idle_until, shutdown));
         None
     }
 
     /// Runs once, when the listener is closed.
     async fn cleanup(&self) {
         self.entrance.proxy.http_cleanup().await;
+        self.entrance.parts.census.close_idle();
         self.entrance.parts.census.idle().await;
         // The receiver is gone when the process is told to end at once.
         let _ = self.drained.send(());
@@ -102,13 +106,13 @@ impl ServerApp for Front {
 }
 
 /// A connection from its first byte to its last.
-async fn serve(entrance: Arc<Entrance>, stream: Stream, shutdown: ShutdownWatch) {
-    let Some((stream, connection)) = enter(&entrance, stream).await else { return };
+async fn serve(entrance: Arc<Entrance>, stream: Stream, idle_until: Arc<AtomicU64>, shutdown: ShutdownWatch) {
+    let Some((stream, connection)) = enter(&entrance, stream, idle_until).await else { return };
     if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
         // In a box, so that connections of HTTP/1 do not pay for its size.
         Box::pin(serve_http2(entrance, connection, stream, shutdown)).await;
     } else {
-        serve_http1(&entrance, &connection, stream, shutdown).await;
+        serve_http1(&entrance, &connection, stream, &shutdown).await;
     }
 }
 
@@ -137,13 +141,17 @@ async fn serve_http2(
 }
 
 /// Counts the connection and makes it talk TLS where the listener does; none where it is turned away.
-async fn enter(entrance: &Entrance, mut stream: Stream) -> Option<(Stream, Arc<Connection>)> {
+async fn enter(
+    entrance: &Entrance,
+    mut stream: Stream,
+    idle_until: Arc<AtomicU64>,
+) -> Option<(Stream, Arc<Connection>)> {
     let Entrance { parts, listener, .. } = entrance;
     let peer = *stream.get_socket_digest()?.peer_addr()?.as_inet()?;
     let runtime = parts.live.load();
     let bounds = &runtime.config.connections;
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
-    let accepted = Accepted { peer, scheme, redirects_to_https: listener.redirects_to_https };
+    let accepted = Accepted { peer, scheme, redirects_to_https: listener.redirects_to_https, idle_until };
     let trusted = runtime.trusted_proxies.contains(peer.ip().to_canonical());
     let per_client_max = (!trusted).then_some(bounds.per_client_max);
     let connection = match Connection::open(&parts.census, &accepted, bounds.total_max, per_client_max) {
@@ -175,26 +183,18 @@ async fn enter(entrance: &Entrance, mut stream: Stream) -> Option<(Stream, Arc<C
     Some((stream, connection))
 }
 
-async fn serve_http1(
-    entrance: &Entrance,
-    connection: &Arc<Connection>,
-    mut stream: Stream,
-    mut shutdown: ShutdownWatch,
-) {
+async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stream: Stream, shutdown: &ShutdownWatch) {
     let parts = &entrance.parts;
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {
-        let bounds = parts.live.load().config.connections.clone();
-        let head = tokio::select! {
-            biased;
-            head = first_bytes(&mut stream, bounds.idle_timeout.0) => head,
-            // An idle connection ends with the listener; one that has begun to ask is answered.
-            _ = shutdown.wait_for(|down| *down) => return,
-        };
-        let Some(head) = head else { return };
+        let idle_timeout = parts.live.with(|runtime| runtime.config.connections.idle_timeout.0);
+        let Some(head) = first_bytes(&mut stream, connection, idle_timeout).await else { return };
         let _busy = connection.busy();
-        let head_max = usize::try_from(bounds.header_max.0).unwrap_or(usize::MAX);
-        let head = match rest_of_head(&mut stream, head, bounds.header_timeout.0, head_max).await {
+        let (head_max, header_timeout) = parts.live.with(|runtime| {
+            let bounds = &runtime.config.connections;
+            (usize::try_from(bounds.header_max.0).unwrap_or(usize::MAX), bounds.header_timeout.0)
+        });
+        let head = match rest_of_head(&mut stream, head, header_timeout, head_max).await {
             Head::Complete(head) => head,
             Head::Gone => return parts.metrics.rejected("incomplete_header"),
             Head::TooSlow => return reject(parts, &mut stream, "header_timeout", &Refusal::ClientTimeout).await,
@@ -204,14 +204,24 @@ async fn serve_http1(
             let refusal = Refusal::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into() };
             return reject(parts, &mut stream, "connect", &refusal).await;
         }
+        let guarded = flood::ask(parts, connection);
+        let is_counted = guarded.is_some();
+        if let Some(Err(refusal)) = guarded {
+            match flood::turn_away(parts, connection, &mut stream, &head, refusal).await {
+                TurnedAway::Open => continue,
+                TurnedAway::Closed => return,
+                TurnedAway::NotUnderstood => {}
+            }
+        }
         let mut session = ServerSession::new_http1(stream);
         match settings.take() {
             Some(settings) => settings.apply_to_session(&mut session),
             None => session.set_keepalive(Some(KEEP_ALIVE_SECONDS)),
         }
         session.set_pipelined_prefix(head);
-        let request = entrance.proxy.process_new_http(session, &shutdown);
-        let (reused, became_exchange) = with_connection(Arc::clone(connection), request).await;
+        let request = entrance.proxy.process_new_http(session, shutdown);
+        let current = Current { connection: Arc::clone(connection), is_counted };
+        let (reused, became_exchange) = with_connection(current, request).await;
         if !became_exchange {
             parts.metrics.rejected("malformed");
         }
@@ -220,23 +230,31 @@ async fn serve_http1(
     }
 }
 
-/// Waits for the first bytes of a request without holding a buffer; none when there will be none.
-async fn first_bytes(stream: &mut Stream, idle_timeout: Duration) -> Option<BytesMut> {
-    let read = std::future::poll_fn(|cx| {
+/// Waits for the first bytes of a request without holding a buffer or a timer; none when there will be none.
+async fn first_bytes(stream: &mut Stream, connection: &Connection, idle_timeout: Duration) -> Option<BytesMut> {
+    let mut is_idle = false;
+    std::future::poll_fn(|cx| {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let read = pin!(stream.read_buf(&mut buffer)).poll(cx);
         match read {
-            Poll::Pending => Poll::Pending, // the buffer is gone while nothing comes
+            Poll::Pending if is_idle => Poll::Pending,
+            Poll::Pending => {
+                is_idle = true;
+                // The buffer is gone while nothing comes. What is there when the listener closes is still answered.
+                if connection.begins_to_idle(idle_timeout) { Poll::Pending } else { Poll::Ready(None) }
+            }
+            Poll::Ready(_) if is_idle && !connection.stops_to_idle() => Poll::Ready(None),
             Poll::Ready(Ok(read)) if read > 0 => Poll::Ready(Some(buffer)),
             Poll::Ready(_) => Poll::Ready(None),
         }
-    });
-    timeout(idle_timeout, read).await.ok().flatten()
+    })
+    .await
 }
 
 /// Reads until the header is complete: at an empty line, with or without carriage returns, as Pingora's parser has it.
-async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duration, max: usize) -> Head {
-    let deadline = Instant::now() + deadline;
+async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, time: Duration, max: usize) -> Head {
+    // Known only where a header comes in pieces: most come whole, and need no clock.
+    let mut deadline = None;
     let mut seen = 0;
     loop {
         skip_empty_lines(&mut head);
@@ -248,6 +266,7 @@ async fn rest_of_head(stream: &mut Stream, mut head: BytesMut, deadline: Duratio
         }
         seen = head.len();
         head.reserve(READ_BYTES);
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + time);
         match timeout_at(deadline, stream.read_buf(&mut head)).await {
             Ok(Ok(read)) if read > 0 => {}
             Ok(_) => return Head::Gone,
@@ -271,7 +290,7 @@ fn skip_empty_lines(head: &mut BytesMut) {
 /// Where the header ends, behind its empty line; what was `seen` before has none.
 fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(2);
-    let mut line_ends = head.iter().enumerate().skip(from).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let mut line_ends = memchr::memchr_iter(b'\n', &head[from..]).map(|at| from + at + 1);
     line_ends.find_map(|at| match &head[at..] {
         [b'\n', ..] => Some(at + 1),
         [b'\r', b'\n', ..] => Some(at + 2),
@@ -282,8 +301,9 @@ fn end_of_head(head: &[u8], seen: usize) -> Option<usize> {
 /// Answers what never becomes an exchange, and counts it.
 async fn reject(parts: &Parts, stream: &mut Stream, reason: &'static str, refusal: &Refusal) {
     parts.metrics.rejected(reason);
+    let (answer, _) = answer::raw(refusal, Uuid::now_v7(), &Raw { keeps_open: false, has_body: true });
     // The client may be gone; there is nothing to do about it.
-    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer::raw(refusal))).await;
+    let _ = timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
     let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
 }
 
@@ -320,7 +340,8 @@ impl HttpServerApp for H2Streams {
         let _busy = self.connection.busy();
         let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
-        let (reused, became_exchange) = with_connection(Arc::clone(&self.connection), request).await;
+        let current = Current { connection: Arc::clone(&self.connection), is_counted: false };
+        let (reused, became_exchange) = with_connection(current, request).await;
         if !became_exchange {
             self.entrance.parts.metrics.rejected("malformed");
         }

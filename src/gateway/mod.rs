@@ -8,6 +8,7 @@ mod caching;
 mod connection;
 mod exchange;
 mod failure;
+mod flood;
 mod forward;
 mod front;
 mod query;
@@ -84,6 +85,10 @@ impl Parts {
         self.draining.store(true, Ordering::Release);
     }
 
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Exchanges that have begun and not ended.
     pub fn exchanges(&self) -> usize {
         self.exchanges.load(Ordering::Acquire)
@@ -100,42 +105,43 @@ impl Parts {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Exchange;
+    /// In a box: Pingora moves it from phase to phase.
+    type CTX = Box<Exchange>;
 
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new(&self.0, connection::begin_exchange())
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(Exchange::new(&self.0, connection::begin_exchange()))
     }
 
     /// None: Pingora's own modules cost every request a box.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     /// The facts of the request, and the time its client may take with it.
-    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
         exchange.facts = admit::facts(session.req_header(), exchange);
         let body_timeout = exchange.runtime.config.connections.body_timeout.0;
         session.set_read_timeout(Some(body_timeout));
         session.set_write_timeout(Some(body_timeout));
         session.set_total_drain_timeout(Some(body_timeout));
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.0.is_draining() {
             session.set_keepalive(None);
         }
         Ok(())
     }
 
     /// Admission; `true` where the request was refused.
-    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
         Ok(true)
     }
 
-    fn request_cache_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    fn request_cache_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
         exchange.look_in_cache(session);
         Ok(())
     }
 
-    fn cache_key_callback(&self, session: &Session, exchange: &mut Exchange) -> Result<CacheKey> {
+    fn cache_key_callback(&self, session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
         exchange
             .cache_key(session)
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
@@ -147,19 +153,19 @@ impl ProxyHttp for Gateway {
         _meta: &CacheMeta,
         _hit: &mut HitHandler,
         is_fresh: bool,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<Option<ForcedFreshness>> {
         Ok(exchange.cache_hit(is_fresh))
     }
 
-    fn cache_miss(&self, session: &mut Session, exchange: &mut Exchange) {
+    fn cache_miss(&self, session: &mut Session, exchange: &mut Self::CTX) {
         exchange.cache_miss(session);
     }
 
     fn cache_vary_filter(
         &self,
         meta: &CacheMeta,
-        _exchange: &mut Exchange,
+        _exchange: &mut Self::CTX,
         request: &RequestHeader,
     ) -> Option<HashBinary> {
         crate::policy::cache::CacheRule::variance(meta, request)
@@ -169,18 +175,18 @@ impl ProxyHttp for Gateway {
         &self,
         session: &Session,
         response: &ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<RespCacheable> {
         Ok(exchange.decide_storing(session.req_header(), response))
     }
 
     /// No stale answers: neither on errors nor while another one is fetched.
-    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Exchange, _error: Option<&Error>) -> bool {
+    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Self::CTX, _error: Option<&Error>) -> bool {
         false
     }
 
     /// The next instance. Called once a try.
-    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
         let mut peer = exchange.next_peer()?;
         if session.is_upgrade_req() {
             // Pingora keeps one bound for reads, of the answer's header and of the tunnel behind it. A tunnel is silent
@@ -195,7 +201,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
         exchange.try_failed();
@@ -208,7 +214,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         let admitted = exchange.admitted().map_err(|refusal| internal(&refusal))?;
         forward::prepare_request(request, exchange, admitted)
@@ -220,7 +226,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         // An empty last chunk would be written twice to an HTTP/1.1 instance, and the second would
         // be taken for the beginning of its next answer.
@@ -234,7 +240,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
             // Pingora would open a tunnel that nobody asked for.
@@ -251,7 +257,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
     ) -> Result<()> {
         if response.status.is_informational() {
             return Ok(());
@@ -269,7 +275,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        exchange: &mut Exchange,
+        exchange: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
         if failure::client_stalled(&error, session.is_body_done(), session.req_header(), session.response_written()) {
@@ -284,7 +290,7 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Self::CTX) -> FailToProxy {
         let refusal = exchange.refusal.take().unwrap_or_else(|| failure::refusal(error));
         if matches!(refusal, Refusal::Internal(_)) {
             log::error!("request {}: {error}", exchange.facts.request_id);
@@ -305,7 +311,7 @@ impl ProxyHttp for Gateway {
     }
 
     /// The end of the exchange, however it ended: its record.
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Self::CTX) {
         let sent = Sent {
             status: session.response_written().map(|response| response.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,
@@ -322,14 +328,14 @@ impl ProxyHttp for Gateway {
     }
 
     /// What went wrong is in the record and in metrics; a line an error would be a second log, without bounds.
-    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Self::CTX, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _exchange: &Exchange,
+        _exchange: &Self::CTX,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
@@ -337,13 +343,13 @@ impl ProxyHttp for Gateway {
     }
 
     /// For Pingora's own lines: nothing of the query string, which may hold secrets.
-    fn request_summary(&self, session: &Session, exchange: &Exchange) -> String {
+    fn request_summary(&self, session: &Session, exchange: &Self::CTX) -> String {
         format!("{} request {}", session.req_header().method, exchange.facts.request_id)
     }
 }
 
 fn internal(refusal: &Refusal) -> Box<Error> {
-    Error::explain(ErrorType::InternalError, refusal.detail())
+    Error::explain(ErrorType::InternalError, refusal.detail().into_owned())
 }
 
 /// Shortens a time-out to what is left of a deadline.

@@ -7,20 +7,38 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::config::HeaderChanges;
 
-/// The consumer, told to the instance.
-pub const X_CONSUMER: HeaderName = HeaderName::from_static("x-consumer");
-/// The request's id, told to the instance and to the client.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The names that the gateway sets, as it writes them. Pingora keeps a header's spelling beside its name: for a constant text
+/// it needs no allocation, for a [`HeaderName`] it does.
+pub mod written {
+    /// The consumer, told to the instance.
+    pub const X_CONSUMER: &str = "x-consumer";
+    /// The request's id, told to the instance and to the client.
+    pub const X_REQUEST_ID: &str = "x-request-id";
+    /// The chain of addresses the request came through.
+    pub const X_FORWARDED_FOR: &str = "x-forwarded-for";
+    /// The scheme the client used.
+    pub const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+    /// The host the client asked for.
+    pub const X_FORWARDED_HOST: &str = "x-forwarded-host";
+    /// The limits of the route (draft-ietf-httpapi-ratelimit-headers-10).
+    pub const RATELIMIT_POLICY: &str = "ratelimit-policy";
+    /// Where the client stands with them.
+    pub const RATELIMIT: &str = "ratelimit";
+}
+
+/// The request's id.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static(written::X_REQUEST_ID);
 /// The chain of addresses the request came through.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static(written::X_FORWARDED_FOR);
 /// The scheme the client used.
-pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static(written::X_FORWARDED_PROTO);
 /// The host the client asked for.
-pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static(written::X_FORWARDED_HOST);
 
 /// Headers of one hop that an answer must not carry further (RFC 9110 section 7.6.1).
 /// `Transfer-Encoding` is not among them: Pingora frames the body by it and writes its own.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -118,11 +136,15 @@ pub fn remove_hop_by_hop(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let nominated: smallvec::SmallVec<[HeaderName; 4]> = nominated(&response.headers).collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
+    // Looked for by walking over the few headers there are: asking the map for each of these names would hash them all.
+    let found = |name: &&HeaderName| HOP_BY_HOP.contains(name);
+    let mut going: smallvec::SmallVec<[HeaderName; 4]> = response.headers.keys().filter(found).cloned().collect();
+    if going.contains(&header::CONNECTION) {
+        going.extend(nominated(&response.headers));
+    }
+    for name in &going {
         response.remove_header(name);
     }
-    response.remove_header(&header::CONNECTION);
 }
 
 /// The names in `Connection`, apart from those that frame or identify the message.

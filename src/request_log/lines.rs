@@ -9,12 +9,17 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use serde::Serialize;
 use uuid::Uuid;
 
 use super::queue::Taken;
 use crate::config::{ClientIp, JsonLines};
-use crate::store::Row;
+use crate::json::{Object, name, push_decimal};
+use crate::record::Record;
+use crate::store::{Moment, Row};
+
+/// Records that become lines before they are written: so many that a call to the kernel is shared by them, so few that
+/// their bytes are still in the processor's cache when the kernel copies them.
+const PIECE_RECORDS: usize = 64;
 
 /// Where lines go.
 pub(super) struct Lines {
@@ -29,39 +34,6 @@ pub(super) struct Lines {
 enum Target {
     Stdout,
     File(PathBuf, File),
-}
-
-/// One line; the names are those of the columns, in their order.
-#[derive(Serialize)]
-struct Line<'a> {
-    timestamp: String,
-    endpoint: &'a str,
-    http_method: &'a str,
-    status_code: u16,
-    response_time_ms: f64,
-    is_error: bool,
-    run: Option<u32>,
-    sequence: Option<u64>,
-    request_id: Uuid,
-    client_request_id: Option<&'a str>,
-    host: Option<&'a str>,
-    path: &'a str,
-    protocol: &'a str,
-    consumer: Option<&'a str>,
-    key: Option<&'a str>,
-    client_ip: Option<IpAddr>,
-    service: Option<&'a str>,
-    instance: Option<&'a str>,
-    attempts: u16,
-    upstream_ms: Option<f64>,
-    cache: Option<&'a str>,
-    decided_by: &'a str,
-    limit_name: Option<&'a str>,
-    observed: Option<&'a str>,
-    bytes_in: i64,
-    bytes_out: i64,
-    user_agent: Option<&'a str>,
-    generation: u32,
 }
 
 impl Lines {
@@ -91,32 +63,34 @@ impl Lines {
         }
     }
 
-    /// Writes one line a record, all at once; how many are complete, and how many are not.
+    /// Writes one line a record; how many are complete, and how many are not.
     pub(super) fn write(&mut self, taken: &Taken) -> (u64, u64) {
-        self.buffer.clear();
-        if self.torn {
-            self.buffer.push(b'\n');
-        }
-        let prefix = self.buffer.len();
-        for (place, record) in (0..).zip(&taken.records) {
-            let row = Row::of(record, self.client_ip);
-            let line = line(&row, taken.run, taken.first.map(|first| first + place));
-            // Writing to memory can't fail, and nothing in a line can't be written as JSON.
-            if serde_json::to_writer(&mut self.buffer, &line).is_ok() {
+        let (mut written, mut result) = (0, Ok(()));
+        let mut places = 0..;
+        for piece in taken.records.chunks(PIECE_RECORDS) {
+            self.buffer.clear();
+            if self.torn {
                 self.buffer.push(b'\n');
             }
-        }
-        let (done, result) = match &mut self.target {
-            Target::Stdout => write_all(&mut io::stdout().lock(), &self.buffer),
-            Target::File(_, file) => write_all(file, &self.buffer),
-        };
-        let newlines = self.buffer.get(prefix..done).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count();
-        if done > 0 {
-            self.torn = self.buffer.get(done - 1).is_some_and(|byte| *byte != b'\n');
+            let prefix = self.buffer.len();
+            for (record, place) in piece.iter().zip(&mut places) {
+                let sequence = taken.first.map(|first| first + place);
+                push_line(&mut self.buffer, record, self.client_ip, taken.run, sequence);
+            }
+            let (done, piece_result) = match &mut self.target {
+                Target::Stdout => write_all(&mut io::stdout().lock(), &self.buffer),
+                Target::File(_, file) => write_all(file, &self.buffer),
+            };
+            let is_whole = done == self.buffer.len();
+            let lines = || newlines(self.buffer.get(prefix..done).unwrap_or_default());
+            written += if is_whole { piece.len() } else { lines() };
+            if done > 0 {
+                self.torn = self.buffer.get(done - 1).is_some_and(|byte| *byte != b'\n');
+            }
+            result = result.and(piece_result);
         }
         self.say(result);
-        let written = newlines as u64;
-        (written, (taken.records.len() as u64).saturating_sub(written))
+        (written as u64, taken.records.len().saturating_sub(written) as u64)
     }
 
     /// Says once that writing fails, and once that it works again.
@@ -144,6 +118,10 @@ fn open(path: &PathBuf) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
+fn newlines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
 /// Writes as much as possible: how many bytes, and why not all of them.
 fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut done = 0;
@@ -158,37 +136,87 @@ fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     (done, out.flush())
 }
 
-fn line<'a>(row: &Row<'a>, run: Option<u32>, sequence: Option<u64>) -> Line<'a> {
-    Line {
-        timestamp: row.timestamp.rfc3339().to_string(),
-        endpoint: row.endpoint,
-        http_method: row.http_method,
-        status_code: row.status_code,
-        response_time_ms: row.response_time_ms,
-        is_error: row.is_error,
-        run,
-        sequence,
-        request_id: Uuid::from_bytes(*row.request_id),
-        client_request_id: row.client_request_id,
-        host: row.host,
-        path: row.path,
-        protocol: row.protocol,
-        consumer: row.consumer,
-        key: row.key,
-        client_ip: row.client_ip,
-        service: row.service,
-        instance: row.instance,
-        attempts: row.attempts,
-        upstream_ms: row.upstream_ms,
-        cache: row.cache,
-        decided_by: row.decided_by,
-        limit_name: row.limit_name,
-        observed: row.observed,
-        bytes_in: row.bytes_in,
-        bytes_out: row.bytes_out,
-        user_agent: row.user_agent,
-        generation: row.generation,
+/// One line, with its end; the names are those of the columns, in their order.
+pub fn push_line(out: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: Option<u32>, sequence: Option<u64>) {
+    let row = Row::of(record, client_ip);
+    let mut line = Object::open(out);
+    push_moment(line.name(name!("timestamp")), row.timestamp);
+    line.text(name!("endpoint"), row.endpoint);
+    line.text(name!("http_method"), row.http_method);
+    line.number(name!("status_code"), row.status_code.into());
+    line.thousandths(name!("response_time_ms"), thousandths(row.response_time_ms));
+    line.boolean(name!("is_error"), row.is_error);
+    line.number_or_null(name!("run"), run.map(u64::from));
+    line.number_or_null(name!("sequence"), sequence);
+    let mut id = Uuid::encode_buffer();
+    line.plain(name!("request_id"), Uuid::from_bytes(*row.request_id).hyphenated().encode_lower(&mut id).as_bytes());
+    line.text_or_null(name!("client_request_id"), row.client_request_id);
+    line.text_or_null(name!("host"), row.host);
+    line.text(name!("path"), row.path);
+    line.plain(name!("protocol"), row.protocol.as_bytes());
+    line.text_or_null(name!("consumer"), row.consumer);
+    line.text_or_null(name!("key"), row.key);
+    match row.client_ip {
+        Some(address) => push_address(line.name(name!("client_ip")), address),
+        None => line.null(name!("client_ip")),
     }
+    line.text_or_null(name!("service"), row.service);
+    line.text_or_null(name!("instance"), row.instance);
+    line.number(name!("attempts"), row.attempts.into());
+    match row.upstream_ms {
+        Some(time) => line.thousandths(name!("upstream_ms"), thousandths(time)),
+        None => line.null(name!("upstream_ms")),
+    }
+    line.text_or_null(name!("cache"), row.cache);
+    line.text(name!("decided_by"), row.decided_by);
+    line.text_or_null(name!("limit_name"), row.limit_name);
+    line.text_or_null(name!("observed"), row.observed);
+    line.number(name!("bytes_in"), row.bytes_in.unsigned_abs());
+    line.number(name!("bytes_out"), row.bytes_out.unsigned_abs());
+    line.text_or_null(name!("user_agent"), row.user_agent);
+    line.number(name!("generation"), row.generation.into());
+    line.close();
+    out.push(b'\n');
+}
+
+/// Microseconds; a row's times are milliseconds in steps of one.
+fn thousandths(milliseconds: f64) -> u64 {
+    (milliseconds * 1_000.0).round() as u64
+}
+
+/// RFC 3339 with microseconds, in quotes.
+fn push_moment(out: &mut Vec<u8>, moment: Moment) {
+    let parts = [
+        (b'"', u64::from(moment.year), 4),
+        (b'-', moment.month.into(), 2),
+        (b'-', moment.day.into(), 2),
+        (b'T', moment.hour.into(), 2),
+        (b':', moment.minute.into(), 2),
+        (b':', moment.second.into(), 2),
+        (b'.', moment.microsecond.into(), 6),
+    ];
+    for (before, number, width) in parts {
+        out.push(before);
+        push_decimal(out, number, width);
+    }
+    out.extend_from_slice(b"Z\"");
+}
+
+fn push_address(out: &mut Vec<u8>, address: IpAddr) {
+    out.push(b'"');
+    match address {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                push_decimal(out, octet.into(), 1);
+            }
+        }
+        // Writing to memory can't fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+    out.push(b'"');
 }
 
 #[cfg(test)]

@@ -18,11 +18,17 @@ use crate::config;
 use crate::record::Record;
 use crate::store::{Run, Store};
 
+pub use lines::push_line;
+
 use lines::Lines;
 use queue::{Bounds, Queue};
 
 /// How much longer than its deadline the end waits for a call that can't be cut off (a lock in SQLite takes 1 s).
 const LAST_CALL: Duration = Duration::from_millis(1_500);
+
+/// Records in a chunk where nothing but lines is written. A store's batches are larger, because each of them is a transaction;
+/// lines gain nothing by waiting, and so few records are still in the processor's cache when they are written.
+const LINES_ROWS_MAX: usize = 128;
 
 /// Where finished exchanges leave their records; clones share one queue.
 #[derive(Clone)]
@@ -88,7 +94,7 @@ impl RequestLog {
         }
         let queue = Arc::new(Queue::new(Bounds {
             records_max: config.queue.max(1),
-            rows: config.flush.rows.max(1),
+            rows: if store.is_some() { config.flush.rows.max(1) } else { config.flush.rows.clamp(1, LINES_ROWS_MAX) },
             age: config.flush.age.0,
             has_store: store.is_some(),
             has_lines: lines.is_some(),

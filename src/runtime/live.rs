@@ -56,6 +56,11 @@ impl Live {
         self.current.load_full()
     }
 
+    /// Looks at the runtime in force for a moment, which is cheaper than keeping it.
+    pub fn with<T>(&self, look: impl FnOnce(&Runtime) -> T) -> T {
+        look(&self.current.load())
+    }
+
     /// Reads the file again and puts it in force. Resolves names, so it may take seconds: not for the data path.
     ///
     /// # Errors

@@ -9,19 +9,27 @@ use pingora_core::{Error, ErrorType, Result};
 use pingora_load_balancing::Backend;
 use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck};
 
+use super::instance::Instance;
 use super::pool::Pool;
 use crate::config;
 
 /// A GET that has to be answered with 200 in time.
 pub(super) struct Probe {
     service: Arc<str>,
+    /// Told what is found out.
+    instances: Arc<[Arc<Instance>]>,
     check: HttpHealthCheck,
     timeout: Duration,
 }
 
 impl Probe {
     /// A probe of the instances of `service`.
-    pub(super) fn new(name: &Arc<str>, service: &config::Service, health: &config::HealthCheck) -> Result<Self> {
+    pub(super) fn new(
+        name: &Arc<str>,
+        service: &config::Service,
+        health: &config::HealthCheck,
+        instances: Arc<[Arc<Instance>]>,
+    ) -> Result<Self> {
         let host = service.host.as_deref().or(service.tls.as_ref().map(|tls| tls.sni.as_str())).unwrap_or(name);
         let mut check = HttpHealthCheck::new(host, service.tls.is_some());
         check.req.set_uri(health.path.parse().map_err(|error| {
@@ -35,7 +43,7 @@ impl Probe {
         if let Some(tls) = &service.tls {
             check.peer_template.sni.clone_from(&tls.sni);
         }
-        Ok(Self { service: Arc::clone(name), check, timeout: health.timeout.0 })
+        Ok(Self { service: Arc::clone(name), instances, check, timeout: health.timeout.0 })
     }
 
     /// Believes these authorities instead of the system's.
@@ -54,6 +62,10 @@ impl HealthCheck for Probe {
     }
 
     async fn health_status_change(&self, target: &Backend, healthy: bool) {
+        let address = target.addr.as_inet();
+        if let Some(instance) = self.instances.iter().find(|instance| Some(&instance.address) == address) {
+            instance.set_healthy(healthy);
+        }
         if healthy {
             log::info!("service {}: instance {} is healthy", self.service, target.addr);
         } else {
@@ -114,7 +126,7 @@ mod tests {
             healthy_after: 1,
             unhealthy_after: 1,
         };
-        let probe = Probe::new(&"users".into(), &service, &health).unwrap();
+        let probe = Probe::new(&"users".into(), &service, &health, Arc::new([])).unwrap();
         let begin = Instant::now();
         assert!(probe.check(&Backend::new(&address.to_string()).unwrap()).await.is_err());
         let took = begin.elapsed();

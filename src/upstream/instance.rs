@@ -1,9 +1,9 @@
 //! One address of a service, and what is counted about it.
-//! Whether it is healthy is the pool's to say: health belongs to `pingora-load-balancing`.
+//! Whether it is healthy is found out by `health.rs`, and kept here, where selection reads it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use pingora_core::upstreams::peer::HttpPeer;
 
@@ -18,6 +18,7 @@ pub struct Instance {
     pub weight: u16,
     /// What a connection to it needs, time-outs included; cloned for every try.
     pub(super) peer: HttpPeer,
+    healthy: AtomicBool,
     requests: AtomicU64,
     failures: AtomicU64,
 }
@@ -40,9 +41,19 @@ impl Instance {
             address,
             weight,
             peer,
+            healthy: AtomicBool::new(true),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// Whether it may get requests; until its first check it may.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Relaxed);
     }
 
     /// Counts one try at this instance.

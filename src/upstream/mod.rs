@@ -7,6 +7,7 @@ mod instance;
 mod peer;
 mod pool;
 mod resolve;
+mod turns;
 
 pub use instance::{Instance, InstanceState};
 pub use pool::Pool;

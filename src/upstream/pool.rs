@@ -1,5 +1,6 @@
 //! A service at run time: its instances, whose turn it is, and which of them are healthy.
-//! Selection and health are `pingora-load-balancing`'s; the instance table beside it holds what we count.
+//! Health checks are `pingora-load-balancing`'s. Selection is our own table: the crate's allocates and hashes for every request,
+//! and lets heavy instances have their turns in a row.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -9,13 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt;
 use http::HeaderValue;
 use pingora_core::protocols::l4::socket;
-use pingora_load_balancing::selection::RoundRobin;
-use pingora_load_balancing::{Backend, Backends, Extensions, LoadBalancer, discovery};
+use pingora_load_balancing::{Backend, Backends, Extensions, discovery};
 
 use super::health::{Probe, check_until_dropped};
 use super::instance::{Instance, InstanceState};
 use super::peer::{authorities, peer};
 use super::resolve::resolve;
+use super::turns::Turns;
 use crate::config;
 
 /// Addresses and weights, in order.
@@ -29,8 +30,11 @@ pub struct Pool {
     pub host: Option<HeaderValue>,
     config: config::Service,
     addresses: Addresses,
-    instances: HashMap<SocketAddr, Arc<Instance>>,
-    balancer: LoadBalancer<RoundRobin>,
+    /// In the order of addresses.
+    instances: Box<[Arc<Instance>]>,
+    turns: Turns,
+    /// What is checked; the outcome is in the instances.
+    checked: Backends,
     checks_started: AtomicBool,
 }
 
@@ -59,29 +63,31 @@ impl Pool {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
         };
-        let instances = addresses
+        let instances: Box<[Arc<Instance>]> = addresses
             .iter()
             .map(|&(address, weight)| {
-                (address, Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref()))))
+                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref())))
             })
             .collect();
-        let backends = addresses.iter().map(|&(address, weight)| backend(address, weight)).collect();
-        let mut balancer = LoadBalancer::from_backends(Backends::new(discovery::Static::new(backends)));
+        let weights: Vec<u16> = instances.iter().map(|instance| instance.weight).collect();
+        let backends = instances.iter().map(|instance| backend(instance)).collect();
+        let mut checked = Backends::new(discovery::Static::new(backends));
         // A static list is there at once, so this never waits.
-        balancer.update().now_or_never();
+        checked.update(|_| ()).now_or_never();
         if let Some(health) = &config.health {
-            let mut probe =
-                Probe::new(&name, &config, health).map_err(|error| ("health.path".to_owned(), error.to_string()))?;
+            let mut probe = Probe::new(&name, &config, health, Arc::from(&*instances))
+                .map_err(|error| ("health.path".to_owned(), error.to_string()))?;
             if let Some(authorities) = &authorities {
                 probe.trust(authorities);
             }
-            balancer.set_health_check(Box::new(probe));
+            checked.set_health_check(Box::new(probe));
         }
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
         };
-        Ok(Self { name, host, config, addresses, instances, balancer, checks_started: AtomicBool::new(false) })
+        let turns = Turns::new(&weights);
+        Ok(Self { name, host, config, addresses, instances, turns, checked, checks_started: AtomicBool::new(false) })
     }
 
     /// Begins the health checks on `runtime`; they end with the pool. Once is enough.
@@ -94,48 +100,27 @@ impl Pool {
     }
 
     pub(super) async fn check_once(&self) {
-        self.balancer.backends().run_health_check(true).await;
+        self.checked.run_health_check(true).await;
     }
 
     /// The instance whose turn it is, among the healthy ones that are not in `tried`.
-    pub fn select(&self, tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
-        let untried = |address: SocketAddr| tried.iter().all(|instance| instance.address != address);
-        self.balancer
-            .select_with(b"", self.turns(), |backend, healthy| {
-                healthy && backend.addr.as_inet().is_some_and(|address| untried(*address))
-            })
-            .and_then(|backend| self.instances.get(backend.addr.as_inet()?))
-            .map(Arc::clone)
-            // Turns are shared with every other request: a walk may meet the same instance again and again.
-            .or_else(|| self.ready().find(|instance| untried(instance.address)).map(Arc::clone))
+    pub fn select(&self, tried: &[Arc<Instance>]) -> Option<&Arc<Instance>> {
+        self.turns.take().map(|place| &self.instances[place]).find(|instance| is_ready(instance, tried))
     }
 
     /// Whether an instance is left that is healthy and not in `tried`.
     pub fn has_other(&self, tried: &[Arc<Instance>]) -> bool {
-        self.ready().any(|instance| tried.iter().all(|other| other.address != instance.address))
-    }
-
-    fn ready(&self) -> impl Iterator<Item = &Arc<Instance>> {
-        self.addresses
-            .iter()
-            .filter(|&&(address, weight)| self.balancer.backends().ready(&backend(address, weight)))
-            .filter_map(|(address, _)| self.instances.get(address))
+        self.instances.iter().any(|instance| is_ready(instance, tried))
     }
 
     /// Every instance with its state, in the order of addresses.
     pub fn instances(&self) -> Vec<(Arc<Instance>, InstanceState)> {
-        self.addresses
-            .iter()
-            .filter_map(|&(address, weight)| {
-                let instance = self.instances.get(&address)?;
-                let state = match (&self.config.health, self.balancer.backends().ready(&backend(address, weight))) {
-                    (None, _) => InstanceState::Unchecked,
-                    (Some(_), true) => InstanceState::Up,
-                    (Some(_), false) => InstanceState::Down,
-                };
-                Some((Arc::clone(instance), state))
-            })
-            .collect()
+        let state = |instance: &Instance| match (&self.config.health, instance.is_healthy()) {
+            (None, _) => InstanceState::Unchecked,
+            (Some(_), true) => InstanceState::Up,
+            (Some(_), false) => InstanceState::Down,
+        };
+        self.instances.iter().map(|instance| (Arc::clone(instance), state(instance))).collect()
     }
 
     /// The service as it is configured.
@@ -147,16 +132,15 @@ impl Pool {
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.addresses.iter().map(|(address, _)| *address)
     }
-
-    /// Steps after which the balancer has offered every instance at least once: it walks through turns, and
-    /// an instance has as many turns as its weight.
-    fn turns(&self) -> usize {
-        self.addresses.iter().map(|(_, weight)| usize::from(*weight)).sum::<usize>() + self.addresses.len()
-    }
 }
 
-fn backend(address: SocketAddr, weight: u16) -> Backend {
-    Backend { addr: socket::SocketAddr::Inet(address), weight: usize::from(weight), ext: Extensions::new() }
+fn is_ready(instance: &Instance, tried: &[Arc<Instance>]) -> bool {
+    instance.is_healthy() && tried.iter().all(|tried| tried.address != instance.address)
+}
+
+fn backend(instance: &Instance) -> Backend {
+    let addr = socket::SocketAddr::Inet(instance.address);
+    Backend { addr, weight: usize::from(instance.weight), ext: Extensions::new() }
 }
 
 fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
@@ -214,9 +198,9 @@ mod tests {
         let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
         for _ in 0..10 {
             let first = pool.select(&[]).unwrap();
-            let second = pool.select(std::slice::from_ref(&first)).unwrap();
+            let second = pool.select(std::slice::from_ref(first)).unwrap();
             assert_ne!(first.address, second.address);
-            assert!(pool.select(&[first, second]).is_none());
+            assert!(pool.select(&[Arc::clone(first), Arc::clone(second)]).is_none());
         }
     }
 

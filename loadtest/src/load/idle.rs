@@ -105,13 +105,14 @@ async fn all(mut tasks: JoinSet<io::Result<TcpStream>>) -> io::Result<Vec<TcpStr
     Ok(open)
 }
 
-/// 127.0.0.2 and up.
-fn source(number: u32) -> SocketAddr {
+/// Where the connection with this number comes from: 127.0.0.2 and up.
+pub fn source(number: u32) -> SocketAddr {
     let host = number / PER_ADDRESS + 2;
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, (host >> 8) as u8, host as u8)), 0)
 }
 
-async fn connect(address: SocketAddr, source: SocketAddr) -> io::Result<TcpStream> {
+/// A connection that comes from `source`.
+pub async fn connect(address: SocketAddr, source: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(source)?;
     socket.connect(address).await
