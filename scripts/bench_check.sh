@@ -7,5 +7,5 @@ need wrk=wrk taskset=util-linux
 bash scripts/build.sh
 step "building the load test"
 cargo build --release --locked -p loadtest
-step "measuring (about eight minutes)"
+step "measuring (about five minutes; twice that and more when something looks worse)"
 exec target/release/loadtest check "$@"

@@ -37,9 +37,6 @@ pub struct Common {
     /// The program to measure, built with `cargo build --release -p tollgate`.
     #[arg(long, default_value = "target/release/tollgate")]
     tollgate: PathBuf,
-    /// Seconds of load for one measurement.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: u32,
     /// Keep-alive connections of the load.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
     connections: u32,
@@ -52,12 +49,15 @@ pub struct Compare {
     /// Jobs to run; all when left out.
     #[arg(long, value_enum, ignore_case = true, num_args = 1.., value_delimiter = ',')]
     job: Vec<Job>,
-    /// Contenders that take part, e.g. `tollgate nginx`; all when left out.
+    /// Contenders that take part, e.g. `tollgate,bare-dressed,nginx`; all when left out.
     #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "NAME")]
     only: Vec<String>,
     /// How often everybody is measured, in turns.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=50))]
     rounds: u32,
+    /// Seconds of load for one measurement.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
     /// Requests a second in J8.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     rate: u32,
@@ -84,6 +84,9 @@ pub struct Quick {
     /// How often everybody is measured, in turns.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
+    /// Seconds of load for one measurement.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
     /// JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -96,6 +99,9 @@ pub struct Check {
     /// How often everybody is measured, in turns.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=50))]
     rounds: u32,
+    /// Seconds of load for one measurement.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
     /// The ratios that may not get worse.
     #[arg(long, default_value = "loadtest/baseline.json")]
     baseline: PathBuf,
@@ -123,26 +129,21 @@ pub fn compare(options: &Compare) -> Result<ExitCode, Box<dyn Error>> {
         .filter(|job| jobs(job))
         .map(|job| job::ROWS.iter().filter(|row| row.job == *job).collect())
         .collect();
-    let mut settings = settings(&options.common, options.rounds);
+    let mut settings = settings(&options.common, options.rounds, options.seconds);
     settings.rate = options.rate;
     settings.idle_connections = options.idle_connections;
     settings.addresses = options.addresses;
+    let only: Vec<String> = options.only.iter().map(|name| name.replace('-', " ")).collect();
     if options.baseline_out.is_some() {
         let has = |id: &str| groups.iter().flatten().any(|row| row.id == id);
-        let is_there = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+        let is_there = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
         if !(baseline::ROWS.iter().all(|id| has(id))
             && [TOLLGATE, BARE, BARE_DRESSED].iter().all(|name| is_there(name)))
         {
             return Err(format!("--baseline-out needs J1 to J6 with {TOLLGATE}, {BARE} and {BARE_DRESSED}").into());
         }
     }
-    let plan = Plan {
-        tollgate: program(&options.common.tollgate)?,
-        groups,
-        only: options.only.clone(),
-        settings,
-        command: command(),
-    };
+    let plan = Plan { tollgate: program(&options.common.tollgate)?, groups, only, settings, command: command() };
     let report = compare::run(plan)?;
     // Kept even when something failed: the rest of a long run is of use.
     write(&report, options.format, options.out.as_deref())?;
@@ -154,7 +155,7 @@ pub fn compare(options: &Compare) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 pub fn quick(options: &Quick) -> Result<ExitCode, Box<dyn Error>> {
-    let report = compare::run(beside_bare(&options.common, options.rounds, &[&QUICK])?)?;
+    let report = compare::run(beside_bare(&options.common, options.rounds, options.seconds, &[&QUICK])?)?;
     let format = if options.json { Format::Json } else { Format::Text };
     write(&report, format, None)?;
     end(&report)
@@ -167,7 +168,7 @@ pub fn check(options: &Check) -> Result<ExitCode, Box<dyn Error>> {
     let groups: Vec<Vec<&str>> = std::iter::once(warm).chain(rest.into_iter().map(|id| vec![id])).collect();
     let groups: Vec<&[&str]> = groups.iter().map(Vec::as_slice).collect();
     let measure = |rounds: u32| -> Result<(Report, Vec<Worse>), Box<dyn Error>> {
-        let report = compare::run(beside_bare(&options.common, rounds, &groups)?)?;
+        let report = compare::run(beside_bare(&options.common, rounds, options.seconds, &groups)?)?;
         if let Some(failure) = report.failures().first() {
             return Err((*failure).into());
         }
@@ -207,18 +208,18 @@ pub fn show(options: &Show) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Tollgate and the two references only.
-fn beside_bare(common: &Common, rounds: u32, groups: &[&[&str]]) -> Result<Plan, Box<dyn Error>> {
+fn beside_bare(common: &Common, rounds: u32, seconds: u32, groups: &[&[&str]]) -> Result<Plan, Box<dyn Error>> {
     Ok(Plan {
         tollgate: program(&common.tollgate)?,
         groups: groups.iter().map(|ids| ids.iter().filter_map(|id| job::row(id)).collect()).collect(),
         only: [BARE, BARE_DRESSED, TOLLGATE].map(str::to_owned).into(),
-        settings: settings(common, rounds),
+        settings: settings(common, rounds, seconds),
         command: command(),
     })
 }
 
-fn settings(common: &Common, rounds: u32) -> Settings {
-    Settings { rounds, seconds: common.seconds, connections: common.connections, ..Settings::default() }
+fn settings(common: &Common, rounds: u32, seconds: u32) -> Settings {
+    Settings { rounds, seconds, connections: common.connections, ..Settings::default() }
 }
 
 fn program(path: &Path) -> Result<PathBuf, String> {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bare::REFUSE_PATH;
 use crate::contender::Setup;
+use crate::report::Settings;
+use crate::report::tables::thousands;
 use crate::upstream::LARGE_PATH;
 
 /// The only path that the setups with policies route.
@@ -100,6 +102,7 @@ pub struct Row {
     /// For machines, e.g. `J4-401`.
     pub id: &'static str,
     pub job: Job,
+    /// ADDRESSES, IDLE and RATE stand for the settings of the run.
     pub title: &'static str,
     /// What is asked of everybody, in a sentence.
     pub what: &'static str,
@@ -205,7 +208,7 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "J7",
         job: Job::J7,
-        title: "idle connections",
+        title: "IDLE idle connections",
         what: "The setup of J1; connections that each had one request proxied, and then wait.",
         ask: Ask { kind: Kind::Idle, ..PLAIN },
         reference: Some((Ask { kind: Kind::Idle, ..PLAIN }, "proxies without policies")),
@@ -214,7 +217,7 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "J8",
         job: Job::J8,
-        title: "latency at a fixed rate",
+        title: "latency at RATE requests a second",
         what: "The setup of J2, asked at a fixed rate, whatever comes back; latency counts from when a request was due.",
         ask: Ask { kind: Kind::Open, ..GATEWAY },
         reference: Some((Ask { kind: Kind::Open, ..PLAIN }, "proxies without policies")),
@@ -250,13 +253,25 @@ pub const ROWS: &[Row] = &[
     Row {
         id: "J9-addresses",
         job: Job::J9,
-        title: "J2 with 1,000,000 client addresses",
+        title: "J2 with ADDRESSES client addresses",
         what: "Every address has asked shortly before; each request comes from any of them (X-Forwarded-For).",
         ask: Ask { setup: Setup::Addresses, pick: Pick::Addresses, ..GATEWAY },
         reference: None,
         is_beside_first: true,
     },
 ];
+
+impl Row {
+    /// With the numbers of the run.
+    pub fn title(&self, settings: &Settings) -> String {
+        let Settings { addresses, idle_connections, rate, .. } = settings;
+        let mut title = self.title.to_owned();
+        for (name, value) in [("ADDRESSES", addresses), ("IDLE", idle_connections), ("RATE", rate)] {
+            title = title.replace(name, &thousands(f64::from(*value)));
+        }
+        title
+    }
+}
 
 /// The row with this id.
 pub fn row(id: &str) -> Option<&'static Row> {
@@ -266,6 +281,15 @@ pub fn row(id: &str) -> Option<&'static Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn titles_say_what_was_really_asked() {
+        let settings = Settings { addresses: 20_000, idle_connections: 900, rate: 5_000, ..Settings::default() };
+        let title = |id: &str| row(id).unwrap().title(&settings);
+        assert_eq!(title("J9-addresses"), "J2 with 20,000 client addresses");
+        assert_eq!(title("J7"), "900 idle connections");
+        assert_eq!(title("J8"), "latency at 5,000 requests a second");
+    }
 
     #[test]
     fn every_job_has_rows_with_ids_of_their_own() {

@@ -11,7 +11,7 @@ use crate::compare::{Entrant, Plan, measure, proof};
 use crate::contender::Setup;
 use crate::contenders::BARE_DRESSED;
 use crate::job::{Ask, Forwarded, Kind, Pick, Row};
-use crate::report::{Entry, Outcome, RowReport, Sample};
+use crate::report::{Entry, Outcome, RowReport, Sample, Settings};
 use crate::stop;
 
 /// What a measurement takes beside its load, and what starting and proving takes, in seconds.
@@ -88,7 +88,7 @@ pub fn run(bench: &Bench, plan: &Plan, rows: &[&Row], entrants: &[Entrant], prog
             progress.advance(if round == 0 { AROUND } else { round_weight(&seat.ask, plan) });
         }
     }
-    rows.iter().map(|row| row_report(row, &seats, entrants)).collect()
+    rows.iter().map(|row| row_report(row, &seats, entrants, &plan.settings)).collect()
 }
 
 impl Group<'_> {
@@ -179,7 +179,7 @@ impl Group<'_> {
     /// Of the first row that shows this seat.
     fn title(&self, seat: &Seat) -> String {
         let row = self.rows.iter().find(|row| asked(row, self.entrants).contains(&(seat.entrant, seat.ask)));
-        row.map_or_else(String::new, |row| format!("{} {}", row.id, row.title))
+        row.map_or_else(String::new, |row| format!("{} {}", row.id, row.title(&self.plan.settings)))
     }
 }
 
@@ -240,7 +240,7 @@ fn failed(name: &str, setup: Setup, error: &io::Error) -> Outcome {
     Outcome::Failed { why: format!("{name}, {setup:?}: {error}") }
 }
 
-fn row_report(row: &Row, seats: &[Seat], entrants: &[Entrant]) -> RowReport {
+fn row_report(row: &Row, seats: &[Seat], entrants: &[Entrant], settings: &Settings) -> RowReport {
     let entries = asked(row, entrants).into_iter().filter_map(|who| {
         let seat = seats.iter().find(|seat| (seat.entrant, seat.ask) == who)?;
         let contender = who.0.map(|entrant| entrants[entrant].contender.as_ref());
@@ -260,7 +260,7 @@ fn row_report(row: &Row, seats: &[Seat], entrants: &[Entrant]) -> RowReport {
     RowReport {
         id: row.id.to_owned(),
         job: row.job,
-        title: row.title.to_owned(),
+        title: row.title(settings),
         what: row.what.to_owned(),
         kind: row.ask.kind,
         is_beside_first: row.is_beside_first,

@@ -22,7 +22,7 @@ const CPU: [Column; 2] = [
     ("min to max", |figures| Some(format!("{:.1} to {:.1}", figures.cpu_us_min?, figures.cpu_us_max?))),
 ];
 const CLOSED: [Column; 6] = [
-    ("requests/s", |figures| thousands(figures.per_second)),
+    ("requests/s", |figures| figures.per_second.map(thousands)),
     ("p50 ms", |figures| fixed(figures.p50_us.map(|us| us / 1e3), 2)),
     ("p99 ms", |figures| fixed(figures.p99_us.map(|us| us / 1e3), 2)),
     ("p99.9 ms", |figures| fixed(figures.p999_us.map(|us| us / 1e3), 2)),
@@ -40,7 +40,7 @@ const OPEN: [Column; 7] = [
     ("CPU us", |figures| fixed(figures.cpu_us, 2)),
 ];
 const IDLE: [Column; 4] = [
-    ("bytes per connection", |figures| thousands(figures.bytes_per_connection)),
+    ("bytes per connection", |figures| figures.bytes_per_connection.map(thousands)),
     ("RSS MiB before", |figures| mebibytes(figures.idle_before_bytes)),
     ("RSS MiB after", |figures| mebibytes(figures.memory_bytes)),
     ("x tollgate", |figures| fixed(figures.of_tollgate, 2)),
@@ -150,17 +150,16 @@ fn mebibytes(bytes: Option<f64>) -> Option<String> {
 }
 
 /// `12,345`
-fn thousands(value: Option<f64>) -> Option<String> {
-    let value = value?;
+pub fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
     }
-    Some(if value <= -0.5 { format!("-{text}") } else { text })
+    if value <= -0.5 { format!("-{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -206,7 +205,7 @@ mod tests {
     #[test]
     fn thousands_are_set_apart() {
         for (value, text) in [(0.4, "0"), (999.0, "999"), (1_000.0, "1,000"), (-1_234_567.0, "-1,234,567")] {
-            assert_eq!(thousands(Some(value)).as_deref(), Some(text));
+            assert_eq!(thousands(value), text);
         }
     }
 }
