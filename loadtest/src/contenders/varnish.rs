@@ -53,7 +53,7 @@ impl Contender for Varnish {
     fn prepare(&self, setup: Setup, place: &Place) -> io::Result<Prepared> {
         match setup {
             Setup::Tls => return Ok(Prepared::CanNot("the packaged version has no TLS")),
-            // Both were tried as conditions in VCL.
+            // Tried: 81 s to compile on a busy machine, 2.5 ms a request for the last route.
             Setup::Routes => {
                 return Ok(Prepared::CanNot(
                     "no table of routes: 10,000 conditions in VCL take a minute to compile and milliseconds a request",
