@@ -205,7 +205,8 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
             return reject(parts, &mut stream, "connect", &refusal).await;
         }
         let guarded = flood::ask(parts, connection);
-        let is_counted = guarded.is_some();
+        // What is refused and can't be answered here is refused by `admit`, which asks again.
+        let is_counted = matches!(guarded, Some(Ok(())));
         if let Some(Err(refusal)) = guarded {
             match flood::turn_away(parts, connection, &mut stream, &head, refusal).await {
                 TurnedAway::Open => continue,

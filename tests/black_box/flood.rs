@@ -119,6 +119,15 @@ async fn a_refused_request_that_is_not_over_with_its_header_ends_the_connection(
 }
 
 #[tokio::test]
+async fn a_header_with_many_fields_is_no_way_around_the_guard() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&Config::open(&backend).section("flood_guard: 5/h per ip")).await;
+    let mut wire = gateway.wire().await;
+    until_refused(&mut wire, "/").await;
+    assert_eq!(wire.get("/", &"X-Filler: 1\r\n".repeat(100)).await.refusal(), "flood_guard");
+}
+
+#[tokio::test]
 async fn what_is_no_request_is_not_taken_for_a_flood() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&Config::open(&backend).section("flood_guard: 5/h per ip")).await;
