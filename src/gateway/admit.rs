@@ -20,7 +20,7 @@ use crate::policy::path;
 use crate::refusal::Refusal;
 
 /// Bytes of the client's own texts that are kept for the log.
-const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
+pub(super) const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) const USER_AGENT_BYTES_MAX: usize = 256;
 pub(super) const PATH_BYTES_MAX: usize = 2048;
 

@@ -15,7 +15,7 @@ use crate::policy::headers::written;
 use crate::refusal::Refusal;
 
 /// An unread body up to this size is read and dropped; a larger one costs the client its connection.
-const DRAINED_BYTES_MAX: u64 = 64 << 10;
+pub(super) const DRAINED_BYTES_MAX: u64 = 64 << 10;
 
 /// How long an unread body may take to arrive.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);

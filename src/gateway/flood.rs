@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use http::Method;
 use pingora_core::protocols::Stream;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Parts;
-use super::admit::{PATH_BYTES_MAX, USER_AGENT_BYTES_MAX, text_of};
-use super::answer::{self, Raw};
+use super::admit::{CLIENT_REQUEST_ID_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX, text_of};
+use super::answer::{self, DRAINED_BYTES_MAX, Raw};
 use super::connection::{Connection, Current};
 use super::exchange::{Exchange, Facts, Sent};
 use crate::refusal::Refusal;
@@ -39,6 +39,7 @@ struct Asked {
     method: Method,
     path: Arc<str>,
     user_agent: Option<Box<str>>,
+    client_request_id: Option<Box<str>>,
     protocol: &'static str,
     /// Whether the next request begins where this header ends.
     ends_with_header: bool,
@@ -74,6 +75,7 @@ pub(super) async fn turn_away(
         request_id,
         path: asked.path,
         user_agent: asked.user_agent,
+        client_request_id: asked.client_request_id,
         ..Facts::default()
     };
     let (status, reason) = (refusal.status().as_u16(), refusal.reason());
@@ -83,13 +85,20 @@ pub(super) async fn turn_away(
         stream.flush().await
     });
     let is_written = matches!(written.await, Ok(Ok(())));
-    exchange.record(&Sent { status: Some(status), bytes_in: 0, bytes_out: body_bytes }, reason);
+    let bytes_out = if is_written { body_bytes } else { 0 };
+    exchange.record(&Sent { status: Some(status), bytes_in: 0, bytes_out }, reason);
     if is_written && keeps_open {
         return TurnedAway::Open;
     }
     // The client may be gone; there is nothing to do about it.
-    let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
+    let _ = timeout(WRITE_TIMEOUT, end(stream)).await;
     TurnedAway::Closed
+}
+
+/// Says that nothing more comes, and drops what still arrives: what is unread when a connection closes may cost the client its answer.
+async fn end(stream: &mut Stream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(DRAINED_BYTES_MAX), &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Reads the header of a request; none where Pingora has to say what is wrong with it.
@@ -101,12 +110,18 @@ fn asked(head: &[u8]) -> Option<Asked> {
     let path = request.path?.split('?').next().unwrap_or_default();
     let (protocol, is_persistent) = if request.version? == 1 { ("HTTP/1.1", true) } else { ("HTTP/1.0", false) };
     let field = |name: &str| request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
-    // With a body, or with any word about the connection, the connection ends: a refused flood is not worth reading on.
-    let may_go_on = ["content-length", "transfer-encoding", "connection"].iter().all(|name| field(name).is_none());
+    // With a body the connection ends, and with any other word about it than the usual: a refused flood is not worth reading on.
+    let only = |name: &str, value: &[u8]| {
+        let mut fields = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        fields.next().is_none_or(|field| field.value.eq_ignore_ascii_case(value)) && fields.next().is_none()
+    };
+    let may_go_on =
+        only("connection", b"keep-alive") && only("content-length", b"0") && field("transfer-encoding").is_none();
     Some(Asked {
         method,
         path: Arc::from(&*text_of(path.as_bytes(), PATH_BYTES_MAX)),
         user_agent: field("user-agent").map(|field| text_of(field.value, USER_AGENT_BYTES_MAX)),
+        client_request_id: field("x-request-id").map(|field| text_of(field.value, CLIENT_REQUEST_ID_BYTES_MAX)),
         protocol,
         ends_with_header: is_persistent && may_go_on && end == head.len(),
     })
@@ -126,7 +141,11 @@ mod tests {
     fn only_what_ends_with_its_header_keeps_the_connection() {
         check("GET /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n", Some("/a"), true);
         check("GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", Some("/a"), false);
-        check("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Some("/a"), false);
+        check("GET /a HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", Some("/a"), true);
+        check("GET /a HTTP/1.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", Some("/a"), false);
+        check("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", Some("/a"), true);
+        check("POST /a HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 4\r\n\r\n", Some("/a"), false);
+        check("POST /a HTTP/1.1\r\nContent-Length: 00\r\n\r\n", Some("/a"), false);
         check("POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Some("/a"), false);
         check("GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b", Some("/a"), false);
         check("GET /a HTTP/1.0\r\n\r\n", Some("/a"), false);

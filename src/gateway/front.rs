@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::answer::{self, Raw};
-use super::connection::{Accepted, Connection, Crowded, Current, with_connection};
+use super::connection::{Accepted, Busy, Connection, Crowded, Current, with_connection};
 use super::flood::{self, TurnedAway};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
@@ -188,8 +188,7 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {
         let idle_timeout = parts.live.with(|runtime| runtime.config.connections.idle_timeout.0);
-        let Some(head) = first_bytes(&mut stream, connection, idle_timeout).await else { return };
-        let _busy = connection.busy();
+        let Some((head, _busy)) = first_bytes(&mut stream, connection, idle_timeout).await else { return };
         let (head_max, header_timeout) = parts.live.with(|runtime| {
             let bounds = &runtime.config.connections;
             (usize::try_from(bounds.header_max.0).unwrap_or(usize::MAX), bounds.header_timeout.0)
@@ -232,7 +231,12 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
 }
 
 /// Waits for the first bytes of a request without holding a buffer or a timer; none when there will be none.
-async fn first_bytes(stream: &mut Stream, connection: &Connection, idle_timeout: Duration) -> Option<BytesMut> {
+/// The connection is busy before it is idle no more, so that at shutdown it is always one of both.
+async fn first_bytes<'a>(
+    stream: &mut Stream,
+    connection: &'a Connection,
+    idle_timeout: Duration,
+) -> Option<(BytesMut, Busy<'a>)> {
     let mut is_idle = false;
     std::future::poll_fn(|cx| {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
@@ -244,9 +248,11 @@ async fn first_bytes(stream: &mut Stream, connection: &Connection, idle_timeout:
                 // The buffer is gone while nothing comes. What is there when the listener closes is still answered.
                 if connection.begins_to_idle(idle_timeout) { Poll::Pending } else { Poll::Ready(None) }
             }
-            Poll::Ready(_) if is_idle && !connection.stops_to_idle() => Poll::Ready(None),
-            Poll::Ready(Ok(read)) if read > 0 => Poll::Ready(Some(buffer)),
-            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Ready(read) => {
+                let busy = connection.busy();
+                let may_go_on = !is_idle || connection.stops_to_idle();
+                Poll::Ready(read.is_ok_and(|read| read > 0 && may_go_on).then_some((buffer, busy)))
+            }
         }
     })
     .await

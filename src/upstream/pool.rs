@@ -105,7 +105,12 @@ impl Pool {
 
     /// The instance whose turn it is, among the healthy ones that are not in `tried`.
     pub fn select(&self, tried: &[Arc<Instance>]) -> Option<&Arc<Instance>> {
-        self.turns.take().map(|place| &self.instances[place]).find(|instance| is_ready(instance, tried))
+        let ready = |place: usize| Some(&self.instances[place]).filter(|instance| is_ready(instance, tried));
+        if !tried.is_empty() {
+            return self.turns.look().find_map(ready);
+        }
+        // Turns are shared with every other request, so a walk may meet the same instance again and again.
+        self.turns.take().find_map(ready).or_else(|| self.turns.look().find_map(ready))
     }
 
     /// Whether an instance is left that is healthy and not in `tried`.
@@ -191,6 +196,25 @@ mod tests {
         let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
         let ports: Vec<u16> = (0..6).map(|_| pool.select(&[]).unwrap().address.port()).collect();
         assert!(ports.windows(2).all(|pair| pair[0] != pair[1]), "{ports:?}");
+    }
+
+    #[test]
+    fn the_turns_of_an_unhealthy_instance_are_shared_by_all_others() {
+        let pool = pool(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+        pool.instances[1].set_healthy(false);
+        let first = (0..300).filter(|_| pool.select(&[]).unwrap().address.port() == 1).count();
+        assert!((149..=151).contains(&first), "{first} of 300");
+    }
+
+    #[test]
+    fn another_try_takes_no_turn() {
+        let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let first_tries = (0..10).map(|_| {
+            let first = pool.select(&[]).unwrap();
+            pool.select(std::slice::from_ref(first)).unwrap();
+            first.address.port()
+        });
+        assert_eq!(first_tries.collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
     }
 
     #[test]

@@ -31,11 +31,16 @@ impl Turns {
         Self { period: turns.collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Takes the next turn: every place of one period, from that turn on.
+    /// Takes the next turns, one after the other, for one period at most: a turn that its instance can't use is spent, so that what
+    /// it would have had is shared by all.
     pub fn take(&self) -> impl Iterator<Item = usize> {
         let length = self.period.len();
-        // Without turns there is nothing to divide by.
-        let begin = self.next.fetch_add(1, Ordering::Relaxed) % length.max(1);
+        self.period.iter().map(move |_| usize::from(self.period[self.next.fetch_add(1, Ordering::Relaxed) % length]))
+    }
+
+    /// The places of one period from the next turn on, without taking any: for another try of a request that has had its turn.
+    pub fn look(&self) -> impl Iterator<Item = usize> {
+        let begin = self.next.load(Ordering::Relaxed) % self.period.len().max(1);
         self.period[begin..].iter().chain(&self.period[..begin]).map(|place| usize::from(*place))
     }
 }
@@ -64,9 +69,11 @@ mod tests {
     #[test]
     fn a_walk_visits_everyone_from_the_turn_on() {
         let turns = Turns::new(&[1, 1, 1]);
-        assert_eq!(turns.take().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(turns.take().next(), Some(0));
+        assert_eq!(turns.look().collect::<Vec<_>>(), [1, 2, 0]);
         assert_eq!(turns.take().collect::<Vec<_>>(), [1, 2, 0]);
-        assert_eq!(Turns::new(&[]).take().count(), 0);
+        let none = Turns::new(&[]);
+        assert_eq!((none.take().count(), none.look().count()), (0, 0));
     }
 
     proptest! {

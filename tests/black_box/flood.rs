@@ -46,7 +46,7 @@ async fn there_is_no_guard_where_none_is_written() {
 /// Asks until the guard refuses; the refusal.
 async fn until_refused(wire: &mut Wire, path: &str) -> crate::harness::Answer {
     for _ in 0..100 {
-        let answer = wire.get(path, "User-Agent: flooder\r\n").await;
+        let answer = wire.get(path, "User-Agent: flooder\r\nX-Request-Id: abc\r\n").await;
         if answer.status == 429 {
             return answer;
         }
@@ -85,12 +85,12 @@ async fn every_refused_request_has_its_record() {
     let asked = backend.requests();
     gateway.log_written().await;
     assert_eq!(gateway.sqlite_number("select count(*) from api_logs where status_code = 200"), asked as i64);
-    let row = "select path || ' ' || http_method || ' ' || decided_by || ' ' || user_agent || ' ' || client_ip || ' ' || \
+    let row = "select path || ' ' || http_method || ' ' || decided_by || ' ' || user_agent || ' ' || client_request_id || ' ' || \
                (bytes_out > 100) || ' ' || lower(hex(request_id)) from api_logs where status_code = 429";
     let hex = id.replace('-', "");
     let rows = gateway.sqlite_texts(row);
     assert_eq!(rows.len(), 1, "{rows:?}");
-    assert!(rows[0].starts_with("/some/path GET flood_guard flooder "), "{rows:?}");
+    assert!(rows[0].starts_with("/some/path GET flood_guard flooder abc "), "{rows:?}");
     assert!(rows[0].ends_with(&format!(" 1 {hex}")), "{rows:?}");
 }
 
