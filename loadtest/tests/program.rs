@@ -65,7 +65,7 @@ fn a_guard_whose_owner_is_killed_ends_everything() {
     let mut owner = String::new();
     BufReader::new(shell.stderr.take().unwrap()).read_line(&mut owner).unwrap();
     let sleeping = format!("sleep\0{mark}");
-    wait_until("it is asleep", || with_mark(&sleeping) == 1);
+    wait_until("it is asleep, below its guard", || with_mark(&sleeping) == 2);
     assert!(Command::new("kill").args(["-9", owner.trim()]).status().unwrap().success());
     wait_until("nobody is left", || with_mark(&sleeping) == 0);
     shell.wait().unwrap();
@@ -73,8 +73,10 @@ fn a_guard_whose_owner_is_killed_ends_everything() {
 
 #[test]
 fn a_guard_says_how_its_program_ended() {
-    let status = loadtest().args(["guard", "--", "sh", "-c", "exit 7"]).stdin(Stdio::piped()).status().unwrap();
-    assert_eq!(status.code(), Some(7));
+    let mut guard = loadtest().args(["guard", "--", "sh", "-c", "exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
+    // Held until the end: when it closes, the guard ends its program.
+    let _owner = guard.stdin.take();
+    assert_eq!(guard.wait().unwrap().code(), Some(7));
 }
 
 #[test]
