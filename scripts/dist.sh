@@ -5,6 +5,11 @@
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
 
+need strip=binutils
+# What is packed has to be what its commit says.
+if git rev-parse --git-dir >/dev/null 2>&1 && [ -n "$(git status --porcelain)" ]; then
+    fail "the working tree is modified: commit or stash first, so that the artefact is what its commit says"
+fi
 bash scripts/release_pgo.sh --strict
 version=$(target/release-pgo/tollgate --version | sed -nE '1s/^tollgate ([0-9][^ ]*).*/\1/p')
 [ -n "$version" ] || fail "tollgate --version does not begin with its version"

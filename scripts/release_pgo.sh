@@ -55,8 +55,12 @@ find_profdata() {
 
 # build_with FLAGS FOLDER: a release build of its own. --target, although it is this machine's, keeps the flags away from
 # build scripts and macros.
+# The flags travel in the form that is separated by 0x1f, because a path may have blanks.
 build_with() {
-    RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --release --locked -p tollgate --target "$target" --target-dir "$2"
+    local flags=$1
+    [ -z "${RUSTFLAGS:-}" ] || flags=${RUSTFLAGS// /$'\x1f'}$'\x1f'$flags
+    [ -z "${CARGO_ENCODED_RUSTFLAGS:-}" ] || flags=$CARGO_ENCODED_RUSTFLAGS$'\x1f'$1
+    CARGO_ENCODED_RUSTFLAGS=$flags cargo build --release --locked -p tollgate --target "$target" --target-dir "$2"
 }
 
 need_rust
