@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the gateway and the load test, and measures everybody in every job: about three quarters of an hour.
+# Builds the gateway and the load test, and measures everybody in every job: about an hour.
 # Arguments go to `loadtest compare`, e.g. `bash scripts/bench.sh --job J2 --only tollgate,nginx`.
 # With --record first: a whole run, whose tables become docs/performance.md and whose ratios become the baseline.
 set -euo pipefail
