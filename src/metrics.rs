@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use http::Method;
 use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
@@ -215,7 +214,7 @@ impl Metrics {
         series.duration.observe(record.duration.as_secs_f64());
         add(&series.request_bytes, record.bytes_in);
         add(&series.response_bytes, record.bytes_out);
-        let (method, status) = (method_label(&record.method), record.status);
+        let (method, status) = (record.method_label(), record.status);
         let requests = || self.requests.with_label_values(&[route, method, digits(&code_digits(status))]);
         with(&series.requests, &(method, status), requests, IntCounter::inc);
         if let Some(time) = record.upstream_time {
@@ -357,22 +356,6 @@ const fn cache_slot(result: CacheResult) -> usize {
     }
 }
 
-/// The methods of RFC 9110 and PATCH; a client may send any word, so every other one is `OTHER`.
-const fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        Method::TRACE => "TRACE",
-        Method::CONNECT => "CONNECT",
-        _ => "OTHER",
-    }
-}
-
 /// Three digits without an allocation.
 fn code_digits(status: u16) -> [u8; 3] {
     [status / 100 % 10, status / 10 % 10, status % 10].map(|digit| b"0123456789"[usize::from(digit)])
@@ -395,6 +378,8 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use uuid::Uuid;
+
+    use http::Method;
 
     use super::*;
 
@@ -447,7 +432,14 @@ mod tests {
                 InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true },
                 InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false },
             ],
-            log: LogState { accepted: 9, written: 5, queued: 3, dropped: vec![("queue_full", 1), ("rejected", 0)] },
+            log: LogState {
+                accepted: 9,
+                written: 5,
+                queued: (3, 900),
+                dropped: vec![("queue_full", 1), ("rejected", 0)],
+                batches: (2, Duration::from_millis(30)),
+                ..LogState::default()
+            },
             generation: 4,
             reloaded: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
             reloads_succeeded: 3,
@@ -542,10 +534,13 @@ mod tests {
         has(&text, r#"tollgate_upstream_up{service="users",instance="127.0.0.1:9102"} 0"#);
         has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);
         has(&text, r#"tollgate_log_records_dropped_total{reason="queue_full"} 1"#);
-        has(&text, "tollgate_log_records_queued 3");
+        has(&text, "tollgate_log_queued_records 3");
         has(&text, "tollgate_config_generation 4");
         has(&text, "tollgate_config_last_reload_success_timestamp_seconds 1700000000");
-        assert!(text.contains("# TYPE tollgate_log_records_written_total counter"));
+        has(&text, r#"tollgate_log_records_total{state="written"} 5"#);
+        has(&text, "tollgate_log_unaccounted_records 0");
+        has(&text, "tollgate_log_batch_duration_seconds_sum 0.03");
+        has(&text, "tollgate_log_batch_duration_seconds_count 2");
     }
 
     #[test]

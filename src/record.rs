@@ -112,6 +112,29 @@ impl Record {
         self.status >= 500
     }
 
+    /// The method in labels and roll-ups: those of RFC 9110 and PATCH. A client may send any word, so every other one is `OTHER`.
+    pub fn method_label(&self) -> &'static str {
+        match self.method {
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            Method::OPTIONS => "OPTIONS",
+            Method::TRACE => "TRACE",
+            Method::CONNECT => "CONNECT",
+            _ => "OTHER",
+        }
+    }
+
+    /// About how many bytes of memory it holds; shared texts count for their owner.
+    pub fn bytes(&self) -> u64 {
+        let boxed = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let texts = boxed(&self.client_request_id) + boxed(&self.host) + boxed(&self.user_agent) + self.path.len();
+        (size_of::<Self>() + texts) as u64
+    }
+
     /// The class in summaries.
     pub fn outcome(&self) -> Outcome {
         if self.is_error() {

@@ -69,7 +69,7 @@ fn wait_for(log: &RequestLog, what: impl Fn(&Counts) -> bool) -> Counts {
     let end = within(40);
     loop {
         let counts = log.counts();
-        assert_eq!(counts.accepted, counts.written + counts.queued + counts.dropped_in_all(), "{counts:?}");
+        assert_eq!(counts.unaccounted(), 0, "{counts:?}");
         if what(&counts) {
             return counts;
         }
@@ -120,11 +120,8 @@ fn rows_hold_what_records_say() {
     let recent =
         "SELECT COUNT(*) FROM api_logs WHERE timestamp > UTC_TIMESTAMP() - INTERVAL 1 MINUTE AND sequence <= 3000";
     assert_eq!(database.number(recent), 3_000);
-
-    let usage = store::usage(&StoreUrl::Mysql(database.url()), None, SystemTime::now()).unwrap();
-    let text: Vec<_> = usage.iter().map(|row| (row.endpoint.as_deref(), row.requests, row.p95_ms)).collect();
-    assert_eq!(text, [(Some("/a/*"), 3_000, 12.345), (None, 3_000, 12.345)]);
-    assert!((usage[0].mean_ms - 12.345).abs() < 1e-6);
+    let usage = "SELECT endpoint, SUM(`count`), SUM(duration_us) FROM api_usage_minute GROUP BY endpoint";
+    assert_eq!(database.sql(usage), "/a/*\t3000\t37035000");
 }
 
 #[test]
@@ -238,7 +235,6 @@ fn missing_rights_are_named_and_waited_for() {
     start(&database.url()).1.finish(within(10));
     let lacking = store::probe(&poor).unwrap_err();
     assert!(lacking.contains("INSERT on api_logs") && lacking.contains("UPDATE on log_runs"), "{lacking}");
-    assert_eq!(store::probe(&rich).unwrap().len(), 1);
 
     let (log, writer) = start(&database.url_as("poor", "pw"));
     log.record(record("/a/*"));
@@ -248,7 +244,7 @@ fn missing_rights_are_named_and_waited_for() {
     wait_for(&log, |counts| counts.written == 1);
     writer.finish(within(10));
     assert_eq!(database.number("SELECT COUNT(*) FROM api_logs"), 1);
-    assert_eq!(store::probe(&poor).unwrap().len(), 1);
+    assert!(store::probe(&poor).is_ok());
 }
 
 #[test]
@@ -265,7 +261,7 @@ fn tables_that_are_dropped_are_made_anew() {
     let (log, writer) = start(&database.url());
     log.record(record("/a/*"));
     wait_for(&log, |counts| counts.written == 1);
-    database.sql("DROP TABLE api_logs, log_runs");
+    database.sql("DROP TABLE api_logs, api_usage_minute, api_usage_hour, api_usage_day, log_batches, log_drops, log_retention, log_runs, log_migrations");
     log.record(record("/a/*"));
     wait_for(&log, |counts| counts.written == 2);
     writer.finish(within(10));
@@ -282,7 +278,7 @@ fn poison_rows_are_found_and_the_others_are_stored() {
         log.record(record(if [0, 499, 500, 999].contains(&place) { "poison" } else { "/a/*" }));
     }
     let counts = writer.finish(within(20));
-    assert_eq!((counts.written, counts.dropped[1]), (996, ("rejected", 4)));
+    assert_eq!((counts.written, counts.dropped[2]), (996, ("rejected", 4)));
     agrees(&database, &counts);
 }
 

@@ -10,7 +10,8 @@ use tollgate::config::{ClientIp, StoreUrl};
 use tollgate::metrics::{BuildFacts, Metrics};
 use tollgate::record::{DECIDED_BY_UPSTREAM, Record};
 use tollgate::request_log::push_line;
-use tollgate::store::{Batch, Row, Run, Store};
+use tollgate::store::usage::Increments;
+use tollgate::store::{Batch, Beat, Row, Run, Store};
 use uuid::Uuid;
 
 use super::case::{Case, SAMPLE_SIZE, SLOW_SAMPLE_COUNT, Work, case, slow, work};
@@ -85,20 +86,18 @@ fn line() -> Work {
 
 fn sqlite() -> Work {
     let folder = tempfile::tempdir().unwrap();
-    let run = Run {
-        id: Uuid::now_v7(),
-        node: "bench".into(),
-        version: "0".into(),
-        started: SystemTime::now(),
-        client_ip: ClientIp::Full,
-    };
-    let mut store = Store::of(&StoreUrl::Sqlite(folder.path().join("bench.db")), run).unwrap().unwrap();
+    let run = Run { id: Uuid::now_v7(), node: "bench".into(), version: "0".into(), started: SystemTime::now() };
+    let mut store = Store::of(&StoreUrl::Sqlite(folder.path().join("bench.db")), run.clone()).unwrap().unwrap();
     let background = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     background.block_on(store.open()).unwrap();
-    let mut batch = Batch { first: 0, records: (0..ROWS).map(|_| record()).collect() };
+    let records: Vec<Record> = (0..ROWS).map(|_| record()).collect();
+    let (unrecorded, beat) = (Increments::default(), Beat::default());
+    let mut first = 1;
     work(move || {
         let _ = &folder; // the file lives as long as the store
-        batch.first += ROWS;
-        background.block_on(store.insert(black_box(&batch))).unwrap().len()
+        let rows: Vec<Row<'_>> = records.iter().map(|record| Row::of(record, ClientIp::Full)).collect();
+        let batch = Batch { run: &run, first, rows: &rows, unrecorded: &unrecorded };
+        first += ROWS;
+        background.block_on(store.insert(black_box(&batch), &beat)).unwrap().rejected.len()
     })
 }

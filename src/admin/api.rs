@@ -19,9 +19,10 @@ use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::control::{CacheScope, Control, LimitEntry, ServiceStatus};
+use super::control::{CacheScope, Control, LimitEntry, LogStatus, ServiceStatus};
 use super::guard::Guard;
 use super::problem::Problem;
+use super::{questions, tail};
 use crate::config::Admin;
 
 /// Bytes of a request body.
@@ -55,9 +56,15 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/admin/cache/clear", post(clear_cache::<C>))
         .route("/admin/rate-limits", get(rate_limits::<C>))
         .route("/admin/clients/{ip}", get(client::<C>))
+        .route("/admin/log", get(log::<C>))
+        .route("/admin/tail", get(tail::tail::<C>))
         .route("/admin/reload", post(reload::<C>))
+        .route("/admin/usage", get(questions::usage::<C>))
+        .route("/admin/requests", get(questions::requests::<C>))
+        .route("/admin/requests/{id}", get(questions::request::<C>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
+        .layer(Extension(questions::Readers::default()))
         .layer(from_fn_with_state(passage, pass))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
@@ -224,6 +231,10 @@ async fn client<C: Control>(State(control): State<Arc<C>>, ip: Result<Path<Strin
         return Err(Problem::bad_request("bad_ip", "The last part of the path is no IP address, e.g. 192.0.2.7."));
     };
     Ok(Json(json!({"ip": ip, "limits": control.client(ip)})))
+}
+
+async fn log<C: Control>(State(control): State<Arc<C>>) -> Json<LogStatus> {
+    Json(control.log())
 }
 
 async fn reload<C: Control>(State(control): State<Arc<C>>) -> Answer {

@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::config::StoreUrl;
+use crate::request_log::{Counts, Following, Wanted};
+
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`.
 pub trait Control: Send + Sync + 'static {
     /// Whether requests should be sent here now.
@@ -40,8 +43,29 @@ pub trait Control: Send + Sync + 'static {
     /// Where an address stands with each limit that counts addresses.
     fn client(&self, ip: IpAddr) -> Vec<ClientLimit>;
 
+    /// Where the request log stands, at one moment.
+    fn log(&self) -> LogStatus;
+
+    /// Shows records as they come; none when too many follow already.
+    fn follow(&self, wanted: Wanted) -> Option<Following>;
+
     /// Every series in Prometheus' text format.
     fn metrics(&self) -> String;
+
+    /// Where the request log is, to be read.
+    fn log_store(&self) -> StoreUrl;
+}
+
+/// The request log: what became of every record.
+#[derive(Clone, Debug, Serialize)]
+pub struct LogStatus {
+    /// Where records are stored, without a password.
+    pub store: String,
+    /// See [`Counts`].
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Accepted and recovered, less everything that is known of them; always 0.
+    pub unaccounted: i64,
 }
 
 /// Whether requests should be sent here.

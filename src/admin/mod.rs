@@ -8,9 +8,12 @@ mod control;
 mod guard;
 mod listener;
 mod problem;
+mod questions;
+mod tail;
 
 pub use control::{
-    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, Readiness, ServiceStatus, Summary,
+    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, ServiceStatus,
+    Summary,
 };
 pub use listener::{bind, serve};
 

@@ -2,6 +2,7 @@
 //! Who may ask is tested in `guard.rs`; here only that the guard stands before every path.
 
 mod bounds;
+mod questions;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use tokio::task::JoinHandle;
 use super::api::{BODY_BYTES_MAX, router};
 use super::listener::{Bounds, serve_within};
 use super::*;
-use crate::config::{Admin, Digest};
+use crate::config::{Admin, Digest, StoreUrl};
+use crate::request_log::{Counts, Following, Wanted};
 
 /// A gateway that says what it is told to.
 #[derive(Default)]
@@ -31,9 +33,19 @@ struct Gateway {
     generation: AtomicU32,
     cleared: Mutex<Vec<CacheScope>>,
     crowd: AtomicU32,
+    log_store: Mutex<StoreUrl>,
 }
 
 impl Control for Gateway {
+    fn log(&self) -> LogStatus {
+        let counts = Counts { accepted: 3, written: 2, queued: 1, store_up: true, ..Counts::default() };
+        LogStatus { store: "sqlite:log.db".into(), unaccounted: counts.unaccounted(), counts }
+    }
+
+    fn follow(&self, _: Wanted) -> Option<Following> {
+        None
+    }
+
     fn readiness(&self) -> Readiness {
         let ready = !self.draining.load(Ordering::SeqCst);
         Readiness { ready, why: if ready { "every listener accepts" } else { "draining" }.into() }
@@ -108,6 +120,10 @@ impl Control for Gateway {
         }
         let route = Some("/api/*".into());
         vec![ClientLimit { limit: "ip-10s".into(), route, tokens_remaining: 4.5, capacity: 10, refill_rate: 1.0 }]
+    }
+
+    fn log_store(&self) -> StoreUrl {
+        self.log_store.lock().clone()
     }
 
     fn metrics(&self) -> String {

@@ -1,10 +1,9 @@
-//! The commands that read: check, dump, usage; and a new key.
+//! The commands about the configuration: check, dump; and a new key.
 //! Each gives the text to print, or why it could not be done. None changes anything.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::analytics::{self, Last};
 use crate::config::{self, Config, Problems};
 use crate::keys::NewKey;
 use crate::{runtime, store};
@@ -32,15 +31,6 @@ pub(super) fn dump(path: &Path) -> Result<String, String> {
     config::dump(&load(path)?)
 }
 
-/// The first table from the log.
-pub(super) fn usage(path: &Path, last: Last) -> Result<String, String> {
-    let mut text = analytics::usage(&load(path)?, last)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
-}
-
 /// A key, shown this once.
 pub(super) fn new_key(name: &str) -> Result<String, String> {
     if !config::is_name(name) {
@@ -53,7 +43,8 @@ pub(super) fn new_key(name: &str) -> Result<String, String> {
     ))
 }
 
-fn load(path: &Path) -> Result<Config, String> {
+/// Reads the configuration, or says everything that is wrong with it.
+pub(super) fn load(path: &Path) -> Result<Config, String> {
     config::load(path).map_err(|problems| list(&problems))
 }
 

@@ -4,7 +4,11 @@
 
 mod commands;
 mod logging;
+mod questions;
 mod reload;
+mod request_log;
+mod running;
+mod tail;
 mod version;
 
 use std::io::Write;
@@ -13,7 +17,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::analytics::Last;
 use logging::{Format, Level};
 
 /// Where a configuration is looked for when none is named.
@@ -89,25 +92,49 @@ Examples:
   tollgate reload --admin 127.0.0.1:8081")]
     Reload {
         #[command(flatten)]
-        file: File,
-        /// Address of the admin listener, instead of the configuration's
-        #[arg(long, value_name = "ADDRESS")]
-        admin: Option<std::net::SocketAddr>,
+        gateway: Gateway,
     },
+    /// The request log: where it stands, whether its database accounts for every record, its tables
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Makes keys
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Requests, errors, error rate, mean and p95 per endpoint, from the request log
+    /// Requests, errors and latency by endpoint, consumer, key and more, from the request log
+    #[command(after_help = "\
+Read from the roll-ups, in whole minutes. The admin API answers the same at /admin/usage.
+
+Examples:
+  tollgate usage                                      the last 24 hours by endpoint
+  tollgate usage --last 1h --by key --status 5xx      whose requests failed
+  tollgate usage --by day,endpoint --last 7d --format csv
+  tollgate usage --from 2026-03-01 --to 2026-04-01 --zone Europe/Berlin --by consumer --top 10
+  tollgate usage --last 1h --compare previous         against the hour before
+  tollgate usage --last 15m --watch")]
+    Usage(questions::Usage),
+    /// Single requests from the request log, the newest first
     #[command(after_help = "\
 Examples:
-  tollgate usage
-  tollgate usage --last 1h -c edge.yaml")]
-    Usage {
+  tollgate requests --status 5xx --last 1h
+  tollgate requests --consumer acme --min-ms 500 --limit 200 --format csv
+  tollgate requests show 0195cd21-7a4b-7cc3-98c4-dc0c0c07398f")]
+    Requests(questions::Requests),
+    /// Requests as they come, from the running gateway, until Ctrl-C
+    #[command(after_help = "\
+Beyond loopback the admin listener wants a token, taken from TOLLGATE_ADMIN_TOKEN.
+
+Examples:
+  tollgate tail
+  tollgate tail --status 5xx --min-ms 100
+  tollgate tail --consumer acme --json")]
+    Tail {
         #[command(flatten)]
-        file: File,
-        /// Which window: 1h, 24h or all
-        #[arg(long, default_value = "24h", value_name = "WINDOW")]
-        last: Last,
+        gateway: Gateway,
+        #[command(flatten)]
+        filter: questions::TailFilter,
+        /// One JSON line a request, as in `log.json`
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -116,6 +143,50 @@ struct File {
     /// The configuration [default: conf/tollgate.yaml, then /etc/tollgate/tollgate.yaml]
     #[arg(short, long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// The running gateway that is asked.
+#[derive(Debug, Args)]
+struct Gateway {
+    #[command(flatten)]
+    file: File,
+    /// Address of the admin listener, instead of the configuration's
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Asks the running gateway: every record accounted for, at this moment
+    #[command(after_help = "\
+Exit code 1 when the store is away, or a record is not accounted for.
+Beyond loopback the admin listener wants a token, taken from TOLLGATE_ADMIN_TOKEN.
+
+Examples:
+  tollgate log status
+  tollgate log status --json --admin 127.0.0.1:8081")]
+    Status {
+        #[command(flatten)]
+        gateway: Gateway,
+        /// JSON, as `GET /admin/log` answers
+        #[arg(long)]
+        json: bool,
+    },
+    /// Brings the tables of the log's database up to date; start does it too, where it may
+    #[command(after_help = "\
+For gateways whose database user may not create or alter tables: run it once as a user who may.
+
+Example:
+  DB_PASSWORD=... tollgate log migrate -c edge.yaml")]
+    Migrate(File),
+    /// Whether the database accounts for every record of every run; exit code 1 when something is not explained
+    #[command(after_help = "\
+Reads the ledger, the checkpoints and every row; changes nothing, and asks no gateway.
+
+Examples:
+  tollgate log audit
+  tollgate log audit -c edge.yaml --format json")]
+    Audit(questions::LogAudit),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +232,28 @@ impl File {
     }
 }
 
+impl Gateway {
+    fn find(self) -> Result<running::Running, String> {
+        running::Running::find(|| self.file.path(), self.admin)
+    }
+}
+
+fn log(command: LogCommand) -> ExitCode {
+    match command {
+        LogCommand::Status { gateway, json } => {
+            match gateway.find().and_then(|gateway| request_log::status(&gateway, json)) {
+                Ok((text, is_well)) => {
+                    let printed = finish(Ok(text));
+                    if is_well { printed } else { ExitCode::FAILURE }
+                }
+                Err(message) => finish(Err(message)),
+            }
+        }
+        LogCommand::Audit(line) => questions::log_audit(line),
+        LogCommand::Migrate(file) => finish(file.path().and_then(|path| request_log::migrate(&path))),
+    }
+}
+
 /// Runs what the process was started with.
 pub fn main() -> ExitCode {
     let line = match Line::try_parse() {
@@ -189,9 +282,15 @@ pub fn main() -> ExitCode {
         Command::Check { file, connect } => finish(file.path().and_then(|path| commands::check(&path, connect))),
         Command::Config(ConfigCommand::Dump(file)) => finish(file.path().and_then(|path| commands::dump(&path))),
         Command::Config(ConfigCommand::Schema) => finish(Ok(crate::config::json_schema())),
-        Command::Reload { file, admin } => finish(reload::reload(|| file.path(), admin)),
+        Command::Reload { gateway } => finish(gateway.find().and_then(|gateway| reload::reload(&gateway))),
+        Command::Log(command) => log(command),
         Command::Keys(KeysCommand::New { name }) => finish(commands::new_key(&name)),
-        Command::Usage { file, last } => finish(file.path().and_then(|path| commands::usage(&path, last))),
+        Command::Usage(line) => questions::usage(line),
+        Command::Tail { gateway, filter, json } => match gateway.find() {
+            Ok(gateway) => tail::tail(&gateway, &filter.pairs(), json),
+            Err(message) => finish(Err(message)),
+        },
+        Command::Requests(line) => questions::requests(line),
     }
 }
 
@@ -235,7 +334,27 @@ mod tests {
     fn options_may_stand_behind_the_command() {
         let line = Line::try_parse_from(["tollgate", "run", "-c", "x.yaml", "--log-level", "debug"]);
         assert_eq!(line.map(|line| line.log_level).ok().flatten(), Some(Level::Debug));
-        assert!(Line::try_parse_from(["tollgate", "usage", "--last", "2h"]).is_err());
+    }
+
+    #[test]
+    fn questions_are_read_as_they_are_written() {
+        for line in [
+            "tollgate usage --last 2h --by key,day --by status --watch",
+            "tollgate usage --watch=5 --compare previous --endpoint /a --endpoint /b",
+            "tollgate requests --status 5xx --min-ms 10 --before 00",
+            "tollgate requests show 0195cd21-7a4b-7cc3-98c4-dc0c0c07398f -c x.yaml --format json",
+            "tollgate log audit -c x.yaml",
+        ] {
+            assert!(Line::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "tollgate usage --watch=0",
+            "tollgate usage --nonsense",
+            "tollgate requests show nonsense",
+            "tollgate requests --limit 5 show 0195cd21-7a4b-7cc3-98c4-dc0c0c07398f",
+        ] {
+            assert!(Line::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

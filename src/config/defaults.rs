@@ -64,6 +64,10 @@ impl Default for Log {
             json: JsonLines::None,
             queue: Self::default_queue(),
             flush: Flush::default(),
+            spool: Spool::Usual,
+            spool_max: Self::default_spool_max(),
+            spool_full: SpoolFull::DropNew,
+            retention: Retention::default(),
             client_ip: ClientIp::Full,
             query: QueryLog::None,
         }
@@ -73,6 +77,17 @@ impl Default for Log {
 impl Log {
     pub(super) const fn default_queue() -> usize {
         65_536
+    }
+
+    pub(super) const fn default_spool_max() -> Size {
+        Size(1 << 30)
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |days: u64| Span::seconds(days * 86_400);
+        Self { requests: days(30), minutes: days(90), hours: days(730), size: Size(10 << 30) }
     }
 }
 

@@ -145,6 +145,27 @@ fn make_absolute(config: &mut Config, folder: &Path) {
     if let JsonLines::File(path) = &mut config.log.json {
         absolute(path);
     }
+    if let Spool::Folder(path) = &mut config.log.spool {
+        absolute(path);
+    }
+    usual_spool(&mut config.log, folder);
+}
+
+/// Without a word about it the spool is beside the SQLite file; with a server it is `data/spool`. Without a store there is
+/// nothing to wait for.
+fn usual_spool(log: &mut Log, folder: &Path) {
+    if log.spool != Spool::Usual {
+        return;
+    }
+    log.spool = match &log.store {
+        StoreUrl::Sqlite(path) => {
+            let mut spool = path.clone().into_os_string();
+            spool.push(".spool");
+            Spool::Folder(spool.into())
+        }
+        StoreUrl::Mysql(_) => Spool::Folder(folder.join("data/spool")),
+        StoreUrl::None => Spool::None,
+    };
 }
 
 #[cfg(test)]

@@ -47,10 +47,6 @@ const NOT_BUILT: &[&str] = &[
     "keys.*.plan",
     "keys.*.expires",
     "keys.*.labels",
-    "log.spool",
-    "log.spool_max",
-    "log.spool_full",
-    "log.retention",
 ];
 
 const BALANCES: &[&str] = &[

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::rate::{Per, Window, parse as parse_rate};
-use super::schema::{Digest, FloodGuard, JsonLines, KeyPlace};
+use super::schema::{Digest, FloodGuard, JsonLines, KeyPlace, Spool};
 use super::text::text_form;
 use super::units::split;
 
 text_form!(FloodGuard, "requests of one address in a window, such as `500/s per ip`", "");
 text_form!(KeyPlace, "the name of a request header, or `bearer`", "");
 text_form!(JsonLines, "`none`, `stdout`, or a path", "");
+text_form!(Spool, "a folder, or `none`", "");
 text_form!(Digest, "a SHA-256 digest, 64 hex digits", r"^([0-9a-fA-F]{64}|.*\$\{.+\}.*)$");
 
 /// Reads an address to listen on.
@@ -154,6 +155,28 @@ impl fmt::Display for JsonLines {
             Self::None => out.write_str("none"),
             Self::Stdout => out.write_str("stdout"),
             Self::File(path) => path.display().fmt(out),
+        }
+    }
+}
+
+impl Spool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "usual" => Ok(Self::Usual),
+            "" => Err("expected a folder, or `none`".to_owned()),
+            "true" | "false" | "on" | "off" | "yes" | "no" => Err(format!("`{text}` is neither a folder nor `none`")),
+            path => Ok(Self::Folder(PathBuf::from(path))),
+        }
+    }
+}
+
+impl fmt::Display for Spool {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => out.write_str("none"),
+            Self::Usual => out.write_str("usual"),
+            Self::Folder(path) => path.display().fmt(out),
         }
     }
 }

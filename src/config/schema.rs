@@ -421,6 +421,19 @@ pub struct Log {
     /// When a batch is written.
     #[serde(default)]
     pub flush: Flush,
+    /// The folder where batches wait while the store is away, or `none`. By default the SQLite file
+    /// with `.spool` behind its name; with a server `data/spool`.
+    #[serde(default)]
+    pub spool: Spool,
+    /// Bytes the spool may take.
+    #[serde(default = "Log::default_spool_max")]
+    pub spool_max: Size,
+    /// What is lost when the spool is full.
+    #[serde(default)]
+    pub spool_full: SpoolFull,
+    /// What is kept, and how long.
+    #[serde(default)]
+    pub retention: Retention,
     /// What is kept of the client's address.
     #[serde(default)]
     pub client_ip: ClientIp,
@@ -441,6 +454,18 @@ pub enum JsonLines {
     File(PathBuf),
 }
 
+/// `log.spool`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Spool {
+    /// The SQLite file with `.spool` behind its name; with a server `data/spool` beside the configuration.
+    #[default]
+    Usual,
+    /// No spool: what can't be queued is lost.
+    None,
+    /// A folder.
+    Folder(PathBuf),
+}
+
 /// `log.flush`: whichever comes first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -449,6 +474,31 @@ pub struct Flush {
     pub rows: usize,
     /// Age of the oldest row of a batch.
     pub age: Span,
+}
+
+/// `log.spool_full`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpoolFull {
+    /// What comes next.
+    #[default]
+    DropNew,
+    /// What has waited longest.
+    DropOld,
+}
+
+/// `log.retention`: whichever comes first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// How long single requests are kept.
+    pub requests: Span,
+    /// How long usage by minute is kept.
+    pub minutes: Span,
+    /// How long usage by hour is kept. Usage by day is kept for ever.
+    pub hours: Span,
+    /// Bytes of the request log in the store.
+    pub size: Size,
 }
 
 /// `log.client_ip`

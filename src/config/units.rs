@@ -17,7 +17,7 @@ pub struct Size(pub u64);
 text_form!(
     Span,
     "a length of time such as `250ms`, `30s`, `5min`, `12h` or `30d`",
-    r"^([0-9]+(ms|s|min|h|d)|.*\$\{.+\}.*)$"
+    r"^([0-9]+(ms|s|min|h|d|y)|.*\$\{.+\}.*)$"
 );
 text_form!(
     Size,
@@ -28,7 +28,8 @@ text_form!(
 /// No span is longer, so that adding one to a point in time cannot overflow.
 const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
 
-const SPANS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
+const SPANS: &[(&str, u64)] =
+    &[("y", 365 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: &[(&str, u64)] = &[("tb", 1 << 40), ("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
 
 impl Span {
@@ -60,8 +61,9 @@ impl Span {
                 "minute" | "minutes" | "mins" => wrong(&format!("write {number}min")),
                 "hour" | "hours" | "hr" | "H" => wrong(&format!("write {number}h")),
                 "day" | "days" | "D" => wrong(&format!("write {number}d")),
+                "year" | "years" | "Y" => wrong(&format!("write {number}y")),
                 _ if unit.starts_with(['.', ',']) => wrong("whole numbers only; half a second is 500ms"),
-                _ => wrong("the units are ms, s, min, h and d"),
+                _ => wrong("the units are ms, s, min, h, d and y"),
             };
         };
         match number.parse::<u64>().ok().and_then(|number| number.checked_mul(*milliseconds)).map(Duration::from_millis)

@@ -24,6 +24,9 @@ pub(super) const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
 pub(super) const USER_AGENT_BYTES_MAX: usize = 256;
 pub(super) const PATH_BYTES_MAX: usize = 2048;
 
+/// Ends a text of which something was left out.
+const CUT: &str = "\u{2026}";
+
 /// Everything a request must pass before it may touch the cache or an instance.
 /// The order is policy: the flood guard comes before any work, identity before limits, so that limits count consumers, not addresses.
 ///
@@ -185,14 +188,18 @@ fn text(value: &HeaderValue, bytes_max: usize) -> Box<str> {
 
 /// Bytes as text of at most `bytes_max` bytes; those that are no text are marked.
 pub(super) fn text_of(bytes: &[u8], bytes_max: usize) -> Box<str> {
-    let bytes = &bytes[..bytes.len().min(bytes_max)];
-    cut(&String::from_utf8_lossy(bytes), bytes_max).into()
+    let is_longer = bytes.len() > bytes_max;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(bytes_max)]);
+    if is_longer || text.len() > bytes_max { cut(&text, bytes_max).into() } else { text.into() }
 }
 
 /// The path as the log keeps it: with the query where the configuration asks for it, secrets replaced.
 fn logged_path(request: &RequestHeader, path: &Arc<str>, query: QueryLog) -> Arc<str> {
     match (query, request.uri.query()) {
-        (QueryLog::Redacted, Some(query)) => cut(&format!("{path}?{}", redact(query)), PATH_BYTES_MAX).into(),
+        (QueryLog::Redacted, Some(query)) => {
+            let whole = format!("{path}?{}", redact(query));
+            if whole.len() <= PATH_BYTES_MAX { whole.into() } else { cut(&whole, PATH_BYTES_MAX).into() }
+        }
         (QueryLog::None, _) | (_, None) if path.len() <= PATH_BYTES_MAX => Arc::clone(path),
         (QueryLog::None, _) | (_, None) => cut(path, PATH_BYTES_MAX).into(),
     }
@@ -206,13 +213,9 @@ pub(super) fn name_path(request: &RequestHeader, exchange: &mut Exchange) {
     }
 }
 
-/// At most `bytes_max` bytes of `text`, cut between characters.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+/// The beginning of a text that is too long, and a mark: at most `bytes_max` bytes together, cut between characters.
+fn cut(text: &str, bytes_max: usize) -> String {
+    format!("{}{CUT}", &text[..text.floor_char_boundary(bytes_max - CUT.len())])
 }
 
 #[cfg(test)]
@@ -292,8 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
+    fn texts_are_cut_between_characters_with_a_mark() {
+        assert_eq!(cut("aéé", 5), "a\u{2026}");
+        assert_eq!(cut("aéé", 6), "aé\u{2026}");
+        assert_eq!(&*text_of(b"abcdef", 6), "abcdef");
+        assert_eq!(&*text_of(b"abcdefg", 6), "abc\u{2026}");
+        // What is no text becomes longer than it was.
+        assert_eq!(&*text_of(b"ab\xff\xff\xff\xff", 6), "ab\u{2026}");
     }
 }

@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
 use super::BuildFacts;
 
@@ -57,12 +57,26 @@ pub struct InstanceState {
 pub struct LogState {
     /// Records offered by exchanges.
     pub accepted: u64,
+    /// Records of earlier runs, found in the spool at start.
+    pub recovered: u64,
     /// Records in the store.
     pub written: u64,
-    /// Records that wait for the store, the batch in hand included.
-    pub queued: u64,
     /// Records lost, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Records that wait in memory, the batch in hand included, and their bytes.
+    pub queued: (u64, u64),
+    /// Records that wait on disk, and their bytes.
+    pub spooled: (u64, u64),
+    /// Accepted and recovered, less everything that is known of them.
+    pub unaccounted: i64,
+    /// How long the oldest record waits that is not in the store.
+    pub oldest_unwritten: Duration,
+    /// Batches that are in the store, and how long they took.
+    pub batches: (u64, Duration),
+    /// Tries at the store that failed.
+    pub store_errors: u64,
+    /// Whether the last try succeeded.
+    pub store_up: bool,
 }
 
 /// Everything that is read at scrape time; families without series are left out.
@@ -126,18 +140,44 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
 }
 
 fn log_families(log: &LogState) -> Vec<MetricFamily> {
+    let states = [("accepted", log.accepted), ("recovered", log.recovered), ("written", log.written)]
+        .map(|(state, count)| sample(MetricType::COUNTER, &[("state", state)], count as f64));
     let dropped =
         log.dropped.iter().map(|(reason, count)| sample(MetricType::COUNTER, &[("reason", reason)], *count as f64));
     vec![
-        counter("tollgate_log_records_accepted_total", "Records offered to the request log.", log.accepted as f64),
-        counter("tollgate_log_records_written_total", "Records written to the store.", log.written as f64),
+        family(
+            MetricType::COUNTER,
+            "tollgate_log_records_total",
+            "Records that were accepted from exchanges, recovered from the spool at start, and written to the store.",
+            states.to_vec(),
+        ),
         family(
             MetricType::COUNTER,
             "tollgate_log_records_dropped_total",
             "Records lost, by reason.",
             dropped.collect(),
         ),
-        gauge("tollgate_log_records_queued", "Records that wait for the store.", log.queued as f64),
+        gauge("tollgate_log_queued_records", "Records that wait in memory.", log.queued.0 as f64),
+        gauge("tollgate_log_queued_bytes", "Bytes of the records that wait in memory.", log.queued.1 as f64),
+        gauge("tollgate_log_spooled_records", "Records that wait on disk.", log.spooled.0 as f64),
+        gauge("tollgate_log_spooled_bytes", "Bytes of the spool on disk.", log.spooled.1 as f64),
+        gauge(
+            "tollgate_log_unaccounted_records",
+            "Accepted and recovered, less written, queued, spooled and dropped: always 0.",
+            log.unaccounted as f64,
+        ),
+        gauge(
+            "tollgate_log_oldest_unwritten_seconds",
+            "How long the oldest record waits that is not in the store.",
+            log.oldest_unwritten.as_secs_f64(),
+        ),
+        summary("tollgate_log_batch_duration_seconds", "Time of the batches that were written.", log.batches),
+        counter("tollgate_log_store_errors_total", "Tries at the store that failed.", log.store_errors as f64),
+        gauge(
+            "tollgate_log_store_up",
+            "Whether the last try at the store succeeded.",
+            f64::from(u8::from(log.store_up)),
+        ),
     ]
 }
 
@@ -185,6 +225,16 @@ fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
 
 fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
     family(MetricType::COUNTER, name, help, vec![sample(MetricType::COUNTER, &[], value)])
+}
+
+/// Count and sum, without quantiles.
+fn summary(name: &str, help: &str, (count, time): (u64, Duration)) -> MetricFamily {
+    let mut summary = Summary::default();
+    summary.set_sample_count(count);
+    summary.set_sample_sum(time.as_secs_f64());
+    let mut metric = Metric::default();
+    metric.set_summary(summary);
+    family(MetricType::SUMMARY, name, help, vec![metric])
 }
 
 fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {

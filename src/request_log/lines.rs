@@ -138,18 +138,29 @@ fn write_all(out: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
 
 /// One line, with its end; the names are those of the columns, in their order.
 pub fn push_line(out: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: Option<u32>, sequence: Option<u64>) {
-    let row = Row::of(record, client_ip);
+    push_row(out, &Row::of(record, client_ip), run, sequence);
+}
+
+/// The line of a row that is there already.
+pub(super) fn push_row(out: &mut Vec<u8>, row: &Row<'_>, run: Option<u32>, sequence: Option<u64>) {
     let mut line = Object::open(out);
+    push_columns(&mut line, row, run, sequence);
+    line.close();
+    out.push(b'\n');
+}
+
+/// The columns of one row.
+pub(super) fn push_columns(line: &mut Object<'_>, row: &Row<'_>, run: Option<u32>, sequence: Option<u64>) {
     push_moment(line.name(name!("timestamp")), row.timestamp);
     line.text(name!("endpoint"), row.endpoint);
     line.text(name!("http_method"), row.http_method);
     line.number(name!("status_code"), row.status_code.into());
-    line.thousandths(name!("response_time_ms"), thousandths(row.response_time_ms));
+    line.thousandths(name!("response_time_ms"), row.response_time);
     line.boolean(name!("is_error"), row.is_error);
     line.number_or_null(name!("run"), run.map(u64::from));
     line.number_or_null(name!("sequence"), sequence);
     let mut id = Uuid::encode_buffer();
-    line.plain(name!("request_id"), Uuid::from_bytes(*row.request_id).hyphenated().encode_lower(&mut id).as_bytes());
+    line.plain(name!("request_id"), Uuid::from_bytes(row.request_id).hyphenated().encode_lower(&mut id).as_bytes());
     line.text_or_null(name!("client_request_id"), row.client_request_id);
     line.text_or_null(name!("host"), row.host);
     line.text(name!("path"), row.path);
@@ -163,8 +174,8 @@ pub fn push_line(out: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: O
     line.text_or_null(name!("service"), row.service);
     line.text_or_null(name!("instance"), row.instance);
     line.number(name!("attempts"), row.attempts.into());
-    match row.upstream_ms {
-        Some(time) => line.thousandths(name!("upstream_ms"), thousandths(time)),
+    match row.upstream_time {
+        Some(time) => line.thousandths(name!("upstream_ms"), time),
         None => line.null(name!("upstream_ms")),
     }
     line.text_or_null(name!("cache"), row.cache);
@@ -175,13 +186,6 @@ pub fn push_line(out: &mut Vec<u8>, record: &Record, client_ip: ClientIp, run: O
     line.number(name!("bytes_out"), row.bytes_out.unsigned_abs());
     line.text_or_null(name!("user_agent"), row.user_agent);
     line.number(name!("generation"), row.generation.into());
-    line.close();
-    out.push(b'\n');
-}
-
-/// Microseconds; a row's times are milliseconds in steps of one.
-fn thousandths(milliseconds: f64) -> u64 {
-    (milliseconds * 1_000.0).round() as u64
 }
 
 /// RFC 3339 with microseconds, in quotes.
@@ -248,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("requests.jsonl");
         let mut lines = Lines::open(&JsonLines::File(path.clone()), ClientIp::Masked).unwrap().unwrap();
-        let taken = Taken { records: vec![record(), record()], first: Some(7), run: Some(3) };
+        let taken = Taken::of(vec![record(), record()], Some(7), Some(3));
         assert_eq!(lines.write(&taken), (2, 0));
         let text = std::fs::read_to_string(&path).unwrap();
         let parsed: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -264,7 +268,7 @@ mod tests {
     fn lines_that_are_not_written_are_counted() {
         // Every write to this device fails with "no space left".
         let mut lines = Lines::open(&JsonLines::File("/dev/full".into()), ClientIp::Full).unwrap().unwrap();
-        let taken = Taken { records: vec![record(); 3], first: None, run: None };
+        let taken = Taken::of(vec![record(); 3], None, None);
         assert_eq!(lines.write(&taken), (0, 3));
     }
 
@@ -275,7 +279,7 @@ mod tests {
         let mut lines = Lines::open(&JsonLines::File(path.clone()), ClientIp::Full).unwrap().unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         lines.reopen();
-        lines.write(&Taken { records: vec![record()], first: Some(1), run: None });
+        lines.write(&Taken::of(vec![record()], Some(1), None));
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! The bounded queue between exchanges and the writer, and the ledger of what became of each record.
-//! Both stand under one small lock: a record moves and is counted in the same step, so every snapshot balances. The lock
-//! is held for a move of one record or for a swap of a whole chunk, never across a call to a store or a file.
+//! The bounded queue between exchanges and the writer. Queue and ledger stand under one small lock: a record moves and is
+//! counted in the same step, so every snapshot balances. The lock is held for a move of one record or for a swap of a whole
+//! chunk, never across a call to a store or a file.
 //!
 //! ```text
-//! push -> chunks -> (taken, numbered, written as lines) -> batches -> (stored)
+//! push -> chunks -> (taken, numbered, written as lines) -> batches -> (stored, or spooled)
 //!         intake                                           backlog, the batch in hand included
 //! ```
 
@@ -14,8 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Counts;
+use super::ledger::{Ledger, Loss};
 use crate::record::Record;
-use crate::store::{Batch, Rejected};
+use crate::store::usage::Increments;
+use crate::store::{Beat, Row};
 
 /// Records a new chunk has room for at once; it grows up to `flush.rows`.
 const CHUNK_ROOM: usize = 1_024;
@@ -23,25 +25,11 @@ const CHUNK_ROOM: usize = 1_024;
 /// Emptied chunks that are kept for the next records.
 const SPARE_MAX: usize = 4;
 
-/// Why a record was lost.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Loss {
-    /// The store is behind, and `log.queue` records wait already.
-    QueueFull,
-    /// The store will never take this row.
-    Rejected,
-    /// It was not stored when the process had to end.
-    Shutdown,
-    /// There is no store, and the line could not be written.
-    Lines,
-}
+/// Minutes times series that are counted for records that were dropped; bounds what an outage can make grow.
+const UNRECORDED_MAX: usize = 65_536;
 
-const LOSSES: [(&str, Loss); 4] = [
-    ("queue_full", Loss::QueueFull),
-    ("rejected", Loss::Rejected),
-    ("shutdown", Loss::Shutdown),
-    ("lines", Loss::Lines),
-];
+/// What is dropped first when the queue fills: answers that cost a client nothing, so whoever attacks has many of them.
+const REFUSALS: [&str; 5] = ["no_key", "unknown_key", "no_route", "rate_limited", "flood_guard"];
 
 /// What the queue is made for.
 #[derive(Clone, Copy, Debug)]
@@ -77,22 +65,38 @@ struct State {
     /// Records in `chunks`.
     intake: usize,
     /// What waits for the store.
-    batches: VecDeque<Batch>,
-    /// Records that left `chunks` and are neither written nor dropped.
+    batches: VecDeque<Pending>,
+    /// Records in `batches`.
+    pending: usize,
+    /// Records that left `chunks` and are neither stored nor spooled nor dropped: `pending`, and what the writer has in hand.
     backlog: usize,
+    /// Bytes of all records in chunks and backlog.
+    bytes: u64,
+    /// What the roll-ups count of records that were dropped; goes with the next chunk that is taken.
+    unrecorded: Increments<String>,
+    /// When the oldest record in hand came.
+    in_hand: Option<Instant>,
     spare: Vec<Vec<Record>>,
-    sequence: u64,
     run: Option<u32>,
     reopen: bool,
     /// Nothing is taken any more.
     closed: bool,
     /// The end came before the writer's; what it still does is not counted.
     abandoned: bool,
-    accepted: u64,
-    written: u64,
-    dropped: [u64; LOSSES.len()],
+    ledger: Ledger,
+    activity: Activity,
+}
+
+/// What the writer did.
+#[derive(Clone, Debug, Default)]
+struct Activity {
     lines_written: u64,
     lines_dropped: u64,
+    batches: u64,
+    batch_time: Duration,
+    spool_bytes: u64,
+    /// When the oldest record in the spool was put there.
+    spool_oldest: Option<std::time::SystemTime>,
     store_errors: u64,
     store_up: bool,
     last_error: Option<String>,
@@ -104,6 +108,15 @@ struct Chunk {
     records: Vec<Record>,
 }
 
+/// Numbered records on their way to the store; their bounds never change.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) first: u64,
+    pub(super) records: Vec<Record>,
+    pub(super) unrecorded: Increments<String>,
+    oldest: Instant,
+}
+
 /// Records on their way from the queue to lines and store.
 pub(super) struct Taken {
     pub(super) records: Vec<Record>,
@@ -111,6 +124,8 @@ pub(super) struct Taken {
     pub(super) first: Option<u64>,
     /// This run's number, once the store has given it.
     pub(super) run: Option<u32>,
+    unrecorded: Increments<String>,
+    oldest: Instant,
 }
 
 /// What the intake is to do next.
@@ -122,12 +137,20 @@ pub(super) enum Intake {
     Done,
 }
 
+#[cfg(test)]
+impl Taken {
+    /// As if it had been taken now.
+    pub(super) fn of(records: Vec<Record>, first: Option<u64>, run: Option<u32>) -> Self {
+        Self { records, first, run, unrecorded: Increments::default(), oldest: Instant::now() }
+    }
+}
+
 impl Queue {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let state = State { store_up: !bounds.has_store, ..State::default() };
+        let activity = Activity { store_up: !bounds.has_store, ..Activity::default() };
         Self {
             bounds,
-            state: Mutex::new(state),
+            state: Mutex::new(State { activity, ..State::default() }),
             intake_ready: Notify::new(),
             batch_ready: Notify::new(),
             closing: watch::Sender::new(None),
@@ -139,17 +162,21 @@ impl Queue {
     pub(super) fn push(&self, record: Record) {
         let rows = self.bounds.rows;
         let mut state = self.state.lock();
-        state.accepted += 1;
+        state.ledger.accepted += 1;
+        if state.closed {
+            return state.ledger.lose(Loss::Shutdown, 1);
+        }
         // Lines are written although the store is behind, so with lines only what they wait for counts here, and the
         // store's backlog is bounded where a chunk is taken.
         let waiting = if self.bounds.has_lines { state.intake } else { state.intake + state.backlog };
-        if state.closed {
-            return state.lose(Loss::Shutdown, 1);
-        }
         if waiting >= self.bounds.records_max {
-            return state.lose(Loss::QueueFull, 1);
+            return state.lose_unrecorded(Loss::QueueFull, &record);
+        }
+        if waiting > self.bounds.records_max / 2 && REFUSALS.contains(&record.decided_by) {
+            return state.lose_unrecorded(Loss::Refusal, &record);
         }
         state.intake += 1;
+        state.bytes += record.bytes();
         let wake = match state.chunks.back_mut().filter(|chunk| chunk.records.len() < rows) {
             Some(chunk) => {
                 chunk.records.push(record);
@@ -191,7 +218,7 @@ impl Queue {
             return Intake::WaitUntil(due);
         }
         match state.chunks.pop_front() {
-            Some(chunk) => Intake::Take(state.number(chunk.records, &self.bounds)),
+            Some(chunk) => Intake::Take(state.take(chunk, &self.bounds)),
             None => Intake::Wait,
         }
     }
@@ -202,101 +229,184 @@ impl Queue {
     }
 
     /// Puts numbered records where the store finds them.
-    pub(super) fn hand_over(&self, first: u64, mut records: Vec<Record>) {
+    pub(super) fn hand_over(&self, first: u64, taken: Taken) {
+        let Taken { mut records, unrecorded, oldest, .. } = taken;
         let mut state = self.state.lock();
+        state.pending += records.len();
         match state.batches.back_mut() {
-            // While the store is away many small chunks become few full batches. Numbers stay gapless: all chunks that
+            // While the store is busy many small chunks become few full batches. Numbers stay gapless: all chunks that
             // are numbered come here, in order.
             Some(last) if last.records.len() + records.len() <= self.bounds.rows => {
                 last.records.append(&mut records);
+                last.unrecorded.merge(&unrecorded);
                 state.keep_spare(records);
             }
-            _ => state.batches.push_back(Batch { first, records }),
+            _ => state.batches.push_back(Pending { first, records, unrecorded, oldest }),
         }
         drop(state);
         self.batch_ready.notify_one();
     }
 
-    /// The next batch for the store; none when the queue is closed and empty.
-    pub(super) async fn next_batch(&self) -> Option<Batch> {
-        loop {
-            let ready = self.batch_ready.notified();
-            {
-                let mut state = self.state.lock();
-                if let Some(batch) = state.batches.pop_front() {
-                    return Some(batch);
-                }
-                if state.closed {
-                    return None;
-                }
-            }
-            ready.await;
-        }
+    /// The next batch, which is then in the writer's hands.
+    pub(super) fn pop_batch(&self) -> Option<Pending> {
+        let mut state = self.state.lock();
+        let batch = state.batches.pop_front()?;
+        state.pending -= batch.records.len();
+        state.in_hand = Some(batch.oldest);
+        Some(batch)
     }
 
-    /// A batch is stored, some of its rows perhaps refused for ever.
-    pub(super) fn stored(&self, batch: Batch, rejected: &[Rejected]) {
-        let lost = rejected.len().min(batch.records.len());
-        let kept = batch.records.len() - lost;
+    /// The batch in hand waits on, before all others.
+    pub(super) fn put_back(&self, batch: Pending) {
+        let mut state = self.state.lock();
+        state.pending += batch.records.len();
+        state.in_hand = None;
+        state.batches.push_front(batch);
+    }
+
+    /// Waits until there may be another batch.
+    pub(super) async fn batch_ready(&self) {
+        self.batch_ready.notified().await;
+    }
+
+    /// Records in batches that nobody has in hand.
+    pub(super) fn pending(&self) -> usize {
+        self.state.lock().pending
+    }
+
+    /// Whether no batch will come any more.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = self.state.lock();
+        state.closed && state.batches.is_empty()
+    }
+
+    /// What this run is once the batch in hand is stored.
+    pub(super) fn beat(&self, more: u64, more_from_spool: bool) -> Beat {
+        self.state.lock().ledger.beat(more, more_from_spool)
+    }
+
+    /// What this run is now.
+    pub(super) fn standing(&self) -> Beat {
+        self.state.lock().ledger.standing()
+    }
+
+    /// The store has a beat without a batch.
+    pub(super) fn beaten(&self, beat: &Beat) {
+        self.state.lock().ledger.beaten(beat);
+    }
+
+    /// The batch in hand is stored, so many of its rows refused for ever.
+    pub(super) fn stored(&self, batch: Pending, rejected: usize, beat: &Beat, time: Duration) {
+        let lost = rejected.min(batch.records.len()) as u64;
+        let kept = batch.records.len() as u64 - lost;
         self.settle(batch.records, |state| {
-            state.written += kept as u64;
-            state.lose(Loss::Rejected, lost as u64);
+            state.ledger.written += kept;
+            state.ledger.count_lost(Loss::Rejected, lost);
+            state.ledger.beaten(beat);
+            state.activity.batches += 1;
+            state.activity.batch_time += time;
         });
     }
 
-    /// A batch is lost.
-    pub(super) fn lost(&self, batch: Batch, loss: Loss) {
+    /// The batch in hand is in the spool.
+    pub(super) fn spooled(&self, batch: Pending) {
         let count = batch.records.len() as u64;
-        self.settle(batch.records, |state| state.lose(loss, count));
+        self.settle(batch.records, |state| state.ledger.spooled += count);
+    }
+
+    /// The batch in hand is lost.
+    pub(super) fn lost(&self, batch: Pending, loss: Loss) {
+        let (first, count) = (batch.first, batch.records.len() as u64);
+        self.settle(batch.records, |state| state.ledger.lose_numbered(loss, first, count));
+    }
+
+    /// Records of earlier runs were found in the spool.
+    pub(super) fn recovered(&self, count: u64) {
+        let mut state = self.state.lock();
+        state.ledger.recovered += count;
+        state.ledger.spooled += count;
+    }
+
+    /// So many records of the spool are stored, so many of them refused for ever.
+    pub(super) fn replayed(&self, count: u64, rejected: u64, beat: &Beat, time: Duration) {
+        let mut state = self.state.lock();
+        state.ledger.spooled = state.ledger.spooled.saturating_sub(count);
+        state.ledger.written += count.saturating_sub(rejected);
+        state.ledger.count_lost(Loss::Rejected, rejected);
+        state.ledger.beaten(beat);
+        state.activity.batches += 1;
+        state.activity.batch_time += time;
+    }
+
+    /// So many records of the spool are lost; `first` is the number of the first where they are this run's own.
+    pub(super) fn spool_lost(&self, loss: Loss, first: Option<u64>, count: u64) {
+        let mut state = self.state.lock();
+        state.ledger.spooled = state.ledger.spooled.saturating_sub(count);
+        match first {
+            Some(first) => state.ledger.lose_numbered(loss, first, count),
+            None => state.ledger.count_lost(loss, count),
+        }
+    }
+
+    /// What the spool takes now.
+    pub(super) fn spool_is(&self, bytes: u64, oldest: Option<std::time::SystemTime>) {
+        let mut state = self.state.lock();
+        (state.activity.spool_bytes, state.activity.spool_oldest) = (bytes, oldest);
     }
 
     /// Lines are written; without a store the records are done with that.
     pub(super) fn lined(&self, written: u64, failed: u64) {
         let mut state = self.state.lock();
-        state.lines_written += written;
-        state.lines_dropped += failed;
+        state.activity.lines_written += written;
+        state.activity.lines_dropped += failed;
     }
 
     /// Without a store: so many of these records became lines.
     pub(super) fn done_with_lines(&self, records: Vec<Record>, written: u64) {
         let failed = (records.len() as u64).saturating_sub(written);
         self.settle(records, |state| {
-            state.written += written;
-            state.lose(Loss::Lines, failed);
+            state.ledger.written += written;
+            state.ledger.count_lost(Loss::Lines, failed);
         });
     }
 
     /// Records that only became lines, because the store's backlog is full; counted as dropped when they were taken.
     pub(super) fn recycle(&self, mut records: Vec<Record>) {
+        let bytes: u64 = records.iter().map(Record::bytes).sum();
         records.clear();
-        self.state.lock().keep_spare(records);
+        let mut state = self.state.lock();
+        state.bytes = state.bytes.saturating_sub(bytes);
+        state.keep_spare(records);
     }
 
     fn settle(&self, mut records: Vec<Record>, count: impl FnOnce(&mut State)) {
         let settled = records.len();
+        let bytes: u64 = records.iter().map(Record::bytes).sum();
         // Outside the lock: freeing a thousand records takes a while.
         records.clear();
         let mut state = self.state.lock();
         state.keep_spare(records);
         if !state.abandoned {
             state.backlog = state.backlog.saturating_sub(settled);
+            state.bytes = state.bytes.saturating_sub(bytes);
+            state.in_hand = None;
             count(&mut state);
         }
     }
 
     /// The store works; this run has that number there.
-    pub(super) fn store_is_up(&self, run: Option<u32>) {
+    pub(super) fn store_is_up(&self, run: u32) {
         let mut state = self.state.lock();
-        state.store_up = true;
-        state.run = run.or(state.run);
+        state.activity.store_up = true;
+        state.run = Some(run);
     }
 
     /// A try at the store failed.
     pub(super) fn store_failed(&self, message: &str) {
-        let mut state = self.state.lock();
-        state.store_up = false;
-        state.store_errors += 1;
-        state.last_error = Some(message.to_owned());
+        let activity = &mut self.state.lock().activity;
+        activity.store_up = false;
+        activity.store_errors += 1;
+        activity.last_error = Some(message.to_owned());
     }
 
     pub(super) fn ask_to_reopen(&self) {
@@ -313,6 +423,11 @@ impl Queue {
     /// Whether the end has begun.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.borrow().is_some()
+    }
+
+    /// Whether the end should be over.
+    pub(super) fn is_past_deadline(&self) -> bool {
+        self.closing.borrow().is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// Waits until the end begins; the deadline.
@@ -334,38 +449,59 @@ impl Queue {
         let mut state = self.state.lock();
         let lost = state.intake + state.backlog;
         let (chunks, batches) = (std::mem::take(&mut state.chunks), std::mem::take(&mut state.batches));
-        (state.intake, state.backlog) = (0, 0);
-        (state.closed, state.abandoned) = (true, true);
-        state.lose(Loss::Shutdown, lost as u64);
+        (state.intake, state.backlog, state.pending, state.bytes) = (0, 0, 0, 0);
+        (state.closed, state.abandoned, state.in_hand) = (true, true, None);
+        state.ledger.count_lost(Loss::Shutdown, lost as u64);
         drop(state);
         drop((chunks, batches));
     }
 
     /// Records that were lost for one reason.
     pub(super) fn dropped(&self, loss: Loss) -> u64 {
-        self.state.lock().dropped[loss as usize]
+        self.state.lock().ledger.dropped(loss)
     }
 
     /// One snapshot, each number counted where it happened.
     pub(super) fn counts(&self) -> Counts {
         let state = self.state.lock();
+        let (ledger, activity) = (&state.ledger, &state.activity);
+        let waiting = [
+            state.chunks.front().map(|chunk| chunk.oldest),
+            state.batches.front().map(|batch| batch.oldest),
+            state.in_hand,
+        ];
+        let waited = waiting.into_iter().flatten().map(|oldest| oldest.elapsed());
+        let in_spool = activity.spool_oldest.map(|oldest| oldest.elapsed().unwrap_or_default());
         Counts {
-            accepted: state.accepted,
-            written: state.written,
+            accepted: ledger.accepted,
+            recovered: ledger.recovered,
+            written: ledger.written,
             queued: (state.intake + state.backlog) as u64,
-            dropped: LOSSES.map(|(reason, loss)| (reason, state.dropped[loss as usize])).to_vec(),
-            lines_written: state.lines_written,
-            lines_dropped: state.lines_dropped,
-            store_errors: state.store_errors,
-            store_up: state.store_up,
-            last_error: state.last_error.clone(),
+            queued_bytes: state.bytes,
+            spooled: ledger.spooled,
+            spooled_bytes: activity.spool_bytes,
+            dropped: ledger.dropped_by_reason(),
+            oldest_unwritten: waited.chain(in_spool).max(),
+            run: state.run,
+            last: ledger.last,
+            lines_written: activity.lines_written,
+            lines_dropped: activity.lines_dropped,
+            batches: activity.batches,
+            batch_time: activity.batch_time,
+            store_errors: activity.store_errors,
+            store_up: activity.store_up,
+            last_error: activity.last_error.clone(),
         }
     }
 }
 
 impl State {
-    fn lose(&mut self, loss: Loss, count: u64) {
-        self.dropped[loss as usize] += count;
+    /// The record is dropped, and the roll-ups count its request all the same.
+    fn lose_unrecorded(&mut self, loss: Loss, record: &Record) {
+        self.ledger.lose(loss, 1);
+        if self.unrecorded.tallies.len() < UNRECORDED_MAX {
+            self.unrecorded.add_owned(&Row::of(record, crate::config::ClientIp::None));
+        }
     }
 
     fn keep_spare(&mut self, records: Vec<Record>) {
@@ -376,19 +512,21 @@ impl State {
 
     /// Numbers the records of a chunk if the store's backlog has room for them. Only what goes on is numbered, so the
     /// numbers of one run have no gaps.
-    fn number(&mut self, records: Vec<Record>, bounds: &Bounds) -> Taken {
+    fn take(&mut self, chunk: Chunk, bounds: &Bounds) -> Taken {
+        let Chunk { oldest, records } = chunk;
         let count = records.len();
         self.intake -= count;
-        let first = if self.backlog + count <= bounds.records_max {
+        let has_room = self.backlog + count <= bounds.records_max;
+        let (first, unrecorded) = if has_room {
             self.backlog += count;
-            let first = self.sequence + 1;
-            self.sequence += count as u64;
-            Some(first)
+            (Some(self.ledger.number(count)), std::mem::take(&mut self.unrecorded))
         } else {
-            self.lose(Loss::QueueFull, count as u64);
-            None
+            for record in &records {
+                self.lose_unrecorded(Loss::QueueFull, record);
+            }
+            (None, Increments::default())
         };
-        Taken { records, first, run: self.run }
+        Taken { records, first, run: self.run, unrecorded, oldest }
     }
 }
 
@@ -410,7 +548,7 @@ mod tests {
 
     fn balances(queue: &Queue) {
         let counts = queue.counts();
-        assert_eq!(counts.accepted, counts.written + counts.queued + counts.dropped_in_all(), "{counts:?}");
+        assert_eq!(counts.unaccounted(), 0, "{counts:?}");
     }
 
     #[test]
@@ -431,7 +569,7 @@ mod tests {
         assert_eq!((counts.accepted, counts.queued, counts.dropped[0]), (5, 3, ("queue_full", 2)));
         // What the store has not taken yet still counts.
         let taken = take(&queue);
-        queue.hand_over(taken.first.unwrap(), taken.records);
+        queue.hand_over(taken.first.unwrap(), taken);
         queue.push(record());
         assert_eq!(queue.counts().dropped[0], ("queue_full", 3));
         balances(&queue);
@@ -443,7 +581,7 @@ mod tests {
         (0..2).for_each(|_| queue.push(record()));
         let taken = take(&queue);
         assert_eq!(taken.first, Some(1));
-        queue.hand_over(1, taken.records);
+        queue.hand_over(1, taken);
         (0..2).for_each(|_| queue.push(record()));
         let taken = take(&queue);
         assert_eq!((taken.first, taken.records.len()), (None, 2));
@@ -452,14 +590,52 @@ mod tests {
         balances(&queue);
     }
 
-    #[tokio::test]
-    async fn small_chunks_become_full_batches_without_gaps() {
+    #[test]
+    fn small_chunks_become_full_batches_without_gaps() {
         let queue = queue(100, 4, false);
         for (first, count) in [(1, 2), (3, 2), (5, 3)] {
-            queue.hand_over(first, vec![record(); count]);
+            queue.hand_over(first, Taken::of(vec![record(); count], Some(first), None));
         }
-        let batches = [queue.next_batch().await.unwrap(), queue.next_batch().await.unwrap()];
+        let batches = [queue.pop_batch().unwrap(), queue.pop_batch().unwrap()];
         assert_eq!(batches.map(|batch| (batch.first, batch.records.len())), [(1, 4), (5, 3)]);
+    }
+
+    #[test]
+    fn refusals_go_first_and_the_usage_counts_them() {
+        let queue = queue(4, 2, false);
+        let refusal = || Record { decided_by: "no_route", status: 404, ..record() };
+        (0..6).for_each(|_| queue.push(refusal()));
+        assert_eq!(queue.dropped(Loss::Refusal), 3);
+        (0..2).for_each(|_| queue.push(record()));
+        assert_eq!(queue.dropped(Loss::QueueFull), 1);
+        balances(&queue);
+        // The first chunk takes along what was counted without a record.
+        let unrecorded = take(&queue).unrecorded;
+        assert_eq!(unrecorded.tallies.values().map(|tally| tally.count).sum::<u64>(), 4);
+        assert!(take(&queue).unrecorded.tallies.is_empty());
+    }
+
+    #[test]
+    fn what_moves_to_the_spool_and_back_is_counted_once() {
+        let queue = queue(100, 2, false);
+        (0..6).for_each(|_| queue.push(record()));
+        for _ in 0..3 {
+            let taken = take(&queue);
+            queue.hand_over(taken.first.unwrap(), taken);
+        }
+        (0..2).for_each(|_| queue.spooled(queue.pop_batch().unwrap()));
+        balances(&queue);
+        let beat = queue.beat(2, true);
+        assert_eq!((beat.totals.written, beat.totals.spooled), (2, 2));
+        queue.replayed(2, 1, &beat, Duration::ZERO);
+        queue.spool_lost(Loss::SpoolFull, Some(3), 2);
+        let batch = queue.pop_batch().unwrap();
+        let beat = queue.beat(2, false);
+        queue.stored(batch, 0, &beat, Duration::ZERO);
+        balances(&queue);
+        let counts = queue.counts();
+        assert_eq!((counts.written, counts.spooled, counts.queued, counts.dropped_in_all()), (3, 0, 0, 3));
+        assert_eq!(counts.queued_bytes, 0);
     }
 
     #[test]
@@ -467,10 +643,14 @@ mod tests {
         let queue = queue(100, 2, false);
         (0..3).for_each(|_| queue.push(record()));
         let taken = take(&queue);
+        queue.hand_over(1, taken);
+        let batch = queue.pop_batch().unwrap();
+        let beat = queue.beat(2, false);
         queue.abandon();
-        queue.stored(Batch { first: 1, records: taken.records }, &[]);
+        queue.stored(batch, 0, &beat, Duration::ZERO);
         queue.push(record());
         let counts = queue.counts();
-        assert_eq!((counts.accepted, counts.written, counts.queued, counts.dropped[2]), (4, 0, 0, ("shutdown", 4)));
+        assert_eq!((counts.accepted, counts.written, counts.queued), (4, 0, 0));
+        assert_eq!(queue.dropped(Loss::Shutdown), 4);
     }
 }

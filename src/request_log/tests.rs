@@ -11,7 +11,7 @@ use crate::config::{Flush, JsonLines, Span, StoreUrl};
 use crate::record::CacheResult;
 
 /// A record with something in every field.
-pub(super) fn record() -> Record {
+pub fn record() -> Record {
     Record {
         started: UNIX_EPOCH + Duration::new(1_772_366_400, 250_000),
         duration: Duration::from_micros(12_345),
@@ -52,7 +52,10 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let store = StoreUrl::Sqlite(folder.path().join("data/log.db"));
         let flush = Flush { rows: 100, age: Span(Duration::from_millis(20)) };
-        Self { config: config::Log { store, flush, ..config::Log::default() }, folder }
+        // The records here are old.
+        let years = Span::seconds(9 * 365 * 86_400);
+        let retention = config::Retention { requests: years, ..config::Retention::default() };
+        Self { config: config::Log { store, flush, retention, ..config::Log::default() }, folder }
     }
 
     fn database(&self) -> PathBuf {
@@ -202,25 +205,6 @@ fn a_poison_row_is_dropped_and_the_others_are_stored() {
 }
 
 #[test]
-fn a_batch_that_is_tried_again_is_stored_once() {
-    let fixture = Fixture::new();
-    let run = Run {
-        id: Uuid::now_v7(),
-        node: "node".to_owned(),
-        version: "0.0.0".to_owned(),
-        started: SystemTime::now(),
-        client_ip: config::ClientIp::Full,
-    };
-    let mut store = Store::of(&fixture.config.store, run).unwrap().unwrap();
-    let batch = crate::store::Batch { first: 1, records: vec![record(); 10] };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for _ in 0..3 {
-        assert!(runtime.block_on(store.insert(&batch)).unwrap().is_empty());
-    }
-    assert_eq!(number(&fixture.database(), "SELECT COUNT(*) FROM api_logs"), 10);
-}
-
-#[test]
 fn a_removed_file_is_made_anew() {
     let fixture = Fixture::new();
     let (log, writer) = fixture.start();
@@ -245,7 +229,7 @@ fn every_snapshot_balances_under_load() {
             let mut snapshots = 0;
             while !stop.load(Ordering::Relaxed) {
                 let counts = log.counts();
-                assert_eq!(counts.accepted, counts.written + counts.queued + counts.dropped_in_all(), "{counts:?}");
+                assert_eq!(counts.unaccounted(), 0, "{counts:?}");
                 snapshots += 1;
             }
             snapshots
@@ -331,4 +315,102 @@ fn what_can_never_work_is_an_error_at_start() {
     assert!(start(StoreUrl::Sqlite(plain_file.clone()), JsonLines::None).contains("not a database"));
     assert!(start(StoreUrl::None, JsonLines::File(plain_file.join("lines"))).contains("log.json"));
     assert!(start(StoreUrl::Mysql("mysql://".to_owned()), JsonLines::None).contains("log.store"));
+}
+
+impl Fixture {
+    fn spooling(mut self) -> Self {
+        self.config.spool = config::Spool::Folder(self.folder.path().join("spool"));
+        self
+    }
+}
+
+#[test]
+fn what_can_not_be_stored_in_time_is_spooled_and_stored_by_the_next_start() {
+    let fixture = Fixture::new().spooling();
+    let (log, writer) = fixture.start();
+    wait_for(&log, |counts| counts.store_up);
+    let lock = Connection::open(fixture.database()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    (0..300).for_each(|_| log.record(record()));
+    let counts = writer.finish(Instant::now() + Duration::from_millis(500));
+    assert_eq!((counts.written, counts.spooled, counts.dropped_in_all(), counts.unaccounted()), (0, 300, 0, 0));
+    lock.execute_batch("COMMIT").unwrap();
+    let (log, writer) = fixture.start();
+    log.record(record());
+    wait_for(&log, |counts| counts.written == 301);
+    // The run before is closed once nothing of it is left.
+    let end = soon();
+    while number(&fixture.database(), "SELECT COUNT(*) FROM log_runs WHERE closed_at IS NOT NULL") == 0 {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let counts = writer.finish(soon());
+    assert_eq!((counts.recovered, counts.accepted, counts.written, counts.unaccounted()), (300, 1, 301, 0));
+    assert_eq!(number(&fixture.database(), "SELECT COUNT(DISTINCT run || '/' || sequence) FROM api_logs"), 301);
+    assert_eq!(number(&fixture.database(), "SELECT SUM(\"count\") FROM api_usage_minute"), 301);
+    assert_eq!(number(&fixture.database(), "SELECT COUNT(*) FROM log_drops"), 0);
+    assert_eq!(number(&fixture.database(), "SELECT COUNT(*) FROM log_runs WHERE closed_at IS NOT NULL"), 2);
+}
+
+#[test]
+fn a_store_that_is_locked_is_overtaken_by_the_spool() {
+    let mut fixture = Fixture::new().spooling();
+    fixture.config.queue = 1_000;
+    let (log, writer) = fixture.start();
+    wait_for(&log, |counts| counts.store_up);
+    let lock = Connection::open(fixture.database()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..40 {
+        (0..100).for_each(|_| log.record(record()));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let counts = log.counts();
+    assert!(counts.spooled > 1_000 && counts.dropped_in_all() == 0 && counts.unaccounted() == 0, "{counts:?}");
+    lock.execute_batch("COMMIT").unwrap();
+    wait_for(&log, |counts| counts.written == 4_000);
+    let counts = writer.finish(soon());
+    assert_eq!((counts.spooled, counts.spooled_bytes, counts.oldest_unwritten), (0, 0, None));
+    assert_eq!(number(&fixture.database(), "SELECT COUNT(*) FROM api_logs"), 4_000);
+}
+
+#[test]
+fn a_refused_row_is_kept_in_a_file() {
+    let fixture = Fixture::new().spooling();
+    let (log, writer) = fixture.start();
+    wait_for(&log, |counts| counts.store_up);
+    let trigger = "CREATE TRIGGER poison BEFORE INSERT ON api_logs WHEN NEW.endpoint = 'poison'
+                   BEGIN SELECT RAISE(ABORT, 'poison'); END";
+    Connection::open(fixture.database()).unwrap().execute_batch(trigger).unwrap();
+    log.record(record());
+    log.record(Record { endpoint: "poison".into(), ..record() });
+    let counts = writer.finish(soon());
+    assert_eq!((counts.written, dropped(&counts, "rejected"), counts.unaccounted()), (1, 1, 0));
+    let kept = std::fs::read_to_string(fixture.folder.path().join("spool/rejected.jsonl")).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(kept.trim_end()).unwrap();
+    assert_eq!((&kept["endpoint"], &kept["sequence"]), (&"poison".into(), &2.into()));
+    assert_eq!(number(&fixture.database(), "SELECT \"count\" FROM log_drops WHERE reason = 'rejected'"), 1);
+}
+
+#[tokio::test]
+async fn who_follows_sees_what_is_wanted_and_nothing_is_held_up() {
+    let fixture = Fixture::new();
+    let (log, writer) = fixture.start();
+    let mut following = log.follow(Box::new(|row| row.status_code == 404)).unwrap();
+    log.record(record());
+    log.record(Record { status: 404, ..record() });
+    let line = tokio::time::timeout(Duration::from_secs(5), following.next()).await.unwrap().unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!(line["status_code"], 404);
+    let others: Vec<_> = (1..FOLLOWERS_MAX).map(|_| log.follow(Box::new(|_| true)).unwrap()).collect();
+    assert!(log.follow(Box::new(|_| true)).is_none());
+    drop(others);
+    // More than waits for anybody.
+    (0..3_000).for_each(|_| log.record(Record { status: 404, ..record() }));
+    assert_eq!(writer.finish(soon()).written, 3_002);
+    assert!(following.missed() > 0);
+    let mut seen = 0;
+    while following.next().await.is_some() {
+        seen += 1;
+    }
+    assert!(seen > 0 && seen < 3_000, "{seen}");
 }

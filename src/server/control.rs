@@ -7,12 +7,15 @@ use std::sync::atomic::Ordering;
 
 use super::Ready;
 use crate::admin::{
-    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, Readiness, ServiceStatus, Summary,
+    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, ServiceStatus,
+    Summary,
 };
 use crate::cache::{self, Scope};
+use crate::config::StoreUrl;
 use crate::gateway::Parts;
 use crate::metrics;
 use crate::policy::limit::{LimitStatus, Now, overflowed_since_start};
+use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
 use crate::upstream::{self, Pool};
 
@@ -114,6 +117,20 @@ impl Control for Wiring {
             .collect()
     }
 
+    fn log(&self) -> LogStatus {
+        let counts = self.parts.log.counts();
+        let store = format!("{:?}", self.parts.live.load().config.log.store);
+        LogStatus { store, unaccounted: counts.unaccounted(), counts }
+    }
+
+    fn follow(&self, wanted: Wanted) -> Option<Following> {
+        self.parts.log.follow(wanted)
+    }
+
+    fn log_store(&self) -> StoreUrl {
+        self.parts.live.load().config.log.store.clone()
+    }
+
     fn metrics(&self) -> String {
         self.parts.metrics.encode(&state(&self.parts))
     }
@@ -183,8 +200,15 @@ fn state(parts: &Parts) -> metrics::State {
         instances: runtime.pools.values().flat_map(instances).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
+            recovered: log.recovered,
             written: log.written,
-            queued: log.queued,
+            queued: (log.queued, log.queued_bytes),
+            spooled: (log.spooled, log.spooled_bytes),
+            unaccounted: log.unaccounted(),
+            oldest_unwritten: log.oldest_unwritten.unwrap_or_default(),
+            batches: (log.batches, log.batch_time),
+            store_errors: log.store_errors,
+            store_up: log.store_up,
             dropped: log.dropped,
         },
         generation: runtime.generation,

@@ -1,26 +1,31 @@
 //! The stores of the request log, and the only SQL of the program: SQLite (embedded) and MySQL or MariaDB.
-//! A store takes batches, each in one transaction; a batch that is tried again is stored once, because (`timestamp`,
-//! `run`, `sequence`) is the primary key. When to try again, and what to count, is the writer's (`request_log`).
+//! A store takes batches, each in one transaction; a batch that is tried again is stored once, because the ledger has its
+//! range (`ledger`). When to try again, and what to count, is the writer's (`request_log`).
 //! No message that leaves here holds a password or the contents of a row.
 
+mod ledger;
+mod migrations;
 mod mysql;
-mod mysql_failure;
+pub mod read;
 mod row;
 mod sqlite;
+mod upkeep;
+pub mod usage;
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{ClientIp, StoreUrl};
-use crate::record::Record;
+use crate::config::{Retention, StoreUrl};
 
 pub use row::{Moment, Row, address_bytes};
+use usage::Increments;
 
 /// One process start of a gateway, as `log_runs` has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Identifies the run before a database has numbered it.
+    /// Identifies the run before a database has numbered it (UUIDv7).
     pub id: Uuid,
     /// The label of the gateway.
     pub node: String,
@@ -28,28 +33,74 @@ pub struct Run {
     pub version: String,
     /// When the process started.
     pub started: SystemTime,
-    /// What is kept of client addresses.
-    pub client_ip: ClientIp,
 }
 
-/// The totals of a run that ends.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where a run stands: what `log_runs` says of it after its next batch or beat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Records the gateway made.
     pub accepted: u64,
+    /// Records of earlier runs, found in the spool at start.
+    pub recovered: u64,
     /// Rows that are stored.
     pub written: u64,
+    /// Records that lie in the spool.
+    pub spooled: u64,
     /// Records that were lost, for whatever reason.
     pub dropped: u64,
+    /// The highest number that was given to a record.
+    pub last: u64,
 }
 
-/// Records with consecutive numbers, stored in one transaction.
+/// A checkpoint: records that were lost, as `log_drops` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// From 1 in each run; a checkpoint that is tried again is stored once.
+    pub id: u64,
+    /// The number given last before; where they had numbers, theirs are `after + 1` to `after + count`.
+    pub after: u64,
+    /// How many.
+    pub count: u64,
+    /// Why.
+    pub reason: String,
+    /// Whether they had numbers.
+    pub numbered: bool,
+    /// When the first of them was lost.
+    pub since: SystemTime,
+    /// When the last of them was lost.
+    pub until: SystemTime,
+}
+
+/// What is written about a run beside its rows, in the same transaction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beat {
+    /// With everything that this transaction stores already counted as written.
+    pub totals: Totals,
+    /// Checkpoints that are not stored yet.
+    pub drops: Vec<Drops>,
+}
+
+/// Records with consecutive numbers of one run, stored in one transaction. Its bounds stay the same in memory, spool and
+/// every retry.
 #[derive(Debug)]
-pub struct Batch {
-    /// The sequence of the first record.
+pub struct Batch<'a> {
+    /// Whose records these are; not the writer's own run where they were found in the spool.
+    pub run: &'a Run,
+    /// The sequence of the first row.
     pub first: u64,
     /// At least one.
-    pub records: Vec<Record>,
+    pub rows: &'a [Row<'a>],
+    /// What the roll-ups count beside the rows: requests whose records were dropped to spare the queue.
+    pub unrecorded: &'a Increments<String>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// It was there already; nothing was changed.
+    pub was_there: bool,
+    /// Rows that the store will never take; all others are stored.
+    pub rejected: Vec<Rejected>,
 }
 
 /// A row that the store will never take.
@@ -102,7 +153,7 @@ impl Store {
         })
     }
 
-    /// Connects where that has not happened yet, creates missing tables, and gives this run its row in `log_runs`.
+    /// Connects where that has not happened yet, migrates, and gives this run its row in `log_runs`; its number.
     ///
     /// # Errors
     /// The store can't be used now.
@@ -113,26 +164,62 @@ impl Store {
         }
     }
 
-    /// Stores a batch in one transaction; rows that are there already are left as they are.
-    /// Returns the rows that the store will never take; all others are stored then.
+    /// Stores a batch and the beat of this run in one transaction: its row in the ledger, its rows, its increments, the totals
+    /// and the checkpoints. A batch whose range the ledger has is skipped. The totals in `beat` say that every row is stored;
+    /// for those that are rejected they are corrected here, and a checkpoint `rejected` is written.
     ///
     /// # Errors
     /// Nothing is known to be stored; the same batch may be tried again.
-    pub async fn insert(&mut self, batch: &Batch) -> Result<Vec<Rejected>, Failure> {
+    pub async fn insert(&mut self, batch: &Batch<'_>, beat: &Beat) -> Result<Stored, Failure> {
         match self {
-            Self::Sqlite(store) => store.insert(batch),
-            Self::Mysql(store) => store.insert(batch).await,
+            Self::Sqlite(store) => store.insert(batch, beat),
+            Self::Mysql(store) => store.insert(batch, beat).await,
         }
     }
 
-    /// Ends the run: its row in `log_runs` gets the totals and the time.
+    /// Says that this run lives, and where it stands.
     ///
     /// # Errors
     /// The store can't be used now.
-    pub async fn close(&mut self, totals: Totals) -> Result<(), Failure> {
+    pub async fn beat(&mut self, beat: &Beat) -> Result<(), Failure> {
         match self {
-            Self::Sqlite(store) => store.close(totals),
-            Self::Mysql(store) => store.close(totals).await,
+            Self::Sqlite(store) => store.beat(beat),
+            Self::Mysql(store) => store.beat(beat).await,
+        }
+    }
+
+    /// Ends this run: the last beat, and the time.
+    ///
+    /// # Errors
+    /// The store can't be used now.
+    pub async fn close(&mut self, beat: &Beat) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(store) => store.close(beat),
+            Self::Mysql(store) => store.close(beat).await,
+        }
+    }
+
+    /// Ends an earlier run that was killed, after its spooled batches are stored: its totals as far as they are known, and a
+    /// checkpoint `killed` for what was accepted by its last beat and is neither stored nor in a checkpoint.
+    ///
+    /// # Errors
+    /// The store can't be used now.
+    pub async fn close_killed(&mut self, run: &Run, last_known: &Beat) -> Result<(), Failure> {
+        match self {
+            Self::Sqlite(store) => store.close_killed(run, last_known),
+            Self::Mysql(store) => store.close_killed(run, last_known).await,
+        }
+    }
+
+    /// One small step of what is due: hours and days are packed, what retention no longer keeps is removed, old rows of the
+    /// ledger are merged, partitions are made. True when there is more to do.
+    ///
+    /// # Errors
+    /// The store can't be used now.
+    pub async fn upkeep(&mut self, retention: &Retention) -> Result<bool, Failure> {
+        match self {
+            Self::Sqlite(store) => store.upkeep(retention),
+            Self::Mysql(store) => store.upkeep(retention).await,
         }
     }
 }
@@ -149,33 +236,39 @@ pub fn probe(url: &StoreUrl) -> Result<Vec<String>, String> {
     }
 }
 
-/// The requests of one endpoint in a window of time.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EndpointUsage {
-    /// The route's pattern or name; none for the totals.
-    pub endpoint: Option<String>,
-    /// Rows.
-    pub requests: u64,
-    /// Rows with `is_error`.
-    pub errors: u64,
-    /// Milliseconds.
-    pub mean_ms: f64,
-    /// The response time that 95 of 100 requests did not exceed, exact (nearest rank), in milliseconds.
-    pub p95_ms: f64,
-}
-
-/// Usage per endpoint, most requests first, with the totals (`endpoint: None`) as the last. Reads only.
+/// Brings the tables of a store up to date: `tollgate log migrate`, for operators who give the gateway a user that may not
+/// make or change tables. Returns what was done, a line each.
 ///
 /// # Errors
-/// The store can't be read; the text says what to do.
-pub fn usage(url: &StoreUrl, from: Option<SystemTime>, to: SystemTime) -> Result<Vec<EndpointUsage>, String> {
-    let (from, to) = (Moment::of(from.unwrap_or(SystemTime::UNIX_EPOCH)), Moment::of(to));
+/// The store can't be used, or this user may not do it either.
+pub fn migrate(url: &StoreUrl) -> Result<Vec<String>, String> {
     match url {
-        StoreUrl::None => Err("`log.store` is none: there is no request log to read. Set it, for example to \
-                               sqlite:data/tollgate.db"
-            .to_owned()),
-        StoreUrl::Sqlite(path) => sqlite::usage(path, from, to),
-        StoreUrl::Mysql(url) => mysql::usage(url, from, to),
+        StoreUrl::None => Ok(vec!["log.store is none: there are no tables".to_owned()]),
+        StoreUrl::Sqlite(path) => sqlite::migrate(path),
+        StoreUrl::Mysql(url) => mysql::migrate(url),
+    }
+}
+
+/// What a store keeps now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Of the whole log: what `log.retention.size` is about.
+    pub bytes: u64,
+    /// The time of the oldest request, as the store writes it; none without requests.
+    pub oldest: Option<String>,
+    /// What retention has removed (requests, minutes, hours), and everything before which time.
+    pub removed: Vec<(String, String)>,
+}
+
+/// Asks what a store keeps; nothing for `none`.
+///
+/// # Errors
+/// There is no log yet, or it can't be read.
+pub fn kept(url: &StoreUrl) -> Result<Option<Kept>, String> {
+    match url {
+        StoreUrl::None => Ok(None),
+        StoreUrl::Sqlite(path) => sqlite::kept(path).map(Some),
+        StoreUrl::Mysql(url) => mysql::kept(url).map(Some),
     }
 }
 
@@ -210,19 +303,3 @@ const COLUMNS: [&str; 28] = [
     "user_agent",
     "generation",
 ];
-
-/// The tables that have to be there before a batch can be stored.
-const TABLES: [&str; 2] = ["log_runs", "api_logs"];
-
-/// Usage of a window, the same for both databases: `?` from, `?` to. Nearest rank: the p95 of n values is the one at
-/// rank `ceil(0.95 n)`, in whole numbers. `by` is the column that groups, or a constant for the totals.
-fn usage_sql(by: &str) -> String {
-    format!(
-        "SELECT g, COUNT(*), COALESCE(SUM(is_error), 0), AVG(ms), MIN(CASE WHEN place * 100 >= size * 95 THEN ms END)
-         FROM (SELECT g, is_error, ms, ROW_NUMBER() OVER (PARTITION BY g ORDER BY ms) AS place,
-                 COUNT(*) OVER (PARTITION BY g) AS size
-               FROM (SELECT {by} AS g, is_error, response_time_ms AS ms FROM api_logs
-                     WHERE timestamp >= ? AND timestamp < ?) AS rows_of_window) AS ranked
-         GROUP BY g ORDER BY COUNT(*) DESC, g"
-    )
-}

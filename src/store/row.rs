@@ -1,67 +1,86 @@
 //! A row: one record in the form that every store and the JSON lines take.
 //! Here a record becomes storable: text is cut to its column at a character's border, the address is masked as
 //! `log.client_ip` says, times are UTC. Borrows from the record; copies nothing but what it has to change.
-//! The lengths are those of `conf/sql/mysql.sql`, in bytes, so they hold for its columns in characters, too.
+//! The lengths are those of `conf/sql/mysql`, in bytes, so they hold for its columns in characters, too.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
+use super::usage::Minute;
 use crate::config::ClientIp;
 use crate::record::Record;
 
 /// The columns of `api_logs` that hold what a record says, `run` and `sequence` left out.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row<'a> {
     /// Start of the request, UTC.
     pub timestamp: Moment,
+    /// The minute of the roll-ups that `timestamp` lies in.
+    pub minute: Minute,
     /// At most 200 bytes.
     pub endpoint: &'a str,
     /// At most 32 bytes.
     pub http_method: &'a str,
+    /// The method in the roll-ups: of HTTP's registry, or `OTHER`.
+    pub method_label: &'a str,
     /// The status the client was sent.
     pub status_code: u16,
-    /// Milliseconds, in steps of a microsecond.
-    pub response_time_ms: f64,
+    /// Response time in microseconds; the column has milliseconds.
+    pub response_time: u64,
     /// Status 500 and above.
     pub is_error: bool,
+    /// Refused by flood guard, auth, access, limit or body size; in the roll-ups only.
+    pub is_blocked: bool,
     /// The UUID's bytes.
-    pub request_id: &'a [u8; 16],
+    pub request_id: [u8; 16],
     /// At most 128 bytes.
+    #[serde(borrow)]
     pub client_request_id: Option<&'a str>,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub host: Option<&'a str>,
     /// At most 2,048 bytes.
     pub path: &'a str,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub protocol: &'a str,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub consumer: Option<&'a str>,
     /// The key's name, at most 255 bytes.
+    #[serde(borrow)]
     pub key: Option<&'a str>,
     /// As much of the address as `log.client_ip` keeps; IPv4 in IPv6 is written as IPv4.
     pub client_ip: Option<IpAddr>,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub service: Option<&'a str>,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub instance: Option<&'a str>,
     /// Tries at instances.
     pub attempts: u16,
-    /// Milliseconds, in steps of a microsecond.
-    pub upstream_ms: Option<f64>,
+    /// To the header of the instance's answer, in microseconds; the column has milliseconds.
+    pub upstream_time: Option<u64>,
     /// What the cache did.
+    #[serde(borrow)]
     pub cache: Option<&'a str>,
     /// `upstream`, `cache`, or the reason of a refusal.
     pub decided_by: &'a str,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub limit_name: Option<&'a str>,
     /// At most 255 bytes.
+    #[serde(borrow)]
     pub observed: Option<&'a str>,
     /// Bytes of the request body.
     pub bytes_in: i64,
     /// Bytes of the answer's body.
     pub bytes_out: i64,
     /// At most 256 bytes.
+    #[serde(borrow)]
     pub user_agent: Option<&'a str>,
     /// The configuration that answered.
     pub generation: u32,
@@ -72,12 +91,15 @@ impl<'a> Row<'a> {
     pub fn of(record: &'a Record, client_ip: ClientIp) -> Self {
         Self {
             timestamp: Moment::of(record.started),
+            minute: Minute::of(record.started),
             endpoint: cut(&record.endpoint, 200),
             http_method: cut(record.method.as_str(), 32),
+            method_label: record.method_label(),
             status_code: record.status,
-            response_time_ms: milliseconds(record.duration),
+            response_time: microseconds(record.duration),
             is_error: record.is_error(),
-            request_id: record.request_id.as_bytes(),
+            is_blocked: record.blocked,
+            request_id: *record.request_id.as_bytes(),
             client_request_id: record.client_request_id.as_deref().map(|text| cut(text, 128)),
             host: record.host.as_deref().map(|text| cut(text, 255)),
             path: cut(&record.path, 2_048),
@@ -88,7 +110,7 @@ impl<'a> Row<'a> {
             service: record.service.as_deref().map(|text| cut(text, 255)),
             instance: record.instance.as_deref().map(|text| cut(text, 255)),
             attempts: record.attempts,
-            upstream_ms: record.upstream_time.map(milliseconds),
+            upstream_time: record.upstream_time.map(microseconds),
             cache: record.cache.map(|result| result.as_str()),
             decided_by: cut(record.decided_by, 64),
             limit_name: record.limit_name.as_deref().map(|text| cut(text, 255)),
@@ -98,6 +120,16 @@ impl<'a> Row<'a> {
             user_agent: record.user_agent.as_deref().map(|text| cut(text, 256)),
             generation: record.generation,
         }
+    }
+
+    /// The column: milliseconds, in steps of a microsecond.
+    pub fn response_time_ms(&self) -> f64 {
+        milliseconds(self.response_time)
+    }
+
+    /// The column: milliseconds, in steps of a microsecond.
+    pub fn upstream_ms(&self) -> Option<f64> {
+        self.upstream_time.map(milliseconds)
     }
 
     /// Bytes this row takes in a statement, at most.
@@ -123,7 +155,7 @@ impl<'a> Row<'a> {
 }
 
 /// A time in UTC, in microseconds, between the years 1970 and 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment {
     /// 1970 to 9999.
     pub year: u16,
@@ -158,6 +190,25 @@ impl Moment {
             second: utc.second().unsigned_abs(),
             microsecond: utc.subsec_nanosecond().unsigned_abs() / 1_000,
         }
+    }
+
+    /// The bytes that `Display` writes, made without formatting: every row has one.
+    pub fn text(self) -> [u8; 26] {
+        let mut text = *b"0000-00-00 00:00:00.000000";
+        let mut put = |start: usize, end: usize, mut number: u32| {
+            for digit in text[start..end].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0, 4, self.year.into());
+        put(5, 7, self.month.into());
+        put(8, 10, self.day.into());
+        put(11, 13, self.hour.into());
+        put(14, 16, self.minute.into());
+        put(17, 19, self.second.into());
+        put(20, 26, self.microsecond);
+        text
     }
 
     /// RFC 3339 with microseconds, e.g. `2026-03-01T12:30:05.000123Z`.
@@ -211,11 +262,15 @@ fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds in steps of a microsecond, so that a value reads as it was measured (1.5, not 1.4999999).
-fn milliseconds(duration: Duration) -> f64 {
+fn milliseconds(microseconds: u64) -> f64 {
     // Exact up to 285 years, far beyond any exchange.
     #[allow(clippy::cast_precision_loss)]
-    let microseconds = duration.as_micros() as f64;
+    let microseconds = microseconds as f64;
     microseconds / 1_000.0
 }
 
@@ -261,6 +316,7 @@ mod tests {
     fn times_are_utc_with_microseconds() {
         let moment = Moment::of(UNIX_EPOCH + Duration::new(1_709_210_096, 7_891));
         assert_eq!(moment.to_string(), "2024-02-29 12:34:56.000007");
+        assert_eq!(&moment.text(), b"2024-02-29 12:34:56.000007");
         assert_eq!(moment.rfc3339().to_string(), "2024-02-29T12:34:56.000007Z");
     }
 

@@ -17,6 +17,8 @@ mod forwarding;
 mod http_traps;
 mod limits;
 mod log;
+mod log_account;
+mod log_faults;
 mod odd_requests;
 mod paths;
 mod seen_to_work;

@@ -127,7 +127,7 @@ async fn rows_of_odd_requests_are_taken_by_mariadb() {
     }
     let metrics = gateway.log_written().await;
     assert_eq!(metrics.sum("tollgate_log_records_dropped_total", &[]), 0.0);
-    let accepted = metrics.sum("tollgate_log_records_accepted_total", &[]) as i64;
+    let accepted = metrics.sum("tollgate_log_records_total", &[("state", "accepted")]) as i64;
     assert!(accepted >= 7, "{accepted}");
     assert_eq!(mariadb.number("SELECT COUNT(*) FROM api_logs").await, accepted);
     assert_eq!(mariadb.number("SELECT COUNT(*) FROM api_logs WHERE path = '/plain'").await, 1);
@@ -148,7 +148,7 @@ async fn a_locked_sqlite_file_delays_rows_but_no_request() {
     assert_eq!(gateway.get("/").await.status, 200);
     other.execute_batch("COMMIT").unwrap();
     let metrics = gateway.log_written().await;
-    assert_eq!(metrics.sum("tollgate_log_records_written_total", &[]), 52.0);
+    assert_eq!(metrics.sum("tollgate_log_records_total", &[("state", "written")]), 52.0);
     assert_eq!(gateway.sqlite_number("SELECT COUNT(*) FROM api_logs"), 52);
 }
 

@@ -13,7 +13,7 @@ async fn sqlite_holds_exactly_the_50000_requests_that_were_answered() {
     tally.all(200);
     assert_eq!(tally.answered(), REQUESTS);
     let metrics = gateway.log_written().await;
-    assert_eq!(metrics.sum("tollgate_log_records_written_total", &[]), REQUESTS as f64);
+    assert_eq!(metrics.sum("tollgate_log_records_total", &[("state", "written")]), REQUESTS as f64);
     assert_eq!(metrics.sum("tollgate_http_requests_total", &[("code", "200")]), REQUESTS as f64);
     assert_eq!(gateway.sqlite_number("SELECT COUNT(*) FROM api_logs"), REQUESTS as i64);
     assert_eq!(gateway.sqlite_number("SELECT COUNT(DISTINCT request_id) FROM api_logs"), REQUESTS as i64);
@@ -40,7 +40,7 @@ async fn mariadb_holds_exactly_the_50000_requests_that_were_answered() {
 async fn a_database_that_is_gone_for_10_seconds_costs_no_client_an_error_and_every_loss_is_counted() {
     let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
     // A queue that 10 s of load fill several times over, so that something must be dropped.
-    let log = format!("{{store: \"{}\", queue: 1000}}", mariadb.url());
+    let log = format!("{{store: \"{}\", queue: 1000, spool: none}}", mariadb.url());
     let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
     let load = Load::get(gateway.address, "/counted", "").start(8);
     tokio::time::sleep(seconds(2)).await;
@@ -54,8 +54,8 @@ async fn a_database_that_is_gone_for_10_seconds_costs_no_client_an_error_and_eve
     tally.all(200);
 
     let metrics = gateway.log_written().await;
-    let accepted = metrics.sum("tollgate_log_records_accepted_total", &[]);
-    let written = metrics.sum("tollgate_log_records_written_total", &[]);
+    let accepted = metrics.sum("tollgate_log_records_total", &[("state", "accepted")]);
+    let written = metrics.sum("tollgate_log_records_total", &[("state", "written")]);
     let dropped = metrics.sum("tollgate_log_records_dropped_total", &[]);
     let rows = mariadb.number("SELECT COUNT(*) FROM api_logs").await;
     assert_eq!(accepted, tally.answered() as f64);

@@ -176,7 +176,7 @@ impl Bench {
 }
 
 fn written(gateway: &Gateway) -> Result<u64, Box<dyn Error>> {
-    Ok(gateway.scrape()?.sum("tollgate_log_records_written_total", "")?)
+    Ok(gateway.scrape()?.sum("tollgate_log_records_total", "state=\"written\"")?)
 }
 
 /// Waits until so many records are written, and wants that none was lost and none waits.
@@ -186,9 +186,9 @@ fn settle(gateway: &Gateway, records: u64) -> Result<(), Box<dyn Error>> {
         thread::sleep(Duration::from_millis(100));
     }
     let scrape = gateway.scrape()?;
-    let written = scrape.sum("tollgate_log_records_written_total", "")?;
+    let written = scrape.sum("tollgate_log_records_total", "state=\"written\"")?;
     let dropped = scrape.sum("tollgate_log_records_dropped_total", "")?;
-    let waiting = scrape.sum("tollgate_log_records_queued", "")?;
+    let waiting = super::scrape::waiting(&scrape)?;
     if (written, dropped, waiting) != (records, 0, 0) {
         return Err(
             format!("{records} records were due: {written} written, {dropped} dropped, {waiting} waiting").into()

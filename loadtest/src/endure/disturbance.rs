@@ -87,7 +87,7 @@ fn outage(gateway: &Gateway, store: Option<&MariaDb>, rate: Rate) -> Result<Done
     let store = store.ok_or("there is no store that could be away")?;
     thread::sleep(Duration::from_secs(u64::from(rate.seconds)) / 2 - OUTAGE / 2);
     let scrape = store.stop_for(OUTAGE, || gateway.scrape().map_err(|error| error.to_string()))??;
-    let waiting = scrape.sum("tollgate_log_records_queued", "")?;
+    let waiting = super::scrape::waiting(&scrape)?;
     at_least(waiting, u64::from(rate.per_second) / 2, "records that waited for the store")?;
     Ok(Done { what: format!("{} records waited", grouped(waiting)), requests: 0 })
 }

@@ -19,6 +19,11 @@ impl Scrape {
     }
 }
 
+/// Records that are not in the store yet, in memory and on disk.
+pub fn waiting(scrape: &Scrape) -> Result<u64, String> {
+    Ok(scrape.sum("tollgate_log_queued_records", "")? + scrape.sum("tollgate_log_spooled_records", "")?)
+}
+
 fn value(line: &str, name: &str, label: &str) -> Option<f64> {
     let rest = line.strip_prefix(name)?;
     let (labels, value) = match rest.strip_prefix('{') {

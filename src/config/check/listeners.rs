@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::Check;
 use super::services::check_host_and_port;
-use crate::config::{JsonLines, StoreUrl};
+use crate::config::{JsonLines, Span, StoreUrl};
 
 impl Check<'_> {
     pub(super) fn listeners(&mut self) {
@@ -92,6 +92,9 @@ impl Check<'_> {
     }
 
     pub(super) fn log(&mut self) {
+        /// Bytes below which a bound is a mistake.
+        const SPOOL_MIN: u64 = 16 << 20;
+
         let log = &self.draft.config.log;
         self.range("log.queue", log.queue, 1, 4_194_304);
         self.range("log.flush.rows", log.flush.rows, 1, 10_000);
@@ -100,6 +103,25 @@ impl Check<'_> {
                 "log.flush.age",
                 format!("{} is longer than 1min: rows would be missing from every report", log.flush.age),
             );
+        }
+        if log.spool_max.0 < SPOOL_MIN {
+            self.problem("log.spool_max", format!("{} is less than 16mb, too small for a burst", log.spool_max));
+        }
+        let kept = &log.retention;
+        for (name, span, least) in [
+            ("requests", kept.requests, Span::seconds(3_600)),
+            ("minutes", kept.minutes, Span::seconds(2 * 86_400)),
+            ("hours", kept.hours, Span::seconds(32 * 86_400)),
+        ] {
+            if span < least {
+                self.problem(
+                    format!("log.retention.{name}"),
+                    format!("{span} is less than {least}, which reports need"),
+                );
+            }
+        }
+        if kept.size.0 < SPOOL_MIN {
+            self.problem("log.retention.size", format!("{} is less than 16mb", kept.size));
         }
         if let (StoreUrl::Sqlite(store), JsonLines::File(json)) = (&log.store, &log.json)
             && store == json

@@ -39,7 +39,12 @@ impl Gateway {
 
     /// Starts a gateway in a folder that was prepared, and waits until it is ready.
     pub async fn start_in(folder: Folder, config: &Config) -> Self {
-        let mut gateway = Self::spawn(folder, config);
+        Self::spawn(folder, config).wait_until_ready().await
+    }
+
+    /// Waits until it is ready.
+    pub async fn wait_until_ready(self) -> Self {
+        let mut gateway = self;
         let deadline = Instant::now() + seconds(30);
         while !gateway.is_ready().await {
             if let Some(status) = gateway.child.try_wait().expect("the gateway's state") {
@@ -53,6 +58,11 @@ impl Gateway {
 
     /// Starts a gateway without waiting for anything.
     pub fn spawn(folder: Folder, config: &Config) -> Self {
+        Self::spawn_with(folder, config, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn spawn_with(folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
         let (address, second, admin) = (free_address(), free_address(), free_address());
         let file = folder.file("tollgate.yaml", &config.write(address, second, admin));
         let mut child = tollgate()
@@ -60,6 +70,7 @@ impl Gateway {
             .arg("-c")
             .arg(file)
             .args(["--log-level", "info"])
+            .envs(variables.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -213,13 +224,17 @@ impl Gateway {
         let deadline = Instant::now() + seconds(30);
         loop {
             let metrics = self.metrics().await;
-            let accepted = metrics.sum("tollgate_log_records_accepted_total", &[]);
-            let written = metrics.sum("tollgate_log_records_written_total", &[]);
+            let accepted = metrics.sum("tollgate_log_records_total", &[("state", "accepted")]);
+            let written = metrics.sum("tollgate_log_records_total", &[("state", "written")]);
             let dropped = metrics.sum("tollgate_log_records_dropped_total", &[]);
-            if accepted == written + dropped {
+            let recovered = metrics.sum("tollgate_log_records_total", &[("state", "recovered")]);
+            if accepted + recovered == written + dropped {
                 return metrics;
             }
-            assert!(Instant::now() < deadline, "accepted {accepted}, written {written}, dropped {dropped}");
+            assert!(
+                Instant::now() < deadline,
+                "accepted {accepted}, recovered {recovered}, written {written}, dropped {dropped}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

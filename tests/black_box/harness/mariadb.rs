@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -40,6 +42,31 @@ impl Mariadb {
     /// `log.store` for this server.
     pub fn url(&self) -> String {
         format!("mysql://gateway:the-password@{}/tollgate", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes something, as root.
+    pub async fn execute(&self, sql: &str) {
+        self.execute_at("tollgate", sql).await;
+    }
+
+    /// Stops the server in its tracks: connections stay open and nobody answers.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a paused server go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().expect("a running server").id();
+        kill(Pid::from_raw(id.try_into().expect("an id")), signal).expect("a signal");
     }
 
     /// Ends the server at once, as a crash does.

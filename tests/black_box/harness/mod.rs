@@ -12,6 +12,7 @@ mod mariadb;
 mod metrics;
 mod mocks;
 mod program;
+mod relay;
 pub mod tls;
 mod wire;
 
@@ -32,6 +33,7 @@ pub use metrics::Metrics;
 pub use mocks::Mocks;
 pub use nix::sys::signal::Signal;
 pub use program::{Folder, tollgate};
+pub use relay::Relay;
 pub use tls::Authority;
 pub use wire::Wire;
 

@@ -2,7 +2,7 @@
 //! "Never" (the row is at fault) is the default, so that an unknown error can't block the log for ever: the writer finds
 //! the row and counts it. Error numbers: the servers' `mysqld_error.h`.
 
-use super::Failure;
+use super::super::Failure;
 
 /// What to do about a server's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub fn meaning(code: u16) -> Meaning {
     match code {
         // Who may do what: access, host, password, plugins, expired accounts, missing database, unknown column, rights.
         1044 | 1045 | 1049 | 1054 | 1095 | 1129 | 1130 | 1136 | 1142 | 1143 | 1227 | 1251 | 1275 | 1370 | 1524
-        | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 | 4166 => Meaning::Denied,
+        | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => Meaning::Denied,
         // Files and disks: can't create, write or read, disk full, table full, crashed, engine errors, out of memory.
         1004 | 1005 | 1015 | 1016 | 1020 | 1021 | 1023 | 1024 | 1026 | 1028 | 1030 | 1034 | 1035 | 1037 | 1038
         | 1041 | 1114 | 1135 | 1194 | 1195 | 3675 => Meaning::Away,
@@ -70,6 +70,10 @@ pub fn meaning(code: u16) -> Meaning {
 /// The failure of a whole batch or connection.
 pub fn failure(server: &str, error: &mysql_async::Error) -> Failure {
     let message = match error {
+        // What is wrong with a row can be said only by quoting it.
+        mysql_async::Error::Server(error) if meaning(error.code) == Meaning::Row => {
+            format!("{server}: error {}", error.code)
+        }
         // The server's own text names the user and the address it saw, never the password.
         mysql_async::Error::Server(error) => format!("{server}: error {}: {}", error.code, error.message),
         mysql_async::Error::Io(error) => format!("{server}: {}", innermost(error)),

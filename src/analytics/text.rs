@@ -1,0 +1,119 @@
+//! Text for people and spreadsheets: numbers with units, bars, and what clients made, so that it can steer neither a terminal
+//! nor a spreadsheet. Not here: which columns there are.
+
+/// The bars of a sparkline; the first is nothing.
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// Text from the log, with everything a terminal acts on, or hides, written as its code.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for letter in text.chars() {
+        // Marks that turn the direction of writing, or that nobody sees, make one text look like another.
+        let is_hidden = matches!(
+            letter,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        );
+        if letter.is_control() || is_hidden {
+            printable.extend(letter.escape_unicode());
+        } else {
+            printable.push(letter);
+        }
+    }
+    printable
+}
+
+/// A cell of a CSV file (RFC 4180). What a spreadsheet would take for a formula is marked as text.
+pub(super) fn csv(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
+    if !is_formula && !text.contains([',', '"', '\n', '\r']) {
+        return text.to_owned();
+    }
+    format!("\"{}{}\"", if is_formula { "'" } else { "" }, text.replace('"', "\"\""))
+}
+
+/// `1,234,567`
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1.2 MB`: thousands, not 1,024s.
+pub(super) fn bytes(number: u64) -> String {
+    let mut rest = number as f64;
+    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        // 999.96 would be written as 1000.0.
+        if rest < 999.95 {
+            break;
+        }
+        rest /= 1_000.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{number} B") } else { format!("{rest:.1} {unit}") }
+}
+
+/// At most `width` bars for some numbers, and how many numbers each bar is the sum of.
+pub(super) fn sparkline(numbers: &[u64], width: usize) -> (String, usize, u64) {
+    let each = numbers.len().div_ceil(width.max(1)).max(1);
+    let sums: Vec<u64> =
+        numbers.chunks(each).map(|part| part.iter().fold(0_u64, |sum, more| sum.saturating_add(*more))).collect();
+    let highest = sums.iter().copied().max().unwrap_or_default();
+    let bar = |sum: &u64| {
+        let height = (u128::from(*sum) * (BARS.len() as u128 - 1)).div_ceil(u128::from(highest.max(1)));
+        BARS[usize::try_from(height).unwrap_or_default().min(BARS.len() - 1)]
+    };
+    (sums.iter().map(bar).collect(), each, highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_can_not_steer_the_terminal() {
+        assert_eq!(printable("/ä\u{1b}[2J\n"), "/ä\\u{1b}[2J\\u{a}");
+        assert_eq!(printable("a\u{202e}b\u{200b}\u{9b}\u{7f}"), "a\\u{202e}b\\u{200b}\\u{9b}\\u{7f}");
+    }
+
+    #[test]
+    fn a_spreadsheet_takes_text_for_text() {
+        for (text, cell) in [
+            ("/a", "/a"),
+            ("a,b", "\"a,b\""),
+            ("a\"b", "\"a\"\"b\""),
+            ("=1+1", "\"'=1+1\""),
+            ("+1", "\"'+1\""),
+            ("-1", "\"'-1\""),
+            ("@x", "\"'@x\""),
+            ("\t=1", "\"'\t=1\""),
+            ("\r\n", "\"'\r\n\""),
+            ("", ""),
+        ] {
+            assert_eq!(csv(text), cell, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_separators_and_units() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 999, 1_000, 999_960, 1_500_000].map(bytes), ["0 B", "999 B", "1.0 kB", "1.0 MB", "1.5 MB"]);
+    }
+
+    #[test]
+    fn bars_fit_the_width() {
+        assert_eq!(sparkline(&[0, 1, 50, 100], 10), ("▁▂▅█".to_owned(), 1, 100));
+        assert_eq!(sparkline(&[1, 1, 2, 2, 9], 3), ("▃▅█".to_owned(), 2, 9));
+        assert_eq!(sparkline(&[0, 0], 3).0, "▁▁");
+        assert_eq!(sparkline(&[], 3).0, "");
+        assert_eq!(sparkline(&[u64::MAX, u64::MAX], 1).2, u64::MAX);
+    }
+}

@@ -1,0 +1,109 @@
+//! Run files: `ID.run`, what is known of a run without a database. Written over while the run lives, removed when it ends in
+//! order with nothing in the spool; so one that is there at start is of a run that was killed, or that left batches.
+//! Written to another name first and renamed, so it is whole or not there; not waited for, so a power failure may cost
+//! the last seconds of it.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::damaged::{self, with_suffix};
+use super::survey::run_of_id;
+use super::{FILE_MODE, Finding, Lost, TEMPORARY};
+use crate::store::{Beat, Drops, Run, Totals};
+
+const SUFFIX: &str = ".run";
+
+/// The file of one run.
+#[derive(Clone, Debug)]
+pub struct RunFile {
+    path: PathBuf,
+    run: Arc<Run>,
+}
+
+/// The contents.
+#[derive(Serialize, Deserialize)]
+struct Contents<R, D> {
+    run: R,
+    totals: Totals,
+    drops: D,
+}
+
+impl RunFile {
+    /// The file of a run; nothing is written yet.
+    pub(super) fn new(folder: &Path, run: Arc<Run>) -> Self {
+        Self { path: path(folder, run.id), run }
+    }
+
+    /// Writes where the run stands, in place of what was there.
+    ///
+    /// # Errors
+    /// The file can't be written; what was there is still there.
+    pub fn save(&self, beat: &Beat) -> io::Result<()> {
+        let contents = Contents { run: &*self.run, totals: beat.totals, drops: &beat.drops };
+        let text = serde_json::to_vec(&contents)?;
+        let temporary = with_suffix(&self.path, TEMPORARY);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?.write_all(&text)?;
+        std::fs::rename(&temporary, &self.path)
+    }
+
+    /// Removes the file: the run ended in order, and the spool is empty.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// Removes the file of an earlier run.
+pub(super) fn forget(folder: &Path, run: &Run) -> io::Result<()> {
+    remove(&path(folder, run.id))
+}
+
+/// What the files of earlier runs say, the oldest run first. One that can't be read is kept aside, and told.
+pub(super) fn read_all(folder: &Path, names: &[String], own: Uuid) -> (Vec<(Run, Beat)>, Vec<Finding>) {
+    let (mut runs, mut findings) = (Vec::new(), Vec::new());
+    for name in names {
+        let id = name.strip_suffix(SUFFIX).and_then(|id| Uuid::parse_str(id).ok());
+        let Some(id) = id.filter(|id| *id != own) else { continue };
+        match read(&folder.join(name)) {
+            Ok((run, beat)) if run.id == id => runs.push((run, beat)),
+            result => {
+                let error = result.err().map_or_else(|| "it is of another run".to_owned(), |error| error.to_string());
+                // Where it can't be moved it is told again at the next start.
+                drop(damaged::set_aside(&folder.join(name)));
+                findings.push(Finding {
+                    run: Arc::new(run_of_id(id)),
+                    place: name.clone(),
+                    what: format!("can't be read: {error}"),
+                    lost: Lost::Exactly(Vec::new()),
+                });
+            }
+        }
+    }
+    runs.sort_by_key(|(run, _)| (run.started, run.id));
+    (runs, findings)
+}
+
+fn read(path: &Path) -> io::Result<(Run, Beat)> {
+    let Contents { run, totals, drops } = serde_json::from_slice::<Contents<Run, Vec<Drops>>>(&std::fs::read(path)?)?;
+    Ok((run, Beat { totals, drops }))
+}
+
+fn path(folder: &Path, run: Uuid) -> PathBuf {
+    folder.join(format!("{run}{SUFFIX}"))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
