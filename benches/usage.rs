@@ -50,6 +50,9 @@ struct Line {
     /// Only this store, which is kept: sqlite:PATH, or mysql://...
     #[arg(long)]
     store: Option<String>,
+    /// Only this question, e.g. "last=7d by=key"; may be repeated
+    #[arg(long)]
+    ask: Vec<String>,
     /// Cargo says so to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -82,7 +85,7 @@ fn measure(line: &Line, url: &StoreUrl) {
     if Reader::open(url, Duration::from_secs(60)).ok().and_then(|mut reader| reader.span().unwrap()).is_none() {
         fill(line, url);
     }
-    ask(url);
+    ask(url, &line.ask);
 }
 
 /// Texts that many requests share.
@@ -192,7 +195,7 @@ fn fill(line: &Line, url: &StoreUrl) {
     );
 }
 
-fn ask(url: &StoreUrl) {
+fn ask(url: &StoreUrl, only: &[String]) {
     let mut reader = Reader::open(url, Duration::from_secs(600)).unwrap_or_else(|why| panic!("{why}"));
     let span = reader.span().unwrap().expect("a log");
     drop(reader);
@@ -201,7 +204,7 @@ fn ask(url: &StoreUrl) {
     let (from, to) = (ago(24 * 71 + 5), ago(24 * 11 + 7));
     let within = format!("from={from} to={to}");
     println!("{:<60}{:>10}{:>10}{:>10}", "question", "median ms", "worst ms", "groups");
-    for words in [
+    let all = [
         "last=15m",
         "last=1h",
         "last=3h",
@@ -229,8 +232,10 @@ fn ask(url: &StoreUrl) {
         "last=7d by=hour",
         "last=30d by=hour",
         "last=all by=hour",
-        "last=all by=hour,endpoint",
-    ] {
+        "last=30d by=hour,endpoint",
+    ];
+    let all: Vec<&str> = if only.is_empty() { all.to_vec() } else { only.iter().map(String::as_str).collect() };
+    for words in all {
         let pairs: Vec<(String, String)> = words
             .split(' ')
             .map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())

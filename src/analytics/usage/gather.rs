@@ -15,10 +15,16 @@ use crate::store::read::{MinuteRow, Unreadable};
 use crate::store::usage::{Entry, Histogram, Minute, Packed};
 
 /// Groups of an answer. More would be a copy of the log, not a report.
-const GROUPS_MAX: usize = 100_000;
+pub(super) const GROUPS_MAX: usize = 100_000;
 
 /// The number of a text that is missing.
 const MISSING: u32 = u32::MAX;
+
+pub(super) fn too_many() -> Unreadable {
+    Unreadable::TooLarge(format!(
+        "more than {GROUPS_MAX} groups: ask by fewer things, with a filter, or a shorter window"
+    ))
+}
 
 /// What is counted of a group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +74,14 @@ impl Timeline {
         Self { from, step, requests: vec![0; steps], errors: vec![0; steps] }
     }
 
+    /// Adds one over the same window.
+    pub(super) fn merge(&mut self, other: &Self) {
+        let both = [(&mut self.requests, &other.requests), (&mut self.errors, &other.errors)];
+        for (sums, more) in both {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        }
+    }
+
     fn add(&mut self, begin: Minute, numbers: &[u64; 7]) {
         let place = (begin.0.saturating_sub(self.from.0) / self.step.minutes()) as usize;
         if let (Some(requests), Some(errors)) = (self.requests.get_mut(place), self.errors.get_mut(place)) {
@@ -109,8 +123,7 @@ impl Groups {
         let group = group as usize;
         if group == self.sums.len() {
             if group == GROUPS_MAX {
-                let why = format!("more than {GROUPS_MAX} groups: ask by fewer things, or with a filter");
-                return Err(Unreadable::TooLarge(why));
+                return Err(too_many());
             }
             self.codes.extend_from_slice(codes);
             self.sums.push(Sum::default());

@@ -6,12 +6,14 @@ mod figures;
 mod gather;
 mod plan;
 mod report;
+mod share;
 mod table;
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use jiff::Timestamp;
+use rustc_hash::FxHashMap;
 
 use super::filter::{Filter, Part};
 use super::parameters::{Parameters, word};
@@ -23,6 +25,7 @@ use gather::{Gather, Sum, Timeline, Value};
 use plan::{Grain, Plan};
 pub use report::{Answer, Summary, Usage};
 use report::{Group, Label};
+use share::Gathered;
 
 /// Groups of an answer, unless `top` says otherwise.
 const TOP: u32 = 1_000;
@@ -211,27 +214,17 @@ impl Question {
         let grain = if needs_hours { step.min(Grain::Hour) } else { step };
         let plan = Plan::of(asked, grain, &stored.runs, &stored.removed, &self.zone);
         let timeline = Timeline::over(&plan.window, step);
-        let mut gather = Gather::new(&self.by, &self.filter, &self.zone, timeline);
-        reader.days(plan.days.clone(), &mut |begin, bytes| gather.packed(begin, bytes))?;
-        reader.hours(&plan.hours(), &mut |begin, bytes| gather.packed(begin, bytes))?;
-        for window in &plan.minutes {
-            reader.minutes(window.clone(), &mut |row| {
-                if plan.takes_minute(row.run, row.minute) { gather.minute(row) } else { Ok(()) }
-            })?;
-        }
+        let new = || Gather::new(&self.by, &self.filter, &self.zone, timeline.clone());
+        let Gathered { groups, timeline } = share::gather(reader, &plan, &new)?;
         let mut total = Sum::default();
-        let mut groups = Vec::new();
-        for (values, sum) in gather.groups() {
-            total.merge(sum);
-            groups.push((values.into_iter().map(Label::from).collect(), sum.clone()));
-        }
-        Ok(Read { groups, total, timeline: gather.timeline, plan })
+        groups.values().for_each(|sum| total.merge(sum));
+        Ok(Read { groups, total, timeline, plan })
     }
 }
 
 /// What one window holds.
 struct Read {
-    groups: Vec<(Vec<Label>, Sum)>,
+    groups: FxHashMap<Vec<Label>, Sum>,
     total: Sum,
     timeline: Timeline,
     plan: Plan,

@@ -25,10 +25,20 @@ pub(super) fn put(out: &mut Vec<u8>, mut number: u64) {
 /// Reads a number; none where the bytes end before, or it has more than 64 bits.
 #[inline]
 pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..70).step_by(7) {
+    let (byte, rest) = bytes.split_first()?;
+    *bytes = rest;
+    if *byte < 0x80 { Some(u64::from(*byte)) } else { take_rest(bytes, *byte) }
+}
+
+/// The numbers that have more than one byte, of which the first is taken.
+#[inline]
+fn take_rest(bytes: &mut &[u8], first: u8) -> Option<u64> {
+    let mut number = u64::from(first & 0x7f);
+    let mut shift = 7;
+    loop {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
+        // The tenth byte has room for one bit.
         if shift == 63 && *byte > 1 {
             return None;
         }
@@ -36,8 +46,8 @@ pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
         if *byte < 0x80 {
             return Some(number);
         }
+        shift += 7;
     }
-    None
 }
 
 /// Packs the tallies of some series.
