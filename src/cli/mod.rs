@@ -138,7 +138,7 @@ Examples:
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct File {
     /// The configuration [default: conf/tollgate.yaml, then /etc/tollgate/tollgate.yaml]
     #[arg(short, long = "config", value_name = "FILE")]
@@ -241,7 +241,8 @@ impl Gateway {
 fn log(command: LogCommand) -> ExitCode {
     match command {
         LogCommand::Status { gateway, json } => {
-            match gateway.find().and_then(|gateway| request_log::status(&gateway, json)) {
+            let file = gateway.file.clone();
+            match gateway.find().and_then(|gateway| request_log::status(&gateway, || file.path(), json)) {
                 Ok((text, is_well)) => {
                     let printed = finish(Ok(text));
                     if is_well { printed } else { ExitCode::FAILURE }

@@ -2,16 +2,20 @@
 //! What the log says of itself is `request_log`'s; the answers from the database alone are `analytics`'.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::commands::load;
 use super::running::Running;
-use crate::store;
+use crate::store::{self, Kept};
 
 /// What the running gateway says; and whether the store works and every record is accounted for.
-pub(super) fn status(gateway: &Running, json: bool) -> Result<(String, bool), String> {
+pub(super) fn status(
+    gateway: &Running,
+    file: impl FnOnce() -> Result<PathBuf, String>,
+    json: bool,
+) -> Result<(String, bool), String> {
     let answer = gateway.get("/admin/log")?;
     let number = |name: &str| answer.get(name).and_then(Value::as_i64);
     let (Some(_), Some(unaccounted)) = (number("accepted"), number("unaccounted")) else {
@@ -21,9 +25,22 @@ pub(super) fn status(gateway: &Running, json: bool) -> Result<(String, bool), St
     let text = if json {
         format!("{}\n", serde_json::to_string_pretty(&answer).map_err(|error| error.to_string())?)
     } else {
-        readable(&answer)
+        // What is kept is asked of the store itself, where the configuration is at hand and the store works.
+        let kept = if store_up { file().and_then(|path| load(&path)).ok() } else { None };
+        let kept = kept.and_then(|config| store::kept(&config.log.store).ok().flatten());
+        readable(&answer) + &kept.map(|kept| readable_kept(&kept)).unwrap_or_default()
     };
     Ok((text, store_up && unaccounted == 0))
+}
+
+/// What the store keeps, and what retention has removed.
+fn readable_kept(kept: &Kept) -> String {
+    let oldest = kept.oldest.as_ref().map(|oldest| format!(", requests since {oldest} UTC")).unwrap_or_default();
+    let mut out = format!("kept         {:>12}  bytes{oldest}\n", kept.bytes);
+    for (what, before) in &kept.removed {
+        let _ = writeln!(out, "removed      {what} before {before} UTC (log.retention)");
+    }
+    out
 }
 
 /// As a person reads it.
@@ -104,5 +121,17 @@ mod tests {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
         assert!(!text.contains("rejected"), "{text}");
+    }
+
+    #[test]
+    fn what_retention_has_removed_is_told() {
+        let kept = Kept {
+            bytes: 4_096,
+            oldest: Some("2026-03-01 12:00:00.000000".to_owned()),
+            removed: vec![("requests".to_owned(), "2026-03-01 00:00:00".to_owned())],
+        };
+        let text = readable_kept(&kept);
+        assert!(text.starts_with("kept                 4096  bytes, requests since 2026-03-01 12"), "{text}");
+        assert!(text.contains("requests before 2026-03-01 00:00:00 UTC"), "{text}");
     }
 }
