@@ -15,6 +15,9 @@ use crate::store::{Batch, Beat, Drops, Rejected, Row, Run};
 
 /// How long a spool that failed is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// In the ids of checkpoints that a later run makes for an earlier one, with the first number that was lost: that run may have
+/// stored checkpoints of its own, whose ids count from 1.
+const FOR_ANOTHER: u64 = 1 << 60;
 /// How often the spool is forced to the disk, and the run's file written.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -238,7 +241,7 @@ impl Inside {
             self.earlier.len() - 1
         });
         let drops = &mut self.earlier[index].1.drops;
-        let (id, now) = (drops.iter().map(|drops| drops.id).max().unwrap_or_default() + 1, SystemTime::now());
+        let (id, now) = (FOR_ANOTHER | range.first, SystemTime::now());
         let (after, count, reason) = (range.first - 1, range.records(), loss.word().to_owned());
         drops.push(Drops { id, after, count, reason, numbered: true, since: now, until: now });
     }

@@ -19,6 +19,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
 /// Between two steps of upkeep while there is more to do, and otherwise.
 const UPKEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+/// The longest that it waits for the store to be idle, while there is more to do, and otherwise.
+const UPKEEP_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// How long one try may take while the process ends, where there is a spool to go to instead.
 const CLOSING_TRY: Duration = Duration::from_secs(3);
 /// Rejected rows that are named one by one, of each batch.
@@ -40,6 +42,8 @@ pub(super) struct StoreStage<'a> {
     queue_is_next: bool,
     beat_at: Instant,
     upkeep_at: Instant,
+    /// How long upkeep that is due may be put off for batches: a store that is never idle has to be kept up, too.
+    upkeep_patience: Duration,
     report: StoreReport,
     drops: DropReport,
 }
@@ -65,6 +69,7 @@ impl<'a> StoreStage<'a> {
             queue_is_next: false,
             beat_at: now,
             upkeep_at: now,
+            upkeep_patience: UPKEEP_PATIENCE.1,
             report: StoreReport::default(),
             drops: DropReport::default(),
         }
@@ -109,6 +114,9 @@ impl<'a> StoreStage<'a> {
     /// Opens the store if it is not open, and does the next thing that is due.
     async fn step(&mut self) -> Result<Step, Failure> {
         self.number = Some(self.store.open().await?);
+        if self.upkeep_at.elapsed() >= self.upkeep_patience {
+            self.keep_up().await?;
+        }
         if self.hand.is_none() && self.frame.is_none() {
             self.take_next();
         }
@@ -198,11 +206,21 @@ impl<'a> StoreStage<'a> {
             self.queue.beaten(&beat);
             self.beat_at = now;
         }
-        if now >= self.upkeep_at && !self.queue.is_closing() {
-            let more = self.store.upkeep(&self.retention).await?;
-            self.upkeep_at = Instant::now() + if more { UPKEEP_PAUSE.0 } else { UPKEEP_PAUSE.1 };
+        if now >= self.upkeep_at {
+            self.keep_up().await?;
         }
         Ok(Step::Nothing)
+    }
+
+    /// One step of upkeep, not while the process ends.
+    async fn keep_up(&mut self) -> Result<(), Failure> {
+        if self.queue.is_closing() {
+            return Ok(());
+        }
+        let more = self.store.upkeep(&self.retention).await?;
+        let part = |pair: (Duration, Duration)| if more { pair.0 } else { pair.1 };
+        (self.upkeep_at, self.upkeep_patience) = (Instant::now() + part(UPKEEP_PAUSE), part(UPKEEP_PATIENCE));
+        Ok(())
     }
 
     fn succeeded(&mut self) {

@@ -414,3 +414,41 @@ async fn who_follows_sees_what_is_wanted_and_nothing_is_held_up() {
     }
     assert!(seen > 0 && seen < 3_000, "{seen}");
 }
+
+#[test]
+fn a_loss_of_an_earlier_run_is_told_beside_the_checkpoints_it_had_stored_itself() {
+    let mut fixture = Fixture::new().spooling();
+    (fixture.config.queue, fixture.config.flush.rows) = (200, 10);
+    let (log, writer) = fixture.start();
+    wait_for(&log, |counts| counts.store_up);
+    let lock = Connection::open(fixture.database()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // More than the queue takes before anybody can look at it.
+    (0..5_000).for_each(|_| log.record(record()));
+    assert!(dropped(&log.counts(), "queue_full") > 0);
+    lock.execute_batch("COMMIT").unwrap();
+    wait_for(&log, |counts| counts.queued == 0 && counts.spooled == 0);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    (0..100).for_each(|_| log.record(record()));
+    assert_eq!(writer.finish(Instant::now() + Duration::from_millis(500)).spooled, 100);
+    lock.execute_batch("COMMIT").unwrap();
+    assert!(number(&fixture.database(), "SELECT COUNT(*) FROM log_drops") > 0, "nothing to collide with");
+
+    let files = std::fs::read_dir(fixture.folder.path().join("spool")).unwrap().map(|file| file.unwrap().path());
+    let segment = files.filter(|path| path.extension().is_some_and(|end| end == "segment")).max().unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&segment, bytes).unwrap();
+    let (log, writer) = fixture.start();
+    let end = soon();
+    while number(&fixture.database(), "SELECT COUNT(*) FROM log_runs WHERE closed_at IS NOT NULL") == 0 {
+        assert!(Instant::now() < end, "{:?}", log.counts());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let counts = writer.finish(soon());
+    let told =
+        number(&fixture.database(), "SELECT SUM(\"count\") FROM log_drops WHERE reason = 'spool_error' AND run = 1");
+    assert_eq!((dropped(&counts, "spool_error"), counts.unaccounted()), (told.unsigned_abs(), 0));
+    assert!(told > 0);
+}
