@@ -233,6 +233,12 @@ fn ask(url: &StoreUrl, only: &[String]) {
         "last=30d by=hour",
         "last=all by=hour",
         "last=30d by=hour,endpoint",
+        "last=all by=hour,instance",
+        "last=all by=hour,status",
+        "last=all by=hour key=key-3-2026",
+        "last=all by=hour key=key-3-2026 endpoint=/api/service_1/resource_21/*",
+        "last=7d by=hour,key",
+        "last=all by=day,key",
     ];
     let all: Vec<&str> = if only.is_empty() { all.to_vec() } else { only.iter().map(String::as_str).collect() };
     for words in all {

@@ -15,6 +15,7 @@ use mariadb::MariaDb;
 use stores::{DAY, HOUR, Place, ago, clock, record, run_of};
 use tollgate::config::{Retention, Size, Span, StoreUrl};
 use tollgate::record::Record;
+use tollgate::store::usage::Detail;
 use tollgate::store::{self, Beat, Drops, Failure, Totals};
 
 /// Tells a story to both stores.
@@ -34,6 +35,7 @@ both! {
     a_minute_with_very_many_series_is_counted_right
     requests_without_a_record_are_counted_all_the_same
     hours_and_days_are_packed_from_minutes
+    outlines_count_the_same_and_where_there_is_none_everything_is_read
     what_comes_late_reaches_what_is_packed
     silent_and_closed_runs_are_packed_by_others
     retention_removes_what_is_old_and_packed
@@ -245,6 +247,29 @@ fn hours_and_days_are_packed_from_minutes(place: &Place) {
     assert_eq!(counts, place.sql("SELECT SUM(`count`) FROM api_usage_day"));
 }
 
+fn outlines_count_the_same_and_where_there_is_none_everything_is_read(place: &Place) {
+    let run = run_of("one", ago(4 * DAY));
+    let first = three_days(place, &run);
+    place.open(&run).keep_up(&Retention::default());
+    let late: Vec<Record> = (0..40).map(|place| stores::varied(place * 13, ago(place * HOUR + 70 * 60))).collect();
+    place.open(&run).insert(&run, first, &late);
+    let whole = stores::packed_by_time(place, Detail::Full);
+    assert!(whole.iter().all(|level| level.len() >= 2), "{whole:?}");
+    let of_the_first_day = "= (SELECT MIN(day) FROM api_usage_day)";
+    for (hours, days) in [
+        ("hour < '1970-01-01'".to_owned(), "day < '1970-01-01'".to_owned()),
+        (format!("hour > {}", of_the_first_day.trim_start_matches("= ")), format!("day {of_the_first_day}")),
+        ("run > 0".to_owned(), "run > 0".to_owned()),
+    ] {
+        place.sql(&format!("DELETE FROM api_usage_hour_outline WHERE {hours}"));
+        place.sql(&format!("DELETE FROM api_usage_day_outline WHERE {days}"));
+        for detail in Detail::OUTLINES {
+            assert_eq!(stores::packed_by_time(place, detail), whole, "{detail:?} without {hours}");
+        }
+    }
+    assert_eq!(place.number("SELECT COUNT(*) FROM api_usage_hour_outline"), 0);
+}
+
 fn what_comes_late_reaches_what_is_packed(place: &Place) {
     let run = run_of("one", ago(4 * DAY));
     let first = three_days(place, &run);
@@ -423,7 +448,10 @@ fn tables_from_before_are_migrated(place: &Place) {
     assert!(done.iter().any(|line| line.contains("0002_ledger_and_usage applied")), "{done:?}");
     assert!(store::migrate(&place.url()).unwrap()[0].contains("nothing to do"));
     assert_eq!(store::probe(&place.url()).unwrap().len(), 1);
-    assert_eq!(place.sql("SELECT version, name FROM log_migrations"), "1\t0001_request_log\n2\t0002_ledger_and_usage");
+    assert_eq!(
+        place.sql("SELECT version, name FROM log_migrations"),
+        "1\t0001_request_log\n2\t0002_ledger_and_usage\n3\t0003_usage_outlines"
+    );
     assert_eq!(place.sql("SELECT first, last, `rows` FROM log_batches"), "3\t5\t3");
     assert_eq!(place.sql("SELECT last FROM log_runs"), "5");
     let run = run_of("new", SystemTime::now());
@@ -463,7 +491,7 @@ fn gateways_that_start_at_once_do_not_collide(place: &Place) {
     });
     assert_eq!(place.sql("SELECT COUNT(*), COUNT(DISTINCT run), MAX(sequence) FROM api_logs"), "800\t4\t200");
     assert_eq!(place.number("SELECT SUM(`count`) FROM api_usage_minute"), 800);
-    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 2);
+    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 3);
     assert_eq!(place.number("SELECT COUNT(*) FROM log_batches"), 40);
 }
 

@@ -2,6 +2,7 @@
 //! The same for usage and for single requests; `(none)` stands for requests without a consumer, key, service or instance.
 
 use super::parameters::Parameters;
+use crate::store::usage::Dimension;
 
 /// What stands for a missing consumer, key, service or instance.
 pub(super) const NONE: &str = "(none)";
@@ -32,6 +33,19 @@ impl Part {
     /// Whether a request may be without.
     fn may_be_missing(self) -> bool {
         matches!(self, Self::Consumer | Self::Key | Self::Service | Self::Instance)
+    }
+
+    /// What the roll-ups tell apart by it.
+    pub(super) fn dimension(self) -> Dimension {
+        match self {
+            Self::Endpoint => Dimension::Endpoint,
+            Self::Method => Dimension::Method,
+            Self::DecidedBy => Dimension::DecidedBy,
+            Self::Consumer => Dimension::Consumer,
+            Self::Key => Dimension::Key,
+            Self::Service => Dimension::Service,
+            Self::Instance => Dimension::Instance,
+        }
     }
 
     /// The column of `api_logs`.

@@ -22,10 +22,18 @@ macro_rules! migrations {
 }
 
 /// Those of SQLite.
-pub const SQLITE: &[Migration] = migrations![1 "sqlite" "0001_request_log", 2 "sqlite" "0002_ledger_and_usage"];
+pub const SQLITE: &[Migration] = migrations![
+    1 "sqlite" "0001_request_log",
+    2 "sqlite" "0002_ledger_and_usage",
+    3 "sqlite" "0003_usage_outlines",
+];
 
 /// Those of MySQL and MariaDB.
-pub const MYSQL: &[Migration] = migrations![1 "mysql" "0001_request_log", 2 "mysql" "0002_ledger_and_usage"];
+pub const MYSQL: &[Migration] = migrations![
+    1 "mysql" "0001_request_log",
+    2 "mysql" "0002_ledger_and_usage",
+    3 "mysql" "0003_usage_outlines",
+];
 
 /// The table of what was applied.
 pub const APPLIED: &str = "log_migrations";
@@ -137,7 +145,7 @@ fn target(statement: &str) -> &str {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 8] = [
+    const ALL: [&str; 10] = [
         "log_runs",
         "api_logs",
         "log_batches",
@@ -146,6 +154,8 @@ mod tests {
         "api_usage_hour",
         "api_usage_day",
         "log_retention",
+        "api_usage_hour_outline",
+        "api_usage_day_outline",
     ];
 
     #[test]
@@ -167,9 +177,9 @@ mod tests {
     #[test]
     fn a_new_database_gets_everything() {
         let plan = Plan::of(MYSQL, &[], |_| false);
-        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (2, 8, 0));
+        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (3, 10, 0));
         assert!(
-            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; tables log_runs")
+            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration 0003_usage_outlines; tables log_runs")
         );
         assert!(view(MYSQL).is_some() && view(SQLITE).is_some());
     }
@@ -182,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_complete_database_gets_nothing() {
-        assert!(Plan::of(SQLITE, &[1, 2], |_| true).is_empty());
+        assert!(Plan::of(SQLITE, &[1, 2, 3], |_| true).is_empty());
     }
 
     #[test]
     fn a_table_that_was_dropped_is_made_with_all_its_columns_and_no_other_is_touched() {
-        let plan = Plan::of(SQLITE, &[1, 2], |name| name != "log_runs");
+        let plan = Plan::of(SQLITE, &[1, 2, 3], |name| name != "log_runs");
         let statements: Vec<_> = plan.statements().collect();
         assert_eq!(statements.len(), 1 + 3 + 1);
         assert!(statements.iter().all(|statement| target(statement) == "log_runs"));

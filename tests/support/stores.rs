@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use super::mariadb::MariaDb;
 use tollgate::config::{ClientIp, Retention, StoreUrl};
 use tollgate::record::Record;
-use tollgate::store::usage::{Histogram, Increments, Packed, Series, Tally};
+use tollgate::store::read::{Hours, Reader, Unreadable};
+use tollgate::store::usage::{Detail, Histogram, Increments, Minute, Packed, Series, Tally};
 use tollgate::store::{Batch, Beat, Failure, Moment, Row, Run, Store, Stored, Totals};
 
 /// Seconds.
@@ -355,6 +356,23 @@ pub fn packed(place: &Place, level: &str) -> Usage {
         }
     }
     usage
+}
+
+/// What a reader gets of the packed hours and days when it asks for so much detail: everything by time.
+pub fn packed_by_time(place: &Place, detail: Detail) -> [BTreeMap<Minute, Tally>; 2] {
+    let mut reader = Reader::open(&place.url(), Duration::from_secs(60)).unwrap();
+    let window = Minute(0)..Minute(Minute::DAY * 365 * 1_000);
+    let [mut hours, mut days] = [BTreeMap::new(), BTreeMap::new()];
+    fn add(level: &mut BTreeMap<Minute, Tally>, begin: Minute, bytes: &[u8]) -> Result<(), Unreadable> {
+        for entry in Packed::read(bytes)? {
+            level.entry(begin).or_default().merge(&entry?.tally()?);
+        }
+        Ok(())
+    }
+    let every = Hours { window: window.clone(), but_days: Minute(0)..Minute(0) };
+    reader.hours(&every, detail, &mut |begin, bytes| add(&mut hours, begin, bytes)).unwrap();
+    reader.days(window, detail, &mut |begin, bytes| add(&mut days, begin, bytes)).unwrap();
+    [hours, days]
 }
 
 fn bytes(hex: &str) -> Vec<u8> {

@@ -9,15 +9,17 @@ use jiff::Timestamp;
 use crate::config::StoreUrl;
 use crate::store::Moment;
 use crate::store::read::Reader;
-use crate::store::usage::{Minute, Series, Tally, pack};
+use crate::store::usage::{Minute, Series, Tally, outlines, pack};
 
-pub const SQLITE: [&str; 2] = [
+pub const SQLITE: [&str; 3] = [
     include_str!("../../../conf/sql/sqlite/0001_request_log.sql"),
     include_str!("../../../conf/sql/sqlite/0002_ledger_and_usage.sql"),
+    include_str!("../../../conf/sql/sqlite/0003_usage_outlines.sql"),
 ];
-pub const MYSQL: [&str; 2] = [
+pub const MYSQL: [&str; 3] = [
     include_str!("../../../conf/sql/mysql/0001_request_log.sql"),
     include_str!("../../../conf/sql/mysql/0002_ledger_and_usage.sql"),
+    include_str!("../../../conf/sql/mysql/0003_usage_outlines.sql"),
 ];
 
 /// A SQLite file of its own.
@@ -123,7 +125,7 @@ impl Statements {
         );
     }
 
-    /// The hours (60) or days (1440) of some minutes.
+    /// The hours (60) or days (1440) of some minutes, and outlines of most of them.
     pub fn packed(&mut self, run: u32, length: u32, counts: &Counts) {
         let mut whole: BTreeMap<Minute, BTreeMap<Series<String>, Tally>> = BTreeMap::new();
         for ((minute, series), tally) in counts {
@@ -135,6 +137,13 @@ impl Statements {
             let count: u64 = series.values().map(|tally| tally.count).sum();
             let (begin, packed) = (minute_text(begin), hex(&pack(&series)));
             let _ = writeln!(self.0, "INSERT INTO api_usage_{name} VALUES ('{begin}', {run}, {count}, X'{packed}');");
+            // A part was packed before there were outlines.
+            if count % 3 > 0 {
+                let outlines = outlines(series.iter().map(|(series, tally)| (series.borrowed(), tally)));
+                let [one, two, three] = outlines.map(|packed| format!("X'{}'", hex(&packed)));
+                let table = format!("api_usage_{name}_outline");
+                let _ = writeln!(self.0, "INSERT INTO {table} VALUES ('{begin}', {run}, {one}, {two}, {three});");
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use super::filter::{Filter, Part};
 use super::parameters::{Parameters, word};
 use super::window::{Window, Zone, timestamp};
 use crate::store::read::{Reader, Removed, StoredRun, Unreadable};
-use crate::store::usage::Minute;
+use crate::store::usage::{Detail, Dimension, Minute};
 use figures::{COLUMNS, Figures};
 use gather::{Gather, Sum, Timeline, Value};
 use plan::{Grain, Plan};
@@ -208,6 +208,18 @@ impl Question {
         Ok(Summary { zone: self.zone.clone(), notes, frames })
     }
 
+    /// What has to be told apart for the groups and the filter.
+    fn detail(&self) -> Detail {
+        let by = self.by.iter().filter_map(|by| match by {
+            By::Text(part) => Some(part.dimension()),
+            By::Status => Some(Dimension::Status),
+            By::Hour | By::Day => None,
+        });
+        let filtered = self.filter.parts().map(Part::dimension);
+        let status = (!self.filter.statuses.is_empty()).then_some(Dimension::Status);
+        Detail::of(&by.chain(filtered).chain(status).collect::<Vec<_>>())
+    }
+
     fn read(&self, reader: &mut Reader, stored: &Stored, asked: Range<Minute>) -> Result<Read, Unreadable> {
         let step = stored.step(&asked);
         let needs_hours = self.by.contains(&By::Hour) || (self.by.contains(&By::Day) && !self.zone.is_utc());
@@ -215,7 +227,7 @@ impl Question {
         let plan = Plan::of(asked, grain, &stored.runs, &stored.removed, &self.zone);
         let timeline = Timeline::over(&plan.window, step);
         let new = || Gather::new(&self.by, &self.filter, &self.zone, timeline.clone());
-        let Gathered { groups, timeline } = share::gather(reader, &plan, &new)?;
+        let Gathered { groups, timeline } = share::gather(reader, &plan, self.detail(), &new)?;
         let mut total = Sum::default();
         groups.values().for_each(|sum| total.merge(sum));
         Ok(Read { groups, total, timeline, plan })

@@ -12,7 +12,7 @@ use super::gather::{GROUPS_MAX, Gather, Sum, Timeline, too_many};
 use super::plan::Plan;
 use super::report::Label;
 use crate::store::read::{Reader, Unreadable};
-use crate::store::usage::Minute;
+use crate::store::usage::{Detail, Minute};
 
 /// Threads that take packed values apart.
 const WORKERS: usize = 2;
@@ -29,10 +29,11 @@ pub(super) struct Gathered {
     pub(super) timeline: Timeline,
 }
 
-/// Reads what a plan says, and gathers it. `new` makes a gatherer with nothing in it.
+/// Reads what a plan says in as much detail as is needed, and gathers it. `new` makes a gatherer with nothing in it.
 pub(super) fn gather<'q>(
     reader: &mut Reader,
     plan: &Plan,
+    detail: Detail,
     new: &(dyn Fn() -> Gather<'q> + Sync),
 ) -> Result<Gathered, Unreadable> {
     let mut gather = new();
@@ -46,7 +47,7 @@ pub(super) fn gather<'q>(
     if plan.days.is_empty() && plan.hours.is_empty() {
         return Ok(gathered);
     }
-    for other in packed(reader, plan, new)? {
+    for other in packed(reader, plan, detail, new)? {
         gathered.timeline.merge(&other.timeline);
         gathered.groups(&other)?;
     }
@@ -65,6 +66,7 @@ impl Gathered {
 fn packed<'q>(
     reader: &mut Reader,
     plan: &Plan,
+    detail: Detail,
     new: &(dyn Fn() -> Gather<'q> + Sync),
 ) -> Result<Vec<Gather<'q>>, Unreadable> {
     std::thread::scope(|scope| {
@@ -82,7 +84,8 @@ fn packed<'q>(
             let gone = |_| Unreadable::Failed("a thread that reads has ended".to_owned());
             sender.send((begin, bytes.to_vec())).map_err(gone)
         };
-        let read = reader.days(plan.days.clone(), &mut send).and_then(|()| reader.hours(&plan.hours(), &mut send));
+        let days = reader.days(plan.days.clone(), detail, &mut send);
+        let read = days.and_then(|()| reader.hours(&plan.hours(), detail, &mut send));
         drop(sender);
         let ended = |_| Err(Unreadable::Failed("a thread that reads has ended".to_owned()));
         // What stopped a worker says more than that it is gone.

@@ -88,6 +88,7 @@ async fn retain(link: &mut Link, upkeep: &mut Upkeep, keep: &Retention, now: Sys
         ("requests", "api_logs", "`timestamp`, run, sequence", requests, STEP_ROWS),
         ("minutes", "api_usage_minute", "minute, run, series", Moment::of(minutes.time()), STEP_ROWS),
         ("hours", "api_usage_hour", "hour, run", Moment::of(hours.time()), STEP_HOURS),
+        ("hours", "api_usage_hour_outline", "hour, run", Moment::of(hours.time()), STEP_HOURS),
     ] {
         if remove(link, table, key, before, rows, what, now).await? > 0 {
             return Ok(true);

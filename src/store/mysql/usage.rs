@@ -5,7 +5,7 @@ use mysql_async::{Row, Value};
 
 use super::super::Failure;
 use super::super::usage::{
-    Change, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
+    Change, Detail, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
 };
 use super::link::{Link, value};
 
@@ -162,7 +162,7 @@ pub(super) async fn read_packed(
     link.first(&sql, vec![start.text().into(), run.into()]).await
 }
 
-/// Writes the packed value of an hour or day.
+/// Writes the packed value of an hour or day, and its outlines.
 pub(super) async fn write_packed(
     link: &mut Link,
     run: u32,
@@ -176,6 +176,16 @@ pub(super) async fn write_packed(
          ON DUPLICATE KEY UPDATE `count` = VALUES(`count`), packed = VALUES(packed)"
     );
     let values = vec![start.text().into(), run.into(), sum.count.into(), sum.pack().into()];
+    link.run(&sql, values).await?;
+    let table = level.outline_table();
+    let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default());
+    let updated = columns.map(|column| format!("{column} = VALUES({column})")).join(", ");
+    let sql = format!(
+        "INSERT INTO {table} ({column}, run, {}) VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE {updated}",
+        columns.join(", ")
+    );
+    let [one, two, three] = sum.pack_outlines();
+    let values = vec![start.text().into(), run.into(), one.into(), two.into(), three.into()];
     link.run(&sql, values).await.map(drop)
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::usage::{Minute, Series};
+use super::usage::{Detail, Minute, Series};
 use crate::config::StoreUrl;
 
 use cells::Row;
@@ -214,7 +214,7 @@ impl Reader {
             let why = format!("{name} holds no request log yet: `tollgate run` creates its tables");
             return Err(Unreadable::Absent(why));
         }
-        if !has("log_retention") {
+        if !has("api_usage_hour_outline") {
             let why =
                 format!("{name} holds a request log of an older version: `tollgate log migrate` brings it up to date");
             return Err(Unreadable::Absent(why));
@@ -299,23 +299,29 @@ impl Reader {
         Ok(span)
     }
 
-    /// The packed days of all runs in a window of whole days.
+    /// The packed days of all runs in a window of whole days, in as much detail or in more.
     ///
     /// # Errors
     /// See [`Unreadable`].
-    pub fn days(&mut self, window: Range<Minute>, each: EachPacked<'_>) -> Result<(), Unreadable> {
-        let sql = days_sql(self.source.join_in_order());
-        self.packed(&sql, &window, &[], each)
+    pub fn days(&mut self, window: Range<Minute>, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
+        for sql in packed_sql("day", detail, self.source.join_in_order()) {
+            self.packed(&sql, &window, &[], each)?;
+        }
+        Ok(())
     }
 
-    /// The packed hours of all runs.
+    /// The packed hours of all runs, in as much detail or in more.
     ///
     /// # Errors
     /// See [`Unreadable`].
-    pub fn hours(&mut self, hours: &Hours, each: EachPacked<'_>) -> Result<(), Unreadable> {
-        let sql = hours_sql(self.source.join_in_order());
+    pub fn hours(&mut self, hours: &Hours, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
         let but = [Value::Minute(hours.but_days.start), Value::Minute(hours.but_days.end)];
-        self.packed(&sql, &hours.window, &but, each)
+        for sql in packed_sql("hour", detail, self.source.join_in_order()) {
+            // No packed day stands for them.
+            let sql = format!("{sql} AND NOT (u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.days_until)");
+            self.packed(&sql, &hours.window, &but, each)?;
+        }
+        Ok(())
     }
 
     fn packed(
@@ -398,19 +404,18 @@ const MINUTES: &str = "SELECT `minute`, run, endpoint, method, status, decided_b
                        `count`, errors, blocked, bytes_in, bytes_out, duration_us, upstream_us, histogram \
                        FROM api_usage_minute WHERE `minute` >= ? AND `minute` < ?";
 
-/// The packed days. The window is one range of the primary key; the run is looked up for each of its few rows.
-fn days_sql(join: &str) -> String {
-    format!(
-        "SELECT u.`day`, u.packed FROM api_usage_day u {join} log_runs r ON r.run = u.run \
-         WHERE u.`day` >= ? AND u.`day` < ? AND u.`day` < r.days_until"
-    )
-}
-
-/// The packed hours that no packed day stands for.
-fn hours_sql(join: &str) -> String {
-    format!(
-        "SELECT u.`hour`, u.packed FROM api_usage_hour u {join} log_runs r ON r.run = u.run \
-         WHERE u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.hours_until \
-         AND NOT (u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.days_until)"
-    )
+/// The packed hours or days of a window: the outlines, and everything where there is no outline. The window is one range of the
+/// primary key; the run is looked up for each of its few rows.
+fn packed_sql(level: &str, detail: Detail, join: &str) -> Vec<String> {
+    let select = |packed: &str, table: &str| {
+        format!(
+            "SELECT u.`{level}`, u.{packed} FROM {table} u {join} log_runs r ON r.run = u.run \
+             WHERE u.`{level}` >= ? AND u.`{level}` < ? AND u.`{level}` < r.{level}s_until"
+        )
+    };
+    let full = select("packed", &format!("api_usage_{level}"));
+    let Some(column) = detail.column() else { return vec![full] };
+    let outline = format!("api_usage_{level}_outline");
+    let has_none = format!("NOT EXISTS (SELECT 1 FROM {outline} o WHERE o.`{level}` = u.`{level}` AND o.run = u.run)");
+    vec![select(column, &outline), format!("{full} AND {has_none}")]
 }

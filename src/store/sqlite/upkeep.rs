@@ -55,6 +55,7 @@ fn retain(open: &mut Open, keep: &Retention, now: SystemTime) -> Result<bool, Er
         ("requests", "api_logs", "timestamp, run, sequence", requests.clone(), requests, STEP_ROWS),
         ("minutes", "api_usage_minute", "minute, run, series", minutes.text(), long(minutes), STEP_ROWS),
         ("hours", "api_usage_hour", "hour, run", hours.text(), long(hours), STEP_HOURS),
+        ("hours", "api_usage_hour_outline", "hour, run", hours.text(), long(hours), STEP_HOURS),
     ] {
         let column = key.split(',').next().unwrap_or_default();
         let sql = format!(

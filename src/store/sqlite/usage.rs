@@ -4,7 +4,7 @@
 use rusqlite::{Connection, Error, OptionalExtension, Row, params};
 
 use super::super::usage::{
-    Change, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
+    Change, Detail, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
 };
 
 /// The columns of a tally in `api_usage_minute`, behind `series`.
@@ -148,7 +148,7 @@ pub(super) fn read_packed(
         .optional()
 }
 
-/// Writes the packed value of an hour or day.
+/// Writes the packed value of an hour or day, and its outlines.
 pub(super) fn write_packed(
     connection: &Connection,
     run: u32,
@@ -159,7 +159,12 @@ pub(super) fn write_packed(
     let (table, column) = level.table();
     let sql = format!("INSERT OR REPLACE INTO {table} ({column}, run, \"count\", packed) VALUES (?1, ?2, ?3, ?4)");
     let values = params![start.text(), run, signed(sum.count), sum.pack()];
-    connection.prepare_cached(&sql)?.execute(values).map(drop)
+    connection.prepare_cached(&sql)?.execute(values)?;
+    let table = level.outline_table();
+    let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default()).join(", ");
+    let sql = format!("INSERT OR REPLACE INTO {table} ({column}, run, {columns}) VALUES (?1, ?2, ?3, ?4, ?5)");
+    let [one, two, three] = sum.pack_outlines();
+    connection.prepare_cached(&sql)?.execute(params![start.text(), run, one, two, three]).map(drop)
 }
 
 fn add_late(

@@ -3,6 +3,7 @@
 //! Plain data and arithmetic: no SQL, no clock.
 
 mod changes;
+mod detail;
 mod histogram;
 mod increments;
 mod packed;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(super) use changes::{Change, Id, Known, SERIES_MAX, Unknown, changes, late, tally};
+pub use detail::{Detail, Dimension, outlines};
 pub use histogram::Histogram;
 pub use increments::Increments;
 pub use packed::{Damaged, Entry, Packed, pack};

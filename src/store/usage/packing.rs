@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use rustc_hash::FxHashMap;
 
 use super::changes::{Change, Id};
-use super::{Damaged, Minute, Packed, Series, Tally, pack};
+use super::detail::outlines;
+use super::{Damaged, Detail, Minute, Packed, Series, Tally, pack};
 
 /// How long ago an hour ended before it is packed: records of it may still come.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -58,6 +59,14 @@ impl Level {
         match self {
             Self::Hours => ("api_usage_minute", "minute"),
             Self::Days => ("api_usage_hour", "hour"),
+        }
+    }
+
+    /// The table of the outlines of what is made; its first column is that of [`Self::table`].
+    pub const fn outline_table(self) -> &'static str {
+        match self {
+            Self::Hours => "api_usage_hour_outline",
+            Self::Days => "api_usage_day_outline",
         }
     }
 
@@ -200,10 +209,17 @@ impl Sum {
         entries.sort_unstable_by_key(|(id, _)| **id);
         pack(entries.into_iter().map(|(_, (series, tally))| (series, tally)))
     }
+
+    /// See [`outlines`].
+    pub fn pack_outlines(&self) -> [Vec<u8>; Detail::OUTLINES.len()] {
+        outlines(self.series.values().map(|(series, tally)| (series.borrowed(), tally)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn minute(text: &str) -> Minute {
@@ -241,6 +257,39 @@ mod tests {
         progress.hours_until = minute("2026-03-02T00:00:00Z");
         assert_eq!(progress.next(now), (Level::Days, day));
         assert!(progress.has_ended(Level::Hours) && !progress.has_ended(Level::Days));
+    }
+
+    #[test]
+    fn outlines_add_up_to_the_whole() {
+        let mut sum = Sum::default();
+        for place in 0..60_u16 {
+            let name = |of: u16| format!("n{}", place % of);
+            let series = Series {
+                endpoint: name(5),
+                method: name(2),
+                status: 200 + place % 3,
+                decided_by: name(2),
+                consumer: (place % 4 > 0).then(|| name(4)),
+                key: (place % 4 > 0).then(|| name(8)),
+                service: Some(name(3)),
+                instance: Some(name(6)),
+            };
+            let mut tally = Tally { count: u64::from(place), bytes_out: 7, ..Tally::default() };
+            tally.histogram.add(u64::from(place) * 1_000);
+            sum.add(series.id(), || series.clone(), &tally);
+        }
+        for (detail, packed) in Detail::OUTLINES.into_iter().zip(sum.pack_outlines()) {
+            let mut expected: BTreeMap<Series<String>, Tally> = BTreeMap::new();
+            for (series, tally) in sum.series.values() {
+                let series = detail.outline(&series.borrowed()).map(str::to_owned);
+                expected.entry(series).or_default().merge(tally);
+            }
+            let mut read = Sum::default();
+            read.add_packed(&packed).unwrap();
+            assert_eq!(read.count, sum.count);
+            assert_eq!(read.series.into_values().collect::<BTreeMap<_, _>>(), expected, "{detail:?}");
+            assert!(expected.len() < sum.series.len(), "{detail:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! Detail: how much a packed value tells apart. Beside the value that tells apart everything there are outlines, each a tenth
+//! of it or less; a question reads the smallest that knows what it asks for. No SQL.
+
+use std::collections::BTreeMap;
+
+use super::{Series, Tally, pack};
+
+/// What tells requests apart, beside time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dimension {
+    /// See [`Series`].
+    Endpoint,
+    /// See [`Series`].
+    Method,
+    /// See [`Series`].
+    Status,
+    /// See [`Series`].
+    DecidedBy,
+    /// See [`Series`].
+    Consumer,
+    /// See [`Series`].
+    Key,
+    /// See [`Series`].
+    Service,
+    /// See [`Series`].
+    Instance,
+}
+
+/// An outline, or everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Status, service and instance.
+    Instances,
+    /// Endpoint, method, status, decided_by and service.
+    Routes,
+    /// Status, consumer and key.
+    Consumers,
+    /// Everything.
+    Full,
+}
+
+impl Detail {
+    /// The outlines, the smallest first.
+    pub const OUTLINES: [Self; 3] = [Self::Instances, Self::Routes, Self::Consumers];
+
+    /// The smallest that tells apart all of these.
+    pub fn of(needed: &[Dimension]) -> Self {
+        let knows = |detail: &Self| needed.iter().all(|dimension| detail.tells_apart(*dimension));
+        Self::OUTLINES.into_iter().find(knows).unwrap_or(Self::Full)
+    }
+
+    /// The column of an outline; none for everything, which has a table of its own.
+    pub const fn column(self) -> Option<&'static str> {
+        match self {
+            Self::Instances => Some("instances"),
+            Self::Routes => Some("routes"),
+            Self::Consumers => Some("consumers"),
+            Self::Full => None,
+        }
+    }
+
+    fn tells_apart(self, dimension: Dimension) -> bool {
+        use Dimension::{Consumer, DecidedBy, Endpoint, Instance, Key, Method, Service, Status};
+        match self {
+            Self::Instances => matches!(dimension, Status | Service | Instance),
+            Self::Routes => matches!(dimension, Endpoint | Method | Status | DecidedBy | Service),
+            Self::Consumers => matches!(dimension, Status | Consumer | Key),
+            Self::Full => true,
+        }
+    }
+
+    /// A series without what is not told apart.
+    pub(super) fn outline<'a>(self, series: &Series<&'a str>) -> Series<&'a str> {
+        let text = |dimension, text: &'a str| if self.tells_apart(dimension) { text } else { "" };
+        let optional = |dimension, text: Option<&'a str>| text.filter(|_| self.tells_apart(dimension));
+        Series {
+            endpoint: text(Dimension::Endpoint, series.endpoint),
+            method: text(Dimension::Method, series.method),
+            status: if self.tells_apart(Dimension::Status) { series.status } else { 0 },
+            decided_by: text(Dimension::DecidedBy, series.decided_by),
+            consumer: optional(Dimension::Consumer, series.consumer),
+            key: optional(Dimension::Key, series.key),
+            service: optional(Dimension::Service, series.service),
+            instance: optional(Dimension::Instance, series.instance),
+        }
+    }
+}
+
+/// The tallies of some series as one packed value with less told apart, for each of [`Detail::OUTLINES`].
+pub fn outlines<'a>(
+    entries: impl Iterator<Item = (Series<&'a str>, &'a Tally)> + Clone,
+) -> [Vec<u8>; Detail::OUTLINES.len()] {
+    Detail::OUTLINES.map(|detail| {
+        let mut tallies: BTreeMap<Series<&str>, Tally> = BTreeMap::new();
+        for (series, tally) in entries.clone() {
+            tallies.entry(detail.outline(&series)).or_default().merge(tally);
+        }
+        pack(&tallies)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_reads_the_smallest_that_knows_what_it_asks() {
+        use Dimension::{Consumer, DecidedBy, Endpoint, Instance, Key, Method, Service, Status};
+        for (needed, expected) in [
+            (&[][..], Detail::Instances),
+            (&[Status, Instance], Detail::Instances),
+            (&[Status, Endpoint], Detail::Routes),
+            (&[Method, DecidedBy, Service], Detail::Routes),
+            (&[Key, Consumer, Status], Detail::Consumers),
+            (&[Key, Endpoint], Detail::Full),
+            (&[Instance, Method], Detail::Full),
+        ] {
+            assert_eq!(Detail::of(needed), expected, "{needed:?}");
+        }
+    }
+
+    #[test]
+    fn an_outline_keeps_what_it_tells_apart() {
+        let series = Series {
+            endpoint: "/a",
+            method: "GET",
+            status: 200,
+            decided_by: "upstream",
+            consumer: Some("acme"),
+            key: Some("k"),
+            service: Some("s"),
+            instance: Some("i"),
+        };
+        let instances = Series { status: 200, service: Some("s"), instance: Some("i"), ..Series::default() };
+        assert_eq!(Detail::Instances.outline(&series), instances);
+        assert_eq!(Detail::Routes.outline(&series), Series { consumer: None, key: None, instance: None, ..series });
+        let consumers = Series { status: 200, consumer: Some("acme"), key: Some("k"), ..Series::default() };
+        assert_eq!(Detail::Consumers.outline(&series), consumers);
+        assert_eq!(Detail::Full.outline(&series), series);
+    }
+}
