@@ -138,7 +138,7 @@ impl Statements {
             let (begin, packed) = (minute_text(begin), hex(&pack(&series)));
             let _ = writeln!(self.0, "INSERT INTO api_usage_{name} VALUES ('{begin}', {run}, {count}, X'{packed}');");
             // A part was packed before there were outlines.
-            if count % 3 > 0 {
+            if !count.is_multiple_of(3) {
                 let outlines = outlines(series.iter().map(|(series, tally)| (series.borrowed(), tally)));
                 let [one, two, three] = outlines.map(|packed| format!("X'{}'", hex(&packed)));
                 let table = format!("api_usage_{name}_outline");
