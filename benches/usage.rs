@@ -132,7 +132,7 @@ impl Texts {
             endpoint: Arc::clone(&self.endpoints[endpoint]),
             method: if endpoint.is_multiple_of(5) { http::Method::POST } else { http::Method::GET },
             status,
-            request_id: uuid::Uuid::from_u128(random.random()),
+            request_id: version_7(started, random),
             consumer: Some(Arc::clone(&self.consumers[key / 2])),
             key: Some(Arc::clone(&self.keys[key])),
             service: Some(Arc::clone(&self.services[endpoint % 10])),
@@ -144,6 +144,12 @@ impl Texts {
             ..record("/", started)
         }
     }
+}
+
+/// As gateways make them: in the order of time, so that their index grows at its end.
+fn version_7(time: SystemTime, random: &mut StdRng) -> uuid::Uuid {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(since.as_millis() as u64, &random.random()).into_uuid()
 }
 
 /// A number below `count`, the first the most likely.
@@ -173,7 +179,8 @@ fn fill(line: &Line, url: &StoreUrl) {
             .collect();
         // Each gateway has its half of every window.
         for (gateway, records) in records.chunks(count.div_ceil(GATEWAYS)).enumerate() {
-            open[gateway].insert(&runs[gateway], firsts[gateway], records);
+            // A server that is filled so fast may stop for a while to write to its disk.
+            open[gateway].insert_until_stored(&runs[gateway], firsts[gateway], records);
             firsts[gateway] += records.len() as u64;
         }
         made += count as u64;

@@ -170,7 +170,7 @@ impl Opened {
 
     /// As the writer does: until it is stored.
     pub fn insert_until_stored(&mut self, run: &Run, first: u64, records: &[Record]) {
-        let end = SystemTime::now() + Duration::from_secs(30);
+        let end = SystemTime::now() + Duration::from_secs(120);
         while let Err(failure) = self.try_insert(run, first, records) {
             assert!(SystemTime::now() < end, "{failure:?}");
         }
