@@ -59,32 +59,47 @@ pub(super) struct Column {
     pub(super) title: &'static str,
     /// Whether a higher figure is a worse one.
     pub(super) is_bad: bool,
+    /// Whether it takes a histogram to know.
+    pub(super) is_percentile: bool,
     pub(super) of: fn(&Figures) -> Figure,
 }
 
 /// All of them, in the order in which they are shown.
 pub(super) const COLUMNS: [Column; 10] = [
-    Column { name: "requests", title: "requests", is_bad: false, of: |of| Figure::Count(of.requests) },
-    Column { name: "errors", title: "errors", is_bad: true, of: |of| Figure::Count(of.errors) },
-    Column { name: "error_rate_percent", title: "error rate", is_bad: true, of: |of| Figure::Percent(of.error_rate()) },
-    Column { name: "blocked", title: "blocked", is_bad: true, of: |of| Figure::Count(of.blocked) },
-    Column { name: "average_ms", title: "average ms", is_bad: true, of: |of| Figure::Milliseconds(of.average_ms) },
-    Column { name: "p50_ms", title: "p50 ms", is_bad: true, of: |of| Figure::Milliseconds(of.percentiles[0]) },
-    Column { name: "p95_ms", title: "p95 ms", is_bad: true, of: |of| Figure::Milliseconds(of.percentiles[1]) },
-    Column { name: "p99_ms", title: "p99 ms", is_bad: true, of: |of| Figure::Milliseconds(of.percentiles[2]) },
-    Column { name: "bytes_in", title: "bytes in", is_bad: false, of: |of| Figure::Bytes(of.bytes_in) },
-    Column { name: "bytes_out", title: "bytes out", is_bad: false, of: |of| Figure::Bytes(of.bytes_out) },
+    column("requests", "requests", false, |of| Figure::Count(of.requests)),
+    column("errors", "errors", true, |of| Figure::Count(of.errors)),
+    column("error_rate_percent", "error rate", true, |of| Figure::Percent(of.error_rate())),
+    column("blocked", "blocked", true, |of| Figure::Count(of.blocked)),
+    column("average_ms", "average ms", true, |of| Figure::Milliseconds(of.average_ms)),
+    percentile("p50_ms", "p50 ms", |of| Figure::Milliseconds(of.percentiles[0])),
+    percentile("p95_ms", "p95 ms", |of| Figure::Milliseconds(of.percentiles[1])),
+    percentile("p99_ms", "p99 ms", |of| Figure::Milliseconds(of.percentiles[2])),
+    column("bytes_in", "bytes in", false, |of| Figure::Bytes(of.bytes_in)),
+    column("bytes_out", "bytes out", false, |of| Figure::Bytes(of.bytes_out)),
 ];
+
+const fn column(name: &'static str, title: &'static str, is_bad: bool, of: fn(&Figures) -> Figure) -> Column {
+    Column { name, title, is_bad, is_percentile: false, of }
+}
+
+const fn percentile(name: &'static str, title: &'static str, of: fn(&Figures) -> Figure) -> Column {
+    Column { name, title, is_bad: true, is_percentile: true, of }
+}
 
 impl Figures {
     pub(super) fn of(sum: &Sum) -> Self {
+        let percentiles = [0.5, 0.95, 0.99].map(|share| sum.histogram.percentile(share));
+        Self { percentiles, ..Self::without_percentiles(sum) }
+    }
+
+    pub(super) fn without_percentiles(sum: &Sum) -> Self {
         let [requests, errors, blocked, bytes_in, bytes_out, duration, _] = sum.numbers;
         Self {
             requests,
             errors,
             blocked,
             average_ms: (requests > 0).then(|| duration as f64 / requests as f64 / 1_000.0),
-            percentiles: [0.5, 0.95, 0.99].map(|share| sum.histogram.percentile(share)),
+            percentiles: [None; 3],
             bytes_in,
             bytes_out,
         }

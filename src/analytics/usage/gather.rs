@@ -3,6 +3,7 @@
 //! the numbers of what it is told apart by.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use indexmap::IndexSet;
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -50,7 +51,7 @@ impl Sum {
 /// What a group is told apart by, as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    Text(&'a str),
+    Text(&'a Arc<str>),
     Missing,
     Status(u16),
     Hour(Minute),
@@ -97,7 +98,7 @@ pub(super) struct Gather<'q> {
     filter: &'q Filter,
     zone: &'q Zone,
     pub(super) timeline: Timeline,
-    texts: IndexSet<Box<str>, FxBuildHasher>,
+    texts: IndexSet<Arc<str>, FxBuildHasher>,
     groups: Groups,
     /// The numbers of the texts of the packed value in hand.
     numbers: Vec<u32>,
@@ -151,7 +152,7 @@ impl<'q> Gather<'q> {
         Self { by, filter, zone, timeline, texts: IndexSet::default(), groups, numbers: Vec::new() }
     }
 
-    fn number(texts: &mut IndexSet<Box<str>, FxBuildHasher>, text: &str) -> u32 {
+    fn number(texts: &mut IndexSet<Arc<str>, FxBuildHasher>, text: &str) -> u32 {
         let place = texts.get_index_of(text).unwrap_or_else(|| texts.insert_full(text.into()).0);
         u32::try_from(place).unwrap_or(MISSING)
     }
@@ -236,7 +237,7 @@ impl<'q> Gather<'q> {
             By::Status => Value::Status(u16::try_from(code).unwrap_or_default()),
             By::Hour => Value::Hour(Minute(code)),
             By::Day => Value::Day(code),
-            By::Text(_) => self.texts.get_index(code as usize).map_or(Value::Missing, |text| Value::Text(text)),
+            By::Text(_) => self.texts.get_index(code as usize).map_or(Value::Missing, Value::Text),
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Usage: how many requests, how fast, with which errors; of everything, and by what tells them apart.
 //! Answered from the roll-ups alone, in whole minutes: a plan says what to read (`plan.rs`), what is read is gathered into
-//! groups (`gather.rs`), and a report says so as JSON, CSV or a table (`report.rs`, `table.rs`).
+//! groups (`gather.rs`), and a report says so as JSON, CSV or a table (`rank.rs`, `report.rs`, `table.rs`).
 
 mod figures;
 mod gather;
 mod plan;
+mod rank;
 mod report;
 mod share;
 mod table;
 
-use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustc_hash::FxHashMap;
@@ -23,8 +24,8 @@ use crate::store::usage::{Detail, Dimension, Minute};
 use figures::{COLUMNS, Figures};
 use gather::{Gather, Sum, Timeline, Value};
 use plan::{Grain, Plan};
+use report::Label;
 pub use report::{Answer, Summary, Usage};
-use report::{Group, Label};
 use share::Gathered;
 
 /// Groups of an answer, unless `top` says otherwise.
@@ -147,10 +148,7 @@ impl Question {
         let mut notes = Vec::new();
         let asked = stored.minutes(&self.window, now, &mut notes);
         let read = self.read(reader, stored, asked)?;
-        let mut groups: HashMap<Vec<Label>, Group> = HashMap::new();
-        for (labels, sum) in &read.groups {
-            groups.insert(labels.clone(), Group::new(labels.clone(), Figures::of(sum)));
-        }
+        let mut before = None;
         let mut previous = None;
         if self.compare {
             let length = read.plan.window.end.0 - read.plan.window.start.0;
@@ -158,15 +156,10 @@ impl Question {
             if stored.span.as_ref().is_none_or(|span| span.start > start) {
                 notes.push("the log does not reach back over the whole window before".to_owned());
             }
-            let before = self.read(reader, stored, start..read.plan.window.start)?;
-            for (labels, sum) in &before.groups {
-                let group = groups
-                    .entry(labels.clone())
-                    .or_insert_with(|| Group::new(labels.clone(), Figures::of(&Sum::default())));
-                group.before = Some(Figures::of(sum));
-            }
-            notes.extend(before.plan.notes);
-            previous = Some((before.plan.window, Figures::of(&before.total)));
+            let read = self.read(reader, stored, start..read.plan.window.start)?;
+            notes.extend(read.plan.notes);
+            previous = Some((read.plan.window, Figures::of(&read.total)));
+            before = Some(read.groups);
         }
         notes.splice(..0, read.plan.notes);
         if self.by.contains(&By::Day) && !self.zone.has_whole_hours([read.plan.window.start, read.plan.window.end]) {
@@ -176,10 +169,7 @@ impl Question {
             ));
         }
         notes.dedup();
-        let mut groups: Vec<Group> = groups.into_values().collect();
-        groups.sort_by(|a, b| a.compare(b, self.sort));
-        let left_out = groups.len().saturating_sub(self.top as usize);
-        groups.truncate(self.top as usize);
+        let (groups, left_out) = rank::first(read.groups, before, self.sort, self.top as usize);
         Ok(Usage {
             window: read.plan.window,
             zone: self.zone.clone(),
@@ -299,7 +289,7 @@ fn sort_of(text: &str, by: &[By]) -> Result<Sort, String> {
 impl From<Value<'_>> for Label {
     fn from(value: Value<'_>) -> Self {
         match value {
-            Value::Text(text) => Self::Text(text.to_owned()),
+            Value::Text(text) => Self::Text(Arc::clone(text)),
             Value::Missing => Self::Missing,
             Value::Status(status) => Self::Status(status),
             Value::Hour(hour) => Self::Hour(hour),

@@ -1,15 +1,15 @@
 //! The answer to a question about usage, as plain values: as JSON (docs/analytics.md has its shape) and as CSV.
 //! Not here: tables for people (`table.rs`).
 
-use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
+use super::By;
 use super::figures::{COLUMNS, Figure, Figures, rounded};
 use super::gather::Timeline;
-use super::{By, Sort};
 use crate::analytics::filter::NONE;
 use crate::analytics::text::csv;
 use crate::analytics::window::{Zone, timestamp};
@@ -18,7 +18,7 @@ use crate::store::usage::Minute;
 /// One of the things a group is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Label {
-    Text(String),
+    Text(Arc<str>),
     Missing,
     Status(u16),
     Hour(Minute),
@@ -30,7 +30,7 @@ impl Label {
     /// As people write it; text as the log has it.
     pub(super) fn shown(&self, zone: &Zone) -> String {
         match self {
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => text.to_string(),
             Self::Missing => NONE.to_owned(),
             Self::Status(status) => status.to_string(),
             Self::Hour(hour) => zone.minute(*hour),
@@ -46,25 +46,6 @@ pub(super) struct Group {
     pub(super) figures: Figures,
     /// In the window before, where that was asked for.
     pub(super) before: Option<Figures>,
-}
-
-impl Group {
-    pub(super) fn new(labels: Vec<Label>, figures: Figures) -> Self {
-        Self { labels, figures, before: None }
-    }
-
-    /// Groups that are equal in that are in the order of their labels, so that the same question has the same answer.
-    pub(super) fn compare(&self, other: &Self, sort: Sort) -> Ordering {
-        let first = match sort {
-            Sort::Figure(place) => {
-                let value = |group: &Self| (COLUMNS[place].of)(&group.figures).value().unwrap_or(-1.0);
-                value(other).total_cmp(&value(self))
-            }
-            Sort::Label(place) => self.labels[place].cmp(&other.labels[place]),
-            Sort::Labels => Ordering::Equal,
-        };
-        first.then_with(|| self.labels.cmp(&other.labels))
-    }
 }
 
 /// The usage of a window.

@@ -138,16 +138,16 @@ struct Naive {
 }
 
 fn label(record: &Record, by: By, usage: &Usage, gone: u32) -> Label {
-    let text = |text: &Option<String>| text.clone().map_or(Label::Missing, Label::Text);
+    let text = |text: &Option<String>| text.as_deref().map_or(Label::Missing, |text| Label::Text(text.into()));
     let series = &record.series;
     match by {
-        By::Text(Part::Endpoint) => Label::Text(series.endpoint.clone()),
+        By::Text(Part::Endpoint) => Label::Text(series.endpoint.as_str().into()),
         By::Text(Part::Key) => text(&series.key),
         By::Text(Part::Consumer) => text(&series.consumer),
         By::Text(Part::Instance) => text(&series.instance),
         By::Text(Part::Service) => text(&series.service),
-        By::Text(Part::Method) => Label::Text(series.method.clone()),
-        By::Text(Part::DecidedBy) => Label::Text(series.decided_by.clone()),
+        By::Text(Part::Method) => Label::Text(series.method.as_str().into()),
+        By::Text(Part::DecidedBy) => Label::Text(series.decided_by.as_str().into()),
         By::Status => Label::Status(series.status),
         By::Day => Label::Day(record.minute.0 / Minute::DAY),
         By::Hour => {

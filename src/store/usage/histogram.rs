@@ -54,31 +54,33 @@ impl Histogram {
     }
 
     fn add_many(&mut self, bucket: usize, count: u64) {
-        if count == 0 {
-            return;
+        if count > 0 {
+            self.make_room(bucket, bucket);
+            let sum = &mut self.counts[bucket - self.first];
+            *sum = sum.saturating_add(count);
         }
+    }
+
+    /// Makes room for two buckets and all between; the caller counts something in both.
+    fn make_room(&mut self, first: usize, last: usize) {
         if self.counts.is_empty() {
-            self.first = bucket;
+            self.first = first;
         }
-        if bucket < self.first {
-            let room = self.first - bucket;
-            self.counts.splice(0..0, std::iter::repeat_n(0, room));
-            self.first = bucket;
+        if first < self.first {
+            self.counts.splice(0..0, std::iter::repeat_n(0, self.first - first));
+            self.first = first;
         }
-        let place = bucket - self.first;
-        if place >= self.counts.len() {
-            self.counts.resize(place + 1, 0);
+        if last - self.first >= self.counts.len() {
+            self.counts.resize(last - self.first + 1, 0);
         }
-        self.counts[place] = self.counts[place].saturating_add(count);
     }
 
     /// Adds what another has counted.
     pub fn merge(&mut self, other: &Self) {
         let Some(last) = other.counts.len().checked_sub(1) else { return };
-        // Both ends first, so that there is room for all between.
-        self.add_many(other.first + last, other.counts[last]);
-        for (bucket, count) in (other.first..).zip(&other.counts[..last]) {
-            self.add_many(bucket, *count);
+        self.make_room(other.first, other.first + last);
+        for (sum, count) in self.counts[other.first - self.first..].iter_mut().zip(&other.counts) {
+            *sum = sum.saturating_add(*count);
         }
     }
 
