@@ -218,6 +218,7 @@ impl<'a> StoreStage<'a> {
             return Ok(());
         }
         let more = self.store.upkeep(&self.retention).await?;
+        self.queue.keeps(self.store.kept());
         let part = |pair: (Duration, Duration)| if more { pair.0 } else { pair.1 };
         (self.upkeep_at, self.upkeep_patience) = (Instant::now() + part(UPKEEP_PAUSE), part(UPKEEP_PATIENCE));
         Ok(())

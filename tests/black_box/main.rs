@@ -18,6 +18,7 @@ mod http_traps;
 mod limits;
 mod log;
 mod log_account;
+mod log_disk;
 mod log_faults;
 mod odd_requests;
 mod paths;
