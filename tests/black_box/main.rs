@@ -24,6 +24,7 @@ mod odd_requests;
 mod paths;
 mod seen_to_work;
 mod shutdown_and_reload;
+mod terminal;
 mod tls;
 mod under_load;
 mod upstream;

@@ -14,6 +14,7 @@ mod metrics;
 mod mocks;
 mod program;
 mod relay;
+mod terminal;
 pub mod tls;
 mod wire;
 
@@ -36,6 +37,7 @@ pub use mocks::Mocks;
 pub use nix::sys::signal::Signal;
 pub use program::{Folder, tollgate};
 pub use relay::Relay;
+pub use terminal::Terminal;
 pub use tls::Authority;
 pub use wire::Wire;
 
