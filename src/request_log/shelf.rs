@@ -17,6 +17,8 @@ use crate::store::{Batch, Beat, Drops, Rejected, Row, Run};
 
 /// How long a spool that failed is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// A spool that failed, and was not needed for so long, is looked at again.
+const FAILED_LOOK: Duration = Duration::from_secs(5);
 /// In the ids of checkpoints that a later run makes for an earlier one, with the first number that was lost: that run may have
 /// stored checkpoints of its own, whose ids count from 1.
 const FOR_ANOTHER: u64 = 1 << 60;
@@ -287,17 +289,22 @@ impl Inside {
         }
         self.save_at = Instant::now() + SAVE_EVERY;
         let standing = queue.standing();
-        if self.saved.as_ref() != Some(&standing) {
-            self.save_run(standing);
+        let is_past = self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() >= FAILED_LOOK);
+        if is_past || self.saved.as_ref() != Some(&standing) {
+            self.save_run(standing, is_past);
         }
         self.tell(queue);
     }
 
-    fn save_run(&mut self, standing: Beat) {
+    fn save_run(&mut self, standing: Beat, failed_is_past: bool) {
         let folder = self.folder.display();
         match self.run_file.save(&standing) {
-            Ok(()) => {
+            Ok(has_room) => {
                 self.saved = Some(standing);
+                if has_room && failed_is_past {
+                    self.failed = None;
+                    log::warn!("request log: the spool {folder} works again");
+                }
                 if self.unsaved.take().is_some() {
                     log::warn!("request log: where this run stands is written to the spool {folder} again");
                 }

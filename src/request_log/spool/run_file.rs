@@ -43,17 +43,17 @@ impl RunFile {
         Self { path: path(folder, run.id), run }
     }
 
-    /// Writes where the run stands, in place of what was there.
+    /// Writes where the run stands, in place of what was there. Whether the disk had room for a new file.
     ///
     /// # Errors
     /// The file can't be written; what was there is still there.
-    pub fn save(&self, beat: &Beat) -> io::Result<()> {
+    pub fn save(&self, beat: &Beat) -> io::Result<bool> {
         let contents = Contents { run: &*self.run, totals: beat.totals, drops: &beat.drops };
         let mut text = serde_json::to_vec(&contents)?;
         text.resize(text.len().max(BYTES_MIN), b' ');
         match self.replace(&text) {
-            Err(error) if is_full(&error) => self.write_over(&text).map_err(|_| error),
-            other => other,
+            Err(error) if is_full(&error) => self.write_over(&text).map(|()| false).map_err(|_| error),
+            other => other.map(|()| true),
         }
     }
 
