@@ -22,8 +22,12 @@ impl Terminal {
             "trap : INT; stty cols {columns} rows {rows}; tty > tty; stty -a > before; '{PROGRAM}' {arguments}; \
              echo \"ended $?\"; stty -a > after"
         );
-        let mut command = prepared(Command::new("script"));
-        command.args(["-qfc", &story, "/dev/null"]).current_dir(folder.path()).env("SHELL", "/bin/sh");
+        // Whoever runs tests in the background may have Ctrl-C ignored, which every child inherits.
+        let mut command = prepared(Command::new("env"));
+        command
+            .args(["--default-signal=INT", "script", "-qfc", &story, "/dev/null"])
+            .current_dir(folder.path())
+            .env("SHELL", "/bin/sh");
         command.env("TERM", "xterm").env_remove("NO_COLOR").envs(variables.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().expect("script, of util-linux: `make test` installs it");
