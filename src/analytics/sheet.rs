@@ -195,7 +195,7 @@ mod tests {
         let cut = sheet().render(Style { width: Some(50), colours: false });
         assert!(cut.contains('…') && cut.contains("bytes"), "{cut}");
         let narrow = sheet().render(Style { width: Some(32), colours: false });
-        assert!(narrow.contains("not shown for want of width: bytes"), "{narrow}");
+        assert!(narrow.contains("not shown for want of width:\n  bytes\n"), "{narrow}");
         for (text, width) in [(cut, 50), (narrow, 32)] {
             let table = text.lines().filter(|line| line.starts_with('|'));
             assert!(table.clone().count() > 2 && table.clone().all(|line| line.chars().count() <= width), "{text}");
