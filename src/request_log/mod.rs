@@ -3,6 +3,7 @@
 //! or alone. What the store does not take now waits in a spool on disk; what can't be kept is dropped, and counted with a reason.
 //! Invariant, in every snapshot: accepted + recovered = written + queued + spooled + dropped (`ledger.rs`, `queue.rs`).
 
+mod batches;
 mod ledger;
 mod lines;
 mod queue;

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Counts;
+use super::batches::{Intake, Pending, Taken};
 use super::ledger::{Ledger, Loss};
 use crate::record::Record;
 use crate::store::usage::Increments;
@@ -113,43 +114,6 @@ struct Chunk {
     /// When its first record came.
     oldest: Instant,
     records: Vec<Record>,
-}
-
-/// Numbered records on their way to the store; their bounds never change.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) first: u64,
-    pub(super) records: Vec<Record>,
-    pub(super) unrecorded: Increments<String>,
-    oldest: Instant,
-}
-
-/// Records on their way from the queue to lines and store.
-pub(super) struct Taken {
-    pub(super) records: Vec<Record>,
-    /// The sequence of the first; none where the store's backlog is full, so that only lines are written.
-    pub(super) first: Option<u64>,
-    /// This run's number, once the store has given it.
-    pub(super) run: Option<u32>,
-    unrecorded: Increments<String>,
-    oldest: Instant,
-}
-
-/// What the intake is to do next.
-pub(super) enum Intake {
-    Take(Taken),
-    Reopen,
-    WaitUntil(Instant),
-    Wait,
-    Done,
-}
-
-#[cfg(test)]
-impl Taken {
-    /// As if it had been taken now.
-    pub(super) fn of(records: Vec<Record>, first: Option<u64>, run: Option<u32>) -> Self {
-        Self { records, first, run, unrecorded: Increments::default(), oldest: Instant::now() }
-    }
 }
 
 impl Queue {

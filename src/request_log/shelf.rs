@@ -8,8 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::batches::Pending;
 use super::ledger::Loss;
-use super::queue::{Pending, Queue};
+use super::queue::Queue;
 use super::report::REMIND_EVERY;
 use super::spool::{Finding, Frame, Lost, Outcome, Range, Rejects, RunFile, Spool, is_full};
 use crate::config::{self, ClientIp};

@@ -5,8 +5,9 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::batches::Pending;
 use super::ledger::Loss;
-use super::queue::{Pending, Queue};
+use super::queue::Queue;
 use super::report::{DropReport, Pause, StoreReport};
 use super::shelf::Shelf;
 use super::spool::Frame;
