@@ -13,7 +13,7 @@ has_prometheus=$(has promtool && echo yes || echo no)
 
 need_rust
 need mariadbd="$mariadb" mariadb-install-db="$mariadb" my_print_defaults="$mariadb_client" \
-    promtool=prometheus sqlite3=sqlite3 curl=curl wrk=wrk faketime=faketime
+    promtool=prometheus sqlite3=sqlite3 curl=curl wrk=wrk faketime=faketime mount=mount unshare=util-linux nsenter=util-linux script=bsdutils
 # Only promtool is wanted: the server that came with it must not start with the machine either.
 if [ "$has_prometheus" = no ] && has systemctl; then as_root systemctl disable prometheus || true; fi
 

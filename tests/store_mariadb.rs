@@ -6,6 +6,8 @@
 
 #[path = "support/mariadb.rs"]
 mod mariadb;
+#[path = "support/stores.rs"]
+mod stores;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,34 +19,7 @@ use tollgate::request_log::{Counts, RequestLog, Writer};
 use tollgate::store;
 
 fn record(endpoint: &str) -> Record {
-    Record {
-        started: SystemTime::now(),
-        duration: Duration::from_micros(12_345),
-        endpoint: endpoint.into(),
-        method: http::Method::GET,
-        status: 200,
-        request_id: uuid::Uuid::now_v7(),
-        client_request_id: None,
-        host: Some("api.example".into()),
-        path: "/api/user_service/users".into(),
-        protocol: "HTTP/1.1",
-        consumer: Some("acme".into()),
-        key: Some("acme-2026".into()),
-        client_ip: [192, 0, 2, 77].into(),
-        service: Some("user_service".into()),
-        instance: Some("127.0.0.1:9101".into()),
-        attempts: 1,
-        upstream_time: Some(Duration::from_micros(11_000)),
-        cache: None,
-        decided_by: "upstream",
-        blocked: false,
-        limit_name: None,
-        observed: None,
-        bytes_in: 3,
-        bytes_out: 512,
-        user_agent: Some("test/1 \u{1f600}".into()),
-        generation: 1,
-    }
+    stores::record(endpoint, SystemTime::now())
 }
 
 fn start(url: &str) -> (RequestLog, Writer) {
@@ -343,4 +318,43 @@ fn cpu_microseconds() -> u32 {
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u32 = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
     ticks * 10_000
+}
+
+#[test]
+fn a_store_that_is_never_idle_is_kept_up() {
+    let database = MariaDb::start();
+    let config = config::Log {
+        store: StoreUrl::Mysql(database.url()),
+        flush: Flush { rows: 20, age: Span(Duration::from_millis(50)) },
+        retention: config::Retention { requests: Span::seconds(3_600), ..config::Retention::default() },
+        ..config::Log::default()
+    };
+    let (log, writer) = RequestLog::start(&config, "node", "0.0.0").unwrap();
+    let old = SystemTime::now() - Duration::from_secs(2 * 3_600);
+    // Before the store is open: no step of its life finds nothing to store.
+    (0..2_000).for_each(|_| log.record(stores::record("/never/idle", old)));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if log.counts().queued < 2_000 {
+                    (0..2_000).for_each(|_| log.record(stores::record("/never/idle", old)));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let counts = wait_for(&log, |counts| counts.queued > 1_000);
+        let (end, mut busy) = (within(40), counts.queued);
+        let is_removed = || log.kept().is_some_and(|kept| !kept.removed.is_empty());
+        while !is_removed() {
+            busy = busy.min(log.counts().queued);
+            assert!(Instant::now() < end, "nothing was removed in 40 s");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(busy > 0, "the store was idle");
+    });
+    let counts = writer.finish(within(30));
+    assert_eq!((counts.dropped_in_all(), counts.unaccounted()), (0, 0), "{counts:?}");
+    assert!(database.number("SELECT COUNT(*) FROM api_logs") < counts.written);
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::StoreUrl;
+use crate::config::{Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
+use crate::store::Kept;
 
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`.
 pub trait Control: Send + Sync + 'static {
@@ -66,6 +67,57 @@ pub struct LogStatus {
     pub counts: Counts,
     /// Accepted and recovered, less everything that is known of them; always 0.
     pub unaccounted: i64,
+    /// How long what is kept.
+    pub retention: RetentionStatus,
+}
+
+/// What the store keeps and kept. Seen by the writer about once a minute, so that asking costs the store nothing; times are
+/// RFC 3339, UTC.
+#[derive(Clone, Debug, Serialize)]
+pub struct RetentionStatus {
+    /// `log.retention`, as it is in force.
+    pub limits: Retention,
+    /// When the rest was seen; null before the first time, and without a store.
+    pub seen: Option<String>,
+    /// Bytes of the whole log.
+    pub bytes: Option<u64>,
+    /// The time of the oldest request.
+    pub oldest_request: Option<String>,
+    /// What was removed, also before this process began.
+    pub removed: Vec<RemovedStatus>,
+}
+
+/// What retention has removed.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemovedStatus {
+    /// `requests`, `minutes` or `hours`.
+    pub what: String,
+    /// Everything before that.
+    pub before: String,
+    /// Which of the limits did it.
+    pub limit: String,
+    /// When that was done last.
+    pub at: String,
+}
+
+impl RetentionStatus {
+    /// From what the writer saw.
+    pub fn of(limits: Retention, kept: Option<&Kept>) -> Self {
+        let utc = |text: &String| text.replacen(' ', "T", 1) + "Z";
+        let removed = kept.iter().flat_map(|kept| &kept.removed).map(|removed| RemovedStatus {
+            what: removed.what.clone(),
+            before: utc(&removed.before),
+            limit: removed.limit.clone(),
+            at: utc(&removed.at),
+        });
+        Self {
+            limits,
+            seen: kept.and_then(|kept| Some(jiff::Timestamp::try_from(kept.seen).ok()?.to_string())),
+            bytes: kept.map(|kept| kept.bytes),
+            oldest_request: kept.and_then(|kept| kept.oldest.as_ref()).map(utc),
+            removed: removed.collect(),
+        }
+    }
 }
 
 /// Whether requests should be sent here.

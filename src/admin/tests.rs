@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 use super::api::{BODY_BYTES_MAX, router};
 use super::listener::{Bounds, serve_within};
 use super::*;
-use crate::config::{Admin, Digest, StoreUrl};
+use crate::config::{Admin, Digest, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
+use crate::store::{Kept, Removed};
 
 /// A gateway that says what it is told to.
 #[derive(Default)]
@@ -39,7 +40,15 @@ struct Gateway {
 impl Control for Gateway {
     fn log(&self) -> LogStatus {
         let counts = Counts { accepted: 3, written: 2, queued: 1, store_up: true, ..Counts::default() };
-        LogStatus { store: "sqlite:log.db".into(), unaccounted: counts.unaccounted(), counts }
+        let removed = Removed {
+            what: "requests".into(),
+            before: "2026-03-01 00:00:00.000000".into(),
+            limit: "size".into(),
+            at: "2026-03-31 00:00:00.000000".into(),
+        };
+        let kept = Kept { seen: UNIX_EPOCH, bytes: 4_096, oldest: None, removed: vec![removed] };
+        let retention = RetentionStatus::of(Retention::default(), Some(&kept));
+        LogStatus { store: "sqlite:log.db".into(), unaccounted: counts.unaccounted(), counts, retention }
     }
 
     fn follow(&self, _: Wanted) -> Option<Following> {

@@ -189,19 +189,28 @@ impl<'l> Run<'l> {
         let pending = made.saturating_sub(settled);
         let stored_to = self.batches.iter().map(|counted| counted.batch.last).max().unwrap_or_default();
         let unexplained = self.numbers(stored_to, state, findings);
-        let has_ended = matches!(state, State::Closed | State::KilledAndClosed);
-        if has_ended && !self.is_older_than_the_ledger() && !self.drops_agree(all) {
+        // Totals and checkpoints are written together; only what is lost of another run has its checkpoint later.
+        let agree = match state {
+            State::Closed | State::KilledAndClosed => self.drops_agree(all),
+            State::Alive | State::Killed => totals.dropped <= dropped.saturating_add(totals.recovered),
+        };
+        if !self.is_older_than_the_ledger() && !agree {
             let detail = format!("{} records were dropped, the checkpoints say {dropped}", totals.dropped);
             findings.push(self.finding(Kind::Drops, detail));
         }
         let remark = match state {
             State::Alive if pending > 0 => format!("{pending} records pending"),
-            State::Killed => format!("killed after number {stored_to}, at most {pending} records lost"),
+            State::Killed => {
+                format!(
+                    "killed after number {stored_to}, at most {pending} of the records that its last beat knew are lost"
+                )
+            }
             State::KilledAndClosed => {
                 let lost = self.drops.iter().filter(|drops| drops.reason == "killed").map(|drops| drops.count);
                 format!("killed; {} records lost", lost.fold(0, u64::saturating_add))
             }
-            State::Alive | State::Closed => String::new(),
+            State::Closed => format!("closed after number {}", totals.last),
+            State::Alive => String::new(),
         };
         // A later run stores what waits, and does not come back to say so here.
         let waits = match state {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Part};
 use super::parameters::Parameters;
-use super::sheet::{Cell, Column, Sheet, Style, Tint};
+use super::sheet::{Cell, Sheet, Style, Tint, column};
 use super::text::{csv, printable};
 use super::window::{Window, Zone};
 use crate::store::read::{self, Logged, Position, Reader, Unreadable};
@@ -110,9 +110,8 @@ impl Requests {
             return "No requests\n".to_owned();
         }
         let time = if self.zone.is_utc() { "time, UTC" } else { "time" };
-        let column = |title, is_text, rank| Column { title, is_text, rank };
         let columns = vec![
-            Column { title: time, is_text: false, rank: 0 },
+            column(time, false, 0),
             column("method", true, 0),
             column("path", true, 0),
             column("status", false, 0),
@@ -127,19 +126,18 @@ impl Requests {
         let row = |request: &Logged| -> Vec<Cell> {
             let or_none = |text: &Option<String>| printable(text.as_deref().unwrap_or("-"));
             let tint = if request.is_error { Tint::Bad } else { Tint::Plain };
-            let plain = |text: String| Cell { text, tint: Tint::Plain };
             vec![
-                plain(self.zone.millisecond(request.timestamp)),
-                plain(printable(&request.http_method)),
-                plain(printable(&request.path)),
+                Cell::from(self.zone.millisecond(request.timestamp)),
+                Cell::from(printable(&request.http_method)),
+                Cell::from(printable(&request.path)),
                 Cell { text: request.status_code.to_string(), tint },
-                plain(format!("{:.2}", request.response_time_ms)),
-                plain(printable(&request.decided_by)),
-                plain(printable(&request.endpoint)),
-                plain(or_none(&request.consumer)),
-                plain(or_none(&request.key)),
-                plain(or_none(&request.instance)),
-                plain(request.request_id.to_string()),
+                Cell::from(format!("{:.2}", request.response_time_ms)),
+                Cell::from(printable(&request.decided_by)),
+                Cell::from(printable(&request.endpoint)),
+                Cell::from(or_none(&request.consumer)),
+                Cell::from(or_none(&request.key)),
+                Cell::from(or_none(&request.instance)),
+                Cell::from(request.request_id.to_string()),
             ]
         };
         let mut text = Sheet { columns, rows: self.requests.iter().map(row).collect() }.render(style);

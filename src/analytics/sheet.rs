@@ -68,6 +68,10 @@ pub(super) struct Column {
     pub(super) rank: u8,
 }
 
+pub(super) const fn column(title: &'static str, is_text: bool, rank: u8) -> Column {
+    Column { title, is_text, rank }
+}
+
 /// Columns and rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sheet {
@@ -108,7 +112,7 @@ impl Sheet {
         let hidden: Vec<&str> =
             self.columns.iter().enumerate().filter(hidden).map(|(_, column)| column.title).collect();
         if !hidden.is_empty() {
-            text += &format!("not shown for want of width: {}\n", hidden.join(", "));
+            text += &listed("not shown for want of width:", &hidden, style.width);
         }
         text
     }
@@ -145,6 +149,21 @@ impl Sheet {
     }
 }
 
+/// Words behind each other; what does not fit goes on in the next line.
+fn listed(title: &str, words: &[&str], width: Option<usize>) -> String {
+    let (mut text, mut used) = (title.to_owned(), title.len());
+    for (place, word) in words.iter().enumerate() {
+        let word = format!(" {word}{}", if place + 1 < words.len() { "," } else { "" });
+        if width.is_some_and(|width| used + word.len() > width) {
+            text += "\n ";
+            used = 1;
+        }
+        used += word.len();
+        text += &word;
+    }
+    text + "\n"
+}
+
 fn shown_cell(cell: &Cell, width: usize) -> TableCell {
     let mut text = cell.text.clone();
     if text.chars().count() > width {
@@ -163,7 +182,6 @@ mod tests {
     use super::*;
 
     fn sheet() -> Sheet {
-        let column = |title, is_text, rank| Column { title, is_text, rank };
         Sheet {
             columns: vec![column("endpoint", true, 0), column("requests", false, 0), column("bytes", false, 1)],
             rows: vec![vec!["/a/very/long/path/that/goes/on".to_owned().into(), "1".to_owned().into()]],
@@ -177,7 +195,7 @@ mod tests {
         let cut = sheet().render(Style { width: Some(50), colours: false });
         assert!(cut.contains('…') && cut.contains("bytes"), "{cut}");
         let narrow = sheet().render(Style { width: Some(32), colours: false });
-        assert!(narrow.contains("not shown for want of width: bytes"), "{narrow}");
+        assert!(narrow.contains("not shown for want of width:\n  bytes\n"), "{narrow}");
         for (text, width) in [(cut, 50), (narrow, 32)] {
             let table = text.lines().filter(|line| line.starts_with('|'));
             assert!(table.clone().count() > 2 && table.clone().all(|line| line.chars().count() <= width), "{text}");

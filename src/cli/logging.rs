@@ -4,10 +4,14 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use log::Record;
+use log::{Log, Metadata, Record};
 
 /// What is said unless something else is asked for; `pingora` covers its crates, whose information is about itself.
 const LIBRARIES: &str = "pingora=warn,rustls=warn,mysql_async=warn,h2=warn,hyper=warn";
+
+/// Pingora says this as an error when it looks at an idle connection in the same moment as the task that waits for its end. It
+/// then opens another one: nothing failed, no client saw anything, and nobody can do anything about it.
+const HARMLESS: &str = "failed to acquire reusable stream";
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,7 +54,31 @@ pub(super) fn start(level: Option<Level>, format: Option<Format>) -> Result<(), 
             writeln!(out, "{}", json(&time.to_string(), record))
         });
     }
-    builder.try_init().map_err(|error| error.to_string())
+    let messages = Messages(builder.build());
+    log::set_max_level(messages.0.filter());
+    log::set_boxed_logger(Box::new(messages)).map_err(|error| error.to_string())
+}
+
+/// All messages, with what is no error told as none.
+struct Messages(env_logger::Logger);
+
+impl Log for Messages {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let is_harmless = record.target().starts_with("pingora") && record.args().as_str() == Some(HARMLESS);
+        if is_harmless {
+            self.0.log(&record.to_builder().level(log::Level::Debug).build());
+        } else {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 fn json(time: &str, record: &Record<'_>) -> String {
@@ -91,6 +119,29 @@ fn from_environment<T: ValueEnum>(name: &str) -> Result<Option<T>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is written, where so much is said.
+    fn said(filters: &str, target: &str, message: std::fmt::Arguments<'_>) -> String {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut builder = env_logger::Builder::new();
+        builder.parse_filters(filters).target(env_logger::Target::Pipe(Box::new(writer)));
+        let messages = Messages(builder.build());
+        messages.log(&Record::builder().args(message).level(log::Level::Error).target(target).build());
+        drop((messages, builder));
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn what_pingora_takes_for_an_error_and_is_none_is_said_to_those_who_debug() {
+        let usual = format!("info,{LIBRARIES}");
+        let harmless = || format_args!("failed to acquire reusable stream");
+        assert_eq!(said(&usual, "pingora_core::connectors", harmless()), "");
+        assert!(said("debug", "pingora_core::connectors", harmless()).contains("DEBUG"));
+        assert!(said(&usual, "pingora_core::connectors", format_args!("another")).contains("ERROR"));
+        assert!(said(&usual, "tollgate", harmless()).contains("ERROR"));
+    }
 
     #[test]
     fn a_json_line_holds_one_message_whatever_is_in_it() {

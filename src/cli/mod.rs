@@ -10,6 +10,7 @@ mod request_log;
 mod running;
 mod tail;
 mod version;
+mod watch;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -241,8 +242,7 @@ impl Gateway {
 fn log(command: LogCommand) -> ExitCode {
     match command {
         LogCommand::Status { gateway, json } => {
-            let file = gateway.file.clone();
-            match gateway.find().and_then(|gateway| request_log::status(&gateway, || file.path(), json)) {
+            match gateway.find().and_then(|gateway| request_log::status(&gateway, json)) {
                 Ok((text, is_well)) => {
                     let printed = finish(Ok(text));
                     if is_well { printed } else { ExitCode::FAILURE }

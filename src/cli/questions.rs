@@ -2,7 +2,7 @@
 //! command line on as names and values, so that the admin API takes the same.
 //! Not here: what the questions mean, and what their answers look like (`analytics`).
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Args;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::watch::draw;
 use super::{File, commands, complain, finish};
 use crate::analytics::requests::{self, Requests as Page};
 use crate::analytics::{Audit, Format, Parameters, Style, question, usage};
@@ -150,7 +151,7 @@ pub(super) struct Usage {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Asks again every so many seconds, in place, until Ctrl-C [default: 2]
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch: Option<u64>,
 }
@@ -215,7 +216,7 @@ pub(super) struct LogAudit {
 }
 
 /// Why there is no answer, and whose fault that is.
-enum Failure {
+pub(super) enum Failure {
     Line(String),
     Log(String),
 }
@@ -261,10 +262,16 @@ pub(super) fn usage(line: Usage) -> ExitCode {
         return told(store(file).and_then(|store| usage_now(&store, &given, Style::of_stdout()).map(|(text, _)| text)));
     };
     if !std::io::stdout().is_terminal() {
-        return Failure::Line("--watch draws on a terminal, and this is none".to_owned()).tell();
+        return Failure::Line("--watch draws on a terminal, and this is none: leave it out".to_owned()).tell();
     }
     match store(file) {
-        Ok(store) => watched(&store, &given, Duration::from_secs(seconds)).tell(),
+        Ok(store) => {
+            let ask = || match usage_now(&store, &given, Style::of_stdout())? {
+                (text, Format::Table) => Ok(text),
+                _ => Err(Failure::Line("--watch draws tables: it does not go with --format".to_owned())),
+            };
+            draw(Duration::from_secs(seconds), ask).tell()
+        }
         Err(failure) => failure.tell(),
     }
 }
@@ -280,28 +287,6 @@ fn usage_now(store: &StoreUrl, given: &[(String, String)], style: Style) -> Resu
         Format::Csv => answer.csv(),
     };
     Ok((text, format))
-}
-
-/// Asks again and again; ends only when that fails, or by Ctrl-C.
-fn watched(store: &StoreUrl, given: &[(String, String)], every: Duration) -> Failure {
-    /// Everything is erased once; then each line is drawn over the last, so that nothing flickers.
-    const ERASE: &str = "\u{1b}[2J";
-    let mut first = ERASE;
-    loop {
-        let text = match usage_now(store, given, Style::of_stdout()) {
-            Ok((text, Format::Table)) => text,
-            Ok(_) => return Failure::Line("--watch draws tables: it does not go with --format".to_owned()),
-            Err(failure) => return failure,
-        };
-        let drawn = format!("{first}\u{1b}[H{}\u{1b}[J", text.replace('\n', "\u{1b}[K\n"));
-        let mut out = std::io::stdout().lock();
-        if let Err(error) = out.write_all(drawn.as_bytes()).and_then(|()| out.flush()) {
-            return Failure::Log(format!("cannot write: {error}"));
-        }
-        drop(out);
-        first = "";
-        std::thread::sleep(every);
-    }
 }
 
 pub(super) fn requests(line: Requests) -> ExitCode {

@@ -2,20 +2,16 @@
 //! What the log says of itself is `request_log`'s; the answers from the database alone are `analytics`'.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::commands::load;
 use super::running::Running;
-use crate::store::{self, Kept};
+use crate::store;
 
 /// What the running gateway says; and whether the store works and every record is accounted for.
-pub(super) fn status(
-    gateway: &Running,
-    file: impl FnOnce() -> Result<PathBuf, String>,
-    json: bool,
-) -> Result<(String, bool), String> {
+pub(super) fn status(gateway: &Running, json: bool) -> Result<(String, bool), String> {
     let answer = gateway.get("/admin/log")?;
     let number = |name: &str| answer.get(name).and_then(Value::as_i64);
     let (Some(_), Some(unaccounted)) = (number("accepted"), number("unaccounted")) else {
@@ -25,20 +21,28 @@ pub(super) fn status(
     let text = if json {
         format!("{}\n", serde_json::to_string_pretty(&answer).map_err(|error| error.to_string())?)
     } else {
-        // What is kept is asked of the store itself, where the configuration is at hand and the store works.
-        let kept = if store_up { file().and_then(|path| load(&path)).ok() } else { None };
-        let kept = kept.and_then(|config| store::kept(&config.log.store).ok().flatten());
-        readable(&answer) + &kept.map(|kept| readable_kept(&kept)).unwrap_or_default()
+        readable(&answer) + &answer.get("retention").map(readable_retention).unwrap_or_default()
     };
     Ok((text, store_up && unaccounted == 0))
 }
 
 /// What the store keeps, and what retention has removed.
-fn readable_kept(kept: &Kept) -> String {
-    let oldest = kept.oldest.as_ref().map(|oldest| format!(", requests since {oldest} UTC")).unwrap_or_default();
-    let mut out = format!("kept         {:>12}  bytes{oldest}\n", kept.bytes);
-    for (what, before) in &kept.removed {
-        let _ = writeln!(out, "removed      {what} before {before} UTC (log.retention)");
+fn readable_retention(retention: &Value) -> String {
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let limits = retention.get("limits").cloned().unwrap_or_default();
+    let limit = |name: &str| text(&limits, name);
+    let mut out = String::new();
+    if let Some(bytes) = retention.get("bytes").and_then(Value::as_u64) {
+        let oldest = text(retention, "oldest_request");
+        let oldest = if oldest.is_empty() { oldest } else { format!(", the oldest request of {oldest}") };
+        let _ = writeln!(out, "kept         {bytes:>12}  bytes at {}{oldest}", text(retention, "seen"));
+    }
+    let [requests, minutes, hours, size] = ["requests", "minutes", "hours", "size"].map(limit);
+    let _ =
+        writeln!(out, "retention    requests {requests}, usage by minute {minutes}, by hour {hours}, in all {size}");
+    for removed in retention.get("removed").and_then(Value::as_array).into_iter().flatten() {
+        let [what, before, limit, at] = ["what", "before", "limit", "at"].map(|name| text(removed, name));
+        let _ = writeln!(out, "removed      {what} before {before}, by log.retention.{limit} at {at}");
     }
     out
 }
@@ -53,6 +57,9 @@ fn readable(answer: &Value) -> String {
     let _ = writeln!(out, "store        {} ({state})", text("store"));
     if let Some(error) = answer.get("last_error").and_then(Value::as_str) {
         let _ = writeln!(out, "last error   {error}, {} failed tries in all", number("store_errors"));
+    }
+    if let Some(error) = answer.get("spool_error").and_then(Value::as_str) {
+        let _ = writeln!(out, "spool        {error}");
     }
     let dropped = answer.get("dropped").and_then(Value::as_object);
     let lost: Vec<(&String, u64)> = dropped
@@ -79,6 +86,10 @@ fn readable(answer: &Value) -> String {
     }
     for (reason, count) in lost {
         let _ = writeln!(out, "  {reason:<10} {count:>12}");
+    }
+    if number("usage_dropped") > 0 {
+        let _ =
+            writeln!(out, "usage        {:>12}  of the dropped are not in the usage either", number("usage_dropped"));
     }
     let unaccounted = answer.get("unaccounted").and_then(Value::as_i64).unwrap_or_default();
     let _ =
@@ -125,13 +136,17 @@ mod tests {
 
     #[test]
     fn what_retention_has_removed_is_told() {
-        let kept = Kept {
-            bytes: 4_096,
-            oldest: Some("2026-03-01 12:00:00.000000".to_owned()),
-            removed: vec![("requests".to_owned(), "2026-03-01 00:00:00".to_owned())],
-        };
-        let text = readable_kept(&kept);
-        assert!(text.starts_with("kept                 4096  bytes, requests since 2026-03-01 12"), "{text}");
-        assert!(text.contains("requests before 2026-03-01 00:00:00 UTC"), "{text}");
+        let text = readable_retention(&serde_json::json!({
+            "limits": {"requests": "30d", "minutes": "90d", "hours": "2y", "size": "10gb"},
+            "seen": "2026-03-31T00:00:00Z", "bytes": 4096, "oldest_request": "2026-03-01T12:00:00Z",
+            "removed": [{"what": "requests", "before": "2026-03-01T00:00:00Z", "limit": "size", "at": "2026-03-30T00:00:00Z"}]
+        }));
+        for part in [
+            "kept                 4096  bytes at 2026-03-31T00:00:00Z, the oldest request of 2026-03-01T12:00:00Z\n",
+            "retention    requests 30d, usage by minute 90d, by hour 2y, in all 10gb\n",
+            "removed      requests before 2026-03-01T00:00:00Z, by log.retention.size at 2026-03-30T00:00:00Z\n",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct LogState {
     pub written: u64,
     /// Records lost, by reason.
     pub dropped: Vec<(&'static str, u64)>,
+    /// Requests whose record was lost at the queue, and which the usage does not count either.
+    pub usage_dropped: u64,
     /// Records that wait in memory, the batch in hand included, and their bytes.
     pub queued: (u64, u64),
     /// Records that wait on disk, and their bytes.
@@ -156,6 +158,11 @@ fn log_families(log: &LogState) -> Vec<MetricFamily> {
             "tollgate_log_records_dropped_total",
             "Records lost, by reason.",
             dropped.collect(),
+        ),
+        counter(
+            "tollgate_log_usage_dropped_total",
+            "Requests whose record was dropped at the queue, and which the usage does not count either.",
+            log.usage_dropped as f64,
         ),
         gauge("tollgate_log_queued_records", "Records that wait in memory.", log.queued.0 as f64),
         gauge("tollgate_log_queued_bytes", "Bytes of the records that wait in memory.", log.queued.1 as f64),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::queue::Taken;
+use super::batches::Taken;
 use crate::config::{ClientIp, JsonLines};
 use crate::json::{Object, name, push_decimal};
 use crate::record::Record;

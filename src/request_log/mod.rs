@@ -3,6 +3,7 @@
 //! or alone. What the store does not take now waits in a spool on disk; what can't be kept is dropped, and counted with a reason.
 //! Invariant, in every snapshot: accepted + recovered = written + queued + spooled + dropped (`ledger.rs`, `queue.rs`).
 
+mod batches;
 mod ledger;
 mod lines;
 mod queue;
@@ -23,7 +24,7 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::record::Record;
-use crate::store::{Run, Store};
+use crate::store::{Kept, Run, Store};
 
 pub use lines::push_line;
 pub use tail::{FOLLOWERS_MAX, Following, Wanted};
@@ -72,9 +73,13 @@ pub struct Counts {
     pub spooled: u64,
     /// Bytes they take there.
     pub spooled_bytes: u64,
+    /// Why the spool can't be used now; none where it can, and where there is none.
+    pub spool_error: Option<String>,
     /// Records that are lost, by reason; every reason is listed.
     #[serde(serialize_with = "as_map")]
     pub dropped: Vec<(&'static str, u64)>,
+    /// Requests whose record was dropped at the queue and which the usage does not count either.
+    pub usage_dropped: u64,
     /// How long the oldest of the records that wait has waited.
     #[serde(serialize_with = "as_seconds", rename = "oldest_unwritten_seconds")]
     pub oldest_unwritten: Option<Duration>,
@@ -183,6 +188,11 @@ impl RequestLog {
     /// One snapshot, in which accepted + recovered = written + queued + spooled + dropped.
     pub fn counts(&self) -> Counts {
         counts(self.queue.as_deref())
+    }
+
+    /// What the store keeps, as the writer saw it last; none before that, and without a store.
+    pub fn kept(&self) -> Option<Arc<Kept>> {
+        self.queue.as_ref().and_then(|queue| queue.kept())
     }
 
     /// The JSON lines go to a newly opened file from the next batch on: for log rotation.

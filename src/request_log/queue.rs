@@ -8,16 +8,18 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::Counts;
+use super::batches::{Intake, Pending, Taken};
 use super::ledger::{Ledger, Loss};
 use crate::record::Record;
 use crate::store::usage::Increments;
-use crate::store::{Beat, Row};
+use crate::store::{Beat, Kept, Row};
 
 /// Records a new chunk has room for at once; it grows up to `flush.rows`.
 const CHUNK_ROOM: usize = 1_024;
@@ -97,6 +99,12 @@ struct Activity {
     spool_bytes: u64,
     /// When the oldest record in the spool was put there.
     spool_oldest: Option<std::time::SystemTime>,
+    /// Why the spool can't be used now.
+    spool_error: Option<String>,
+    /// Requests that neither the log nor the usage has.
+    usage_dropped: u64,
+    /// What the store keeps, as upkeep saw it last.
+    kept: Option<Arc<Kept>>,
     store_errors: u64,
     store_up: bool,
     last_error: Option<String>,
@@ -106,43 +114,6 @@ struct Chunk {
     /// When its first record came.
     oldest: Instant,
     records: Vec<Record>,
-}
-
-/// Numbered records on their way to the store; their bounds never change.
-#[derive(Debug)]
-pub(super) struct Pending {
-    pub(super) first: u64,
-    pub(super) records: Vec<Record>,
-    pub(super) unrecorded: Increments<String>,
-    oldest: Instant,
-}
-
-/// Records on their way from the queue to lines and store.
-pub(super) struct Taken {
-    pub(super) records: Vec<Record>,
-    /// The sequence of the first; none where the store's backlog is full, so that only lines are written.
-    pub(super) first: Option<u64>,
-    /// This run's number, once the store has given it.
-    pub(super) run: Option<u32>,
-    unrecorded: Increments<String>,
-    oldest: Instant,
-}
-
-/// What the intake is to do next.
-pub(super) enum Intake {
-    Take(Taken),
-    Reopen,
-    WaitUntil(Instant),
-    Wait,
-    Done,
-}
-
-#[cfg(test)]
-impl Taken {
-    /// As if it had been taken now.
-    pub(super) fn of(records: Vec<Record>, first: Option<u64>, run: Option<u32>) -> Self {
-        Self { records, first, run, unrecorded: Increments::default(), oldest: Instant::now() }
-    }
 }
 
 impl Queue {
@@ -316,8 +287,13 @@ impl Queue {
 
     /// The batch in hand is lost.
     pub(super) fn lost(&self, batch: Pending, loss: Loss) {
-        let (first, count) = (batch.first, batch.records.len() as u64);
-        self.settle(batch.records, |state| state.ledger.lose_numbered(loss, first, count));
+        let Pending { first, records, unrecorded, .. } = batch;
+        let count = records.len() as u64;
+        self.settle(records, |state| {
+            state.ledger.lose_numbered(loss, first, count);
+            // The usage counts these all the same, with another chunk.
+            state.keep_unrecorded(unrecorded);
+        });
     }
 
     /// Records of earlier runs were found in the spool.
@@ -349,9 +325,19 @@ impl Queue {
     }
 
     /// What the spool takes now.
-    pub(super) fn spool_is(&self, bytes: u64, oldest: Option<std::time::SystemTime>) {
-        let mut state = self.state.lock();
-        (state.activity.spool_bytes, state.activity.spool_oldest) = (bytes, oldest);
+    pub(super) fn spool_is(&self, bytes: u64, oldest: Option<std::time::SystemTime>, error: Option<String>) {
+        let activity = &mut self.state.lock().activity;
+        (activity.spool_bytes, activity.spool_oldest, activity.spool_error) = (bytes, oldest, error);
+    }
+
+    /// What the store keeps now.
+    pub(super) fn keeps(&self, kept: Option<Arc<Kept>>) {
+        self.state.lock().activity.kept = kept;
+    }
+
+    /// What the store keeps, as upkeep saw it last.
+    pub(super) fn kept(&self) -> Option<Arc<Kept>> {
+        self.state.lock().activity.kept.clone()
     }
 
     /// Lines are written; without a store the records are done with that.
@@ -480,7 +466,9 @@ impl Queue {
             queued_bytes: state.bytes,
             spooled: ledger.spooled,
             spooled_bytes: activity.spool_bytes,
+            spool_error: activity.spool_error.clone(),
             dropped: ledger.dropped_by_reason(),
+            usage_dropped: activity.usage_dropped,
             oldest_unwritten: waited.chain(in_spool).max(),
             run: state.run,
             last: ledger.last,
@@ -498,9 +486,25 @@ impl Queue {
 impl State {
     /// The record is dropped, and the roll-ups count its request all the same.
     fn lose_unrecorded(&mut self, loss: Loss, record: &Record) {
+        let loss = match loss {
+            // Records fill the queue because they can't leave it for the spool.
+            Loss::QueueFull if self.activity.spool_error.is_some() => Loss::SpoolError,
+            other => other,
+        };
         self.ledger.lose(loss, 1);
         if self.unrecorded.tallies.len() < UNRECORDED_MAX {
             self.unrecorded.add_owned(&Row::of(record, crate::config::ClientIp::None));
+        } else {
+            self.activity.usage_dropped += 1;
+        }
+    }
+
+    /// What the usage counts of dropped records goes with the next chunk, as far as there is room.
+    fn keep_unrecorded(&mut self, more: Increments<String>) {
+        if self.unrecorded.tallies.len() + more.tallies.len() <= UNRECORDED_MAX {
+            self.unrecorded.merge(&more);
+        } else {
+            self.activity.usage_dropped += more.tallies.values().map(|tally| tally.count).sum::<u64>();
         }
     }
 
@@ -613,6 +617,40 @@ mod tests {
         let unrecorded = take(&queue).unrecorded;
         assert_eq!(unrecorded.tallies.values().map(|tally| tally.count).sum::<u64>(), 4);
         assert!(take(&queue).unrecorded.tallies.is_empty());
+    }
+
+    #[test]
+    fn what_the_usage_has_no_room_for_is_counted() {
+        let queue = queue(1, 1, false);
+        queue.push(record());
+        for number in 0..UNRECORDED_MAX + 3 {
+            queue.push(Record { endpoint: format!("/{number}").into(), ..record() });
+        }
+        let counts = queue.counts();
+        assert_eq!((counts.dropped_in_all(), counts.usage_dropped), (UNRECORDED_MAX as u64 + 3, 3));
+        // A lost batch hands its increments on, as long as there is room.
+        let taken = take(&queue);
+        queue.hand_over(1, taken);
+        queue.push(record());
+        queue.lost(queue.pop_batch().unwrap(), Loss::SpoolFull);
+        let counts = queue.counts();
+        assert_eq!(
+            (counts.dropped_in_all(), counts.usage_dropped),
+            (UNRECORDED_MAX as u64 + 5, 3 + UNRECORDED_MAX as u64)
+        );
+        balances(&queue);
+    }
+
+    #[test]
+    fn a_spool_that_fails_is_named_as_the_reason() {
+        let queue = queue(1, 1, false);
+        queue.spool_is(0, None, Some("it is full".to_owned()));
+        (0..3).for_each(|_| queue.push(record()));
+        assert_eq!((queue.dropped(Loss::SpoolError), queue.dropped(Loss::QueueFull)), (2, 0));
+        queue.spool_is(0, None, None);
+        queue.push(record());
+        assert_eq!((queue.dropped(Loss::SpoolError), queue.dropped(Loss::QueueFull)), (2, 1));
+        balances(&queue);
     }
 
     #[test]

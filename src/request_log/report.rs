@@ -15,7 +15,7 @@ const DENIED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::fr
 /// While the process ends there is little time left.
 const CLOSING_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How often a lasting fault is said again.
-const REMIND_EVERY: Duration = Duration::from_secs(60);
+pub(super) const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// A store that fails and returns again and again is not reported more often.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 

@@ -1,20 +1,25 @@
 //! The shelf: where batches go that the store does not take now. Both stages of the writer put batches there, on one thread.
 //! Holds the spool, the file of this run beside it, and the rows that no store takes; tells the queue's ledger what moved.
-//! A batch that can't be written because of the disk waits in memory, so that a disk which is full for a moment costs nothing.
+//! A batch that can't be written because of the disk waits in memory, so that a disk which is full for a moment costs nothing;
+//! a gateway whose disk is full serves on, and starts.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::batches::Pending;
 use super::ledger::Loss;
-use super::queue::{Pending, Queue};
-use super::spool::{Finding, Frame, Lost, Outcome, Range, Rejects, RunFile, Spool};
+use super::queue::Queue;
+use super::report::REMIND_EVERY;
+use super::spool::{Finding, Frame, Lost, Outcome, Range, Rejects, RunFile, Spool, is_full};
 use crate::config::{self, ClientIp};
 use crate::store::{Batch, Beat, Drops, Rejected, Row, Run};
 
 /// How long a spool that failed is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// A spool that failed, and was not needed for so long, is looked at again.
+const FAILED_LOOK: Duration = Duration::from_secs(5);
 /// In the ids of checkpoints that a later run makes for an earlier one, with the first number that was lost: that run may have
 /// stored checkpoints of its own, whose ids count from 1.
 const FOR_ANOTHER: u64 = 1 << 60;
@@ -31,14 +36,26 @@ pub(super) struct Shelf {
 }
 
 struct Inside {
+    folder: PathBuf,
     spool: Spool,
     run: Run,
     run_file: RunFile,
     rejects: Rejects,
     /// Runs that left something here, with what is known of them; losses of theirs are added.
     earlier: Vec<(Run, Beat)>,
-    saved: Option<(Instant, Beat)>,
-    failed: Option<Instant>,
+    /// What the run's file says.
+    saved: Option<Beat>,
+    save_at: Instant,
+    /// Why the run's file does not say how things are.
+    unsaved: Option<String>,
+    failed: Option<Failed>,
+}
+
+/// The spool failed last then, and why.
+struct Failed {
+    at: Instant,
+    said: Instant,
+    why: String,
 }
 
 impl Shelf {
@@ -156,7 +173,7 @@ impl Shelf {
     /// Called again and again: forces the spool to the disk, and keeps the file of this run up to date.
     pub(super) fn tick(&self, queue: &Queue) {
         if let Some(inside) = self.inside.borrow_mut().as_mut()
-            && inside.saved.as_ref().is_none_or(|(at, _)| at.elapsed() >= SAVE_EVERY)
+            && inside.save_at <= Instant::now()
         {
             inside.save(queue);
         }
@@ -183,24 +200,29 @@ impl Shelf {
 impl Inside {
     fn new(folder: &Path, spool: Spool, run: Run, queue: &Queue, findings: Vec<Finding>) -> Result<Self, String> {
         let run_file = spool.run_file();
-        run_file
-            .save(&queue.standing())
-            .map_err(|error| format!("log.spool: can't write to the folder {}: {error}", folder.display()))?;
-        let rejects = Rejects::in_folder(folder);
-        let earlier = spool.earlier_runs().to_vec();
-        let mut inside = Self { spool, run, run_file, rejects, earlier, saved: None, failed: None };
+        match run_file.save(&queue.standing()) {
+            // Said, and tried again, with the first tick: a disk that is full costs no client anything.
+            Err(error) if !is_full(&error) => {
+                return Err(format!("log.spool: can't write to the folder {}: {error}", folder.display()));
+            }
+            _ => {}
+        }
+        let (rejects, earlier) = (Rejects::in_folder(folder), spool.earlier_runs().to_vec());
+        let (folder, save_at) = (folder.to_owned(), Instant::now());
+        let (saved, unsaved, failed) = (None, None, None);
+        let mut inside = Self { folder, spool, run, run_file, rejects, earlier, saved, save_at, unsaved, failed };
         queue.recovered(inside.spool.recovered());
         inside.note(queue, findings, true);
         let records = inside.spool.records();
         if records > 0 {
-            log::warn!("request log: {records} records of earlier runs wait in the spool {}", folder.display());
+            log::warn!("request log: {records} records of earlier runs wait in the spool {}", inside.folder.display());
         }
         inside.tell(queue);
         Ok(inside)
     }
 
     fn put(&mut self, queue: &Queue, batch: Pending, client_ip: ClientIp) -> Result<(), Pending> {
-        if self.failed.is_some_and(|failed| failed.elapsed() < FAILED_PAUSE) {
+        if self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() < FAILED_PAUSE) {
             return Err(batch);
         }
         let rows: Vec<Row<'_>> = batch.records.iter().map(|record| Row::of(record, client_ip)).collect();
@@ -217,7 +239,7 @@ impl Inside {
             }
         }
         if self.failed.take().is_some() {
-            log::warn!("request log: the spool works again");
+            log::warn!("request log: the spool {} works again", self.folder.display());
         }
         self.tell(queue);
         Ok(())
@@ -266,23 +288,49 @@ impl Inside {
         if let Err(error) = self.spool.sync() {
             self.say_failed(&error, "forced to the disk");
         }
+        self.save_at = Instant::now() + SAVE_EVERY;
         let standing = queue.standing();
-        if self.saved.as_ref().is_some_and(|(_, saved)| *saved == standing) {
-            return;
+        let is_past = self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() >= FAILED_LOOK);
+        if is_past || self.saved.as_ref() != Some(&standing) {
+            self.save_run(standing, is_past);
         }
+        self.tell(queue);
+    }
+
+    fn save_run(&mut self, standing: Beat, failed_is_past: bool) {
+        let folder = self.folder.display();
         match self.run_file.save(&standing) {
-            Ok(()) => self.saved = Some((Instant::now(), standing)),
-            Err(error) => self.say_failed(&error, "written"),
+            Ok(has_room) => {
+                self.saved = Some(standing);
+                if has_room && failed_is_past {
+                    self.failed = None;
+                    log::warn!("request log: the spool {folder} works again");
+                }
+                if self.unsaved.take().is_some() {
+                    log::warn!("request log: where this run stands is written to the spool {folder} again");
+                }
+            }
+            Err(error) => {
+                let why = format!("{folder}: where this run stands can't be written: {error}");
+                if self.unsaved.is_none() {
+                    log::error!("request log: spool {why}; it is tried again, and requests are served");
+                }
+                self.unsaved = Some(why);
+            }
         }
     }
 
     fn tell(&self, queue: &Queue) {
-        queue.spool_is(self.spool.bytes(), self.spool.oldest_written());
+        let error = self.failed.as_ref().map(|failed| &failed.why).or(self.unsaved.as_ref());
+        queue.spool_is(self.spool.bytes(), self.spool.oldest_written(), error.cloned());
     }
 
     fn say_failed(&mut self, error: &io::Error, what: &str) {
-        if self.failed.replace(Instant::now()).is_none() {
-            log::error!("request log: the spool can't be {what}: {error}; records wait in memory");
+        let (at, why) = (Instant::now(), format!("{} can't be {what}: {error}", self.folder.display()));
+        let said = self.failed.as_ref().map(|failed| failed.said).filter(|said| said.elapsed() < REMIND_EVERY);
+        if said.is_none() {
+            log::error!("request log: the spool {why}; records wait in memory");
         }
+        self.failed = Some(Failed { at, said: said.unwrap_or(at), why });
     }
 }

@@ -5,8 +5,9 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::batches::Pending;
 use super::ledger::Loss;
-use super::queue::{Pending, Queue};
+use super::queue::Queue;
 use super::report::{DropReport, Pause, StoreReport};
 use super::shelf::Shelf;
 use super::spool::Frame;
@@ -218,6 +219,7 @@ impl<'a> StoreStage<'a> {
             return Ok(());
         }
         let more = self.store.upkeep(&self.retention).await?;
+        self.queue.keeps(self.store.kept());
         let part = |pair: (Duration, Duration)| if more { pair.0 } else { pair.1 };
         (self.upkeep_at, self.upkeep_patience) = (Instant::now() + part(UPKEEP_PAUSE), part(UPKEEP_PATIENCE));
         Ok(())

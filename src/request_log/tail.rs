@@ -9,8 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::batches::Taken;
 use super::lines::push_row;
-use super::queue::Taken;
 use crate::config::ClientIp;
 use crate::store::Row;
 

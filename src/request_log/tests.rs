@@ -77,6 +77,10 @@ fn number(path: &Path, sql: &str) -> i64 {
     Connection::open(path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
+fn log_many(log: &RequestLog, count: usize) {
+    (0..count).for_each(|_| log.record(record()));
+}
+
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
@@ -145,7 +149,7 @@ fn the_end_writes_what_is_queued_without_waiting_for_age() {
     let mut fixture = Fixture::new();
     fixture.config.flush.age = Span::seconds(3_600);
     let (log, writer) = fixture.start();
-    (0..250).for_each(|_| log.record(record()));
+    log_many(&log, 250);
     let began = Instant::now();
     let counts = writer.finish(Instant::now() + Duration::from_secs(60));
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -163,7 +167,7 @@ fn a_full_queue_is_counted_exactly() {
     wait_for(&log, |counts| counts.store_up);
     let lock = Connection::open(fixture.database()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    (0..2_000).for_each(|_| log.record(record()));
+    log_many(&log, 2_000);
     let counts = log.counts();
     assert_eq!((counts.queued, dropped(&counts, "queue_full")), (500, 1_500));
     lock.execute_batch("COMMIT").unwrap();
@@ -179,7 +183,7 @@ fn what_can_not_be_stored_in_time_is_dropped_at_the_end() {
     wait_for(&log, |counts| counts.store_up);
     let lock = Connection::open(fixture.database()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    (0..300).for_each(|_| log.record(record()));
+    log_many(&log, 300);
     let began = Instant::now();
     let counts = writer.finish(Instant::now() + Duration::from_millis(500));
     assert!(began.elapsed() < Duration::from_secs(4));
@@ -234,7 +238,7 @@ fn every_snapshot_balances_under_load() {
             }
             snapshots
         });
-        let load: Vec<_> = (0..3).map(|_| scope.spawn(|| (0..20_000).for_each(|_| log.record(record())))).collect();
+        let load: Vec<_> = (0..3).map(|_| scope.spawn(|| log_many(&log, 20_000))).collect();
         load.into_iter().for_each(|thread| thread.join().unwrap());
         stop.store(true, Ordering::Relaxed);
         assert!(hammer.join().unwrap() > 100);
@@ -253,7 +257,7 @@ fn lines_alone_count_as_written() {
     let (mut fixture, path) = Fixture::new().lines();
     fixture.config.store = StoreUrl::None;
     let (log, writer) = fixture.start();
-    (0..10).for_each(|_| log.record(record()));
+    log_many(&log, 10);
     let counts = writer.finish(soon());
     assert_eq!((counts.written, counts.lines_written, counts.store_up), (10, 10, true));
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 10);
@@ -265,7 +269,7 @@ fn lines_alone_that_fail_are_dropped() {
     fixture.config.store = StoreUrl::None;
     fixture.config.json = JsonLines::File("/dev/full".into());
     let (log, writer) = fixture.start();
-    (0..10).for_each(|_| log.record(record()));
+    log_many(&log, 10);
     let counts = writer.finish(soon());
     assert_eq!((counts.written, counts.lines_dropped, dropped(&counts, "lines")), (0, 10, 10));
 }
@@ -278,7 +282,7 @@ fn lines_go_on_while_the_store_is_away() {
     fixture.config.queue = 200;
     let (log, writer) = fixture.start();
     for _ in 0..5 {
-        (0..100).for_each(|_| log.record(record()));
+        log_many(&log, 100);
         std::thread::sleep(Duration::from_millis(60));
     }
     wait_for(&log, |counts| counts.lines_written == 500 && counts.last_error.is_some());
@@ -331,7 +335,7 @@ fn what_can_not_be_stored_in_time_is_spooled_and_stored_by_the_next_start() {
     wait_for(&log, |counts| counts.store_up);
     let lock = Connection::open(fixture.database()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    (0..300).for_each(|_| log.record(record()));
+    log_many(&log, 300);
     let counts = writer.finish(Instant::now() + Duration::from_millis(500));
     assert_eq!((counts.written, counts.spooled, counts.dropped_in_all(), counts.unaccounted()), (0, 300, 0, 0));
     lock.execute_batch("COMMIT").unwrap();
@@ -361,7 +365,7 @@ fn a_store_that_is_locked_is_overtaken_by_the_spool() {
     let lock = Connection::open(fixture.database()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     for _ in 0..40 {
-        (0..100).for_each(|_| log.record(record()));
+        log_many(&log, 100);
         std::thread::sleep(Duration::from_millis(100));
     }
     let counts = log.counts();
@@ -424,12 +428,12 @@ fn a_loss_of_an_earlier_run_is_told_beside_the_checkpoints_it_had_stored_itself(
     let lock = Connection::open(fixture.database()).unwrap();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     // More than the queue takes before anybody can look at it.
-    (0..5_000).for_each(|_| log.record(record()));
+    log_many(&log, 5_000);
     assert!(dropped(&log.counts(), "queue_full") > 0);
     lock.execute_batch("COMMIT").unwrap();
     wait_for(&log, |counts| counts.queued == 0 && counts.spooled == 0);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    (0..100).for_each(|_| log.record(record()));
+    log_many(&log, 100);
     assert_eq!(writer.finish(Instant::now() + Duration::from_millis(500)).spooled, 100);
     lock.execute_batch("COMMIT").unwrap();
     assert!(number(&fixture.database(), "SELECT COUNT(*) FROM log_drops") > 0, "nothing to collide with");

@@ -4,8 +4,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::batches::Intake;
 use super::lines::Lines;
-use super::queue::{Intake, Queue};
+use super::queue::Queue;
 use super::report::DropReport;
 use super::shelf::Shelf;
 use super::storing::StoreStage;

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use super::Ready;
 use crate::admin::{
-    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, ServiceStatus,
-    Summary,
+    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, RetentionStatus,
+    ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::StoreUrl;
@@ -43,6 +43,9 @@ impl Control for Wiring {
         if !log.store_up {
             let why = log.last_error.unwrap_or_else(|| "it does not answer".to_owned());
             degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued));
+        }
+        if let Some(error) = log.spool_error {
+            degraded.push(format!("request log: the spool {error}"));
         }
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
@@ -119,8 +122,10 @@ impl Control for Wiring {
 
     fn log(&self) -> LogStatus {
         let counts = self.parts.log.counts();
-        let store = format!("{:?}", self.parts.live.load().config.log.store);
-        LogStatus { store, unaccounted: counts.unaccounted(), counts }
+        let runtime = self.parts.live.load();
+        let store = format!("{:?}", runtime.config.log.store);
+        let retention = RetentionStatus::of(runtime.config.log.retention.clone(), self.parts.log.kept().as_deref());
+        LogStatus { store, unaccounted: counts.unaccounted(), counts, retention }
     }
 
     fn follow(&self, wanted: Wanted) -> Option<Following> {
@@ -210,6 +215,7 @@ fn state(parts: &Parts) -> metrics::State {
             store_errors: log.store_errors,
             store_up: log.store_up,
             dropped: log.dropped,
+            usage_dropped: log.usage_dropped,
         },
         generation: runtime.generation,
         reloaded: Some(reloads.in_force_since),

@@ -12,6 +12,7 @@ mod sqlite;
 mod upkeep;
 pub mod usage;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -222,6 +223,14 @@ impl Store {
             Self::Mysql(store) => store.upkeep(retention).await,
         }
     }
+
+    /// What the store keeps, as upkeep saw it last, about once a minute; none before that.
+    pub fn kept(&self) -> Option<Arc<Kept>> {
+        match self {
+            Self::Sqlite(store) => store.kept(),
+            Self::Mysql(store) => store.kept(),
+        }
+    }
 }
 
 /// Tries a store without changing anything, not even creating a SQLite file. Returns what was found, a line each.
@@ -249,27 +258,30 @@ pub fn migrate(url: &StoreUrl) -> Result<Vec<String>, String> {
     }
 }
 
-/// What a store keeps now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a store keeps. Times are UTC, as the store writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
+    /// When that was seen.
+    pub seen: SystemTime,
     /// Of the whole log: what `log.retention.size` is about.
     pub bytes: u64,
-    /// The time of the oldest request, as the store writes it; none without requests.
+    /// The time of the oldest request; none without requests.
     pub oldest: Option<String>,
-    /// What retention has removed (requests, minutes, hours), and everything before which time.
-    pub removed: Vec<(String, String)>,
+    /// What retention has removed, also before this process began.
+    pub removed: Vec<Removed>,
 }
 
-/// Asks what a store keeps; nothing for `none`.
-///
-/// # Errors
-/// There is no log yet, or it can't be read.
-pub fn kept(url: &StoreUrl) -> Result<Option<Kept>, String> {
-    match url {
-        StoreUrl::None => Ok(None),
-        StoreUrl::Sqlite(path) => sqlite::kept(path).map(Some),
-        StoreUrl::Mysql(url) => mysql::kept(url).map(Some),
-    }
+/// What retention has removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// `requests`, `minutes` or `hours`.
+    pub what: String,
+    /// Everything before that.
+    pub before: String,
+    /// Which limit under `log.retention` did it: `requests`, `minutes`, `hours` or `size`.
+    pub limit: String,
+    /// When that was done last.
+    pub at: String,
 }
 
 /// The columns of `api_logs`, in the order in which both stores bind them.

@@ -1,12 +1,14 @@
 //! Upkeep, as far as it is the same in both stores: what is due when, which ranges of the ledger are merged, before which
 //! time retention removes. Steps are small, because they run between batches. No SQL.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustc_hash::FxHashSet;
 
 use super::row::Moment;
 use super::usage::{Minute, Packing};
+use super::{Kept, Removed};
 use crate::config::{Retention, Span};
 
 /// Rows that one step reads or removes.
@@ -61,6 +63,8 @@ pub struct Upkeep {
     pub excess_rows: u64,
     /// Partitions can't be dropped by this user; rows are deleted instead.
     pub is_drop_refused: bool,
+    /// What the store keeps, as it was seen last.
+    pub kept: Option<Arc<Kept>>,
     said: Option<String>,
 }
 
@@ -79,6 +83,12 @@ impl Upkeep {
     /// The same, for so long.
     pub fn rest_for(&mut self, task: Task, pause: Duration) {
         self.rests[task as usize] = Instant::now().checked_add(pause);
+    }
+
+    /// Whether it is time to see what the store keeps: after everything was removed that had to be, and while that takes long.
+    pub fn is_to_look(&self, has_more: bool, now: SystemTime) -> bool {
+        let age = self.kept.as_ref().and_then(|kept| now.duration_since(kept.seen).ok());
+        !has_more || age.is_none_or(|age| age >= Task::Retain.every())
     }
 
     /// What can't be done, and why; not said again until it is something else.
@@ -105,6 +115,25 @@ pub fn hours_before(now: SystemTime, keep: &Retention, packed: Minute) -> Minute
     Minute::of(ago(now, keep.hours)).floor(Minute::DAY).min(packed)
 }
 
+/// What `log_retention` says when requests were removed because of `log.retention.size`: that they are gone, and why.
+pub const BY_SIZE: [&str; 2] = ["requests", SIZE];
+
+const SIZE: &str = "size";
+
+/// What the rows of `log_retention` (what, before, removed at) say.
+pub fn removed(rows: impl IntoIterator<Item = (String, String, String)>) -> Vec<Removed> {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let by_size = rows.iter().find(|(what, ..)| what == SIZE).map(|(_, before, _)| before);
+    let is_by_size = |what: &str, before: &String| what == "requests" && by_size.is_some_and(|size| size >= before);
+    let removed = rows.iter().filter(|(what, ..)| what != SIZE).map(|(what, before, at)| Removed {
+        limit: if is_by_size(what, before) { SIZE.to_owned() } else { what.clone() },
+        what: what.clone(),
+        before: before.clone(),
+        at: at.clone(),
+    });
+    removed.collect()
+}
+
 /// Before which time rows of the ledger are merged, as text.
 pub fn ledger_before(now: SystemTime) -> String {
     Moment::of(now.checked_sub(LEDGER_AGE).unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
@@ -128,12 +157,15 @@ pub struct Range {
 }
 
 /// What merging makes of a page of the ledger: ranges that stand for more than one row, and from which record on the next page
-/// is read; none when no row behind it is old enough.
+/// is read; none when no row behind it is old enough. A range does not go beyond the day of its requests, so that an audit tells
+/// rows that are missing from those that retention has removed.
 pub fn merge_ranges(page: &[Range], before: &str) -> (Vec<Range>, Option<u64>) {
     let old = page.iter().take_while(|range| *range.written_at < *before);
     let mut merged: Vec<(Range, bool)> = Vec::new();
     for range in old {
-        match merged.last_mut().filter(|(last, _)| last.last.checked_add(1) == Some(range.first)) {
+        let goes_on =
+            |last: &Range| last.last.checked_add(1) == Some(range.first) && day(&last.oldest) == day(&range.oldest);
+        match merged.last_mut().filter(|(last, _)| goes_on(last)) {
             Some((last, is_merged)) => {
                 last.last = range.last;
                 last.rows = last.rows.saturating_add(range.rows);
@@ -150,6 +182,10 @@ pub fn merge_ranges(page: &[Range], before: &str) -> (Vec<Range>, Option<u64>) {
     (merged.into_iter().filter(|(_, is_merged)| *is_merged).map(|(range, _)| range).collect(), next)
 }
 
+fn day(time: &str) -> &str {
+    time.get(..10).unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,8 +195,8 @@ mod tests {
             first,
             last,
             rows: last - first + 1,
-            oldest: format!("{first:04}"),
-            newest: format!("{last:04}"),
+            oldest: format!("2026-03-01 {first:04}"),
+            newest: format!("2026-03-01 {last:04}"),
             written_at: written_at.to_owned(),
         }
     }
@@ -172,6 +208,14 @@ mod tests {
         assert_eq!((merged, next), (vec![range(1, 20, "b")], None));
         let (merged, _) = merge_ranges(&page, "y");
         assert_eq!(merged, [range(1, 20, "b"), range(31, 50, "x")]);
+    }
+
+    #[test]
+    fn a_range_ends_with_its_day() {
+        let next_day = Range { oldest: "2026-03-02 00:00".to_owned(), ..range(11, 20, "a") };
+        let page = [range(1, 5, "a"), range(6, 10, "a"), next_day, range(21, 30, "a")];
+        let (merged, _) = merge_ranges(&page, "w");
+        assert_eq!(merged.iter().map(|range| (range.first, range.last)).collect::<Vec<_>>(), [(1, 10)]);
     }
 
     #[test]
@@ -191,6 +235,20 @@ mod tests {
         assert_eq!(minutes_before(now, &keep, Minute(120)), Minute(120));
         assert_eq!(hours_before(now, &keep, Minute(2_880)), Minute(2_880));
         assert!(minutes_before(now, &Retention::default(), Minute(u32::MAX)) < Minute::of(now));
+    }
+
+    #[test]
+    fn what_was_removed_names_the_limit() {
+        let row = |what: &str, before: &str| (what.to_owned(), before.to_owned(), "at".to_owned());
+        let limits =
+            |rows: Vec<_>| removed(rows).into_iter().map(|removed| (removed.what, removed.limit)).collect::<Vec<_>>();
+        let pair = |what: &str, limit: &str| (what.to_owned(), limit.to_owned());
+        assert_eq!(
+            limits(vec![row("hours", "a"), row("requests", "b")]),
+            [pair("hours", "hours"), pair("requests", "requests")]
+        );
+        assert_eq!(limits(vec![row("requests", "b"), row("size", "b")]), [pair("requests", "size")]);
+        assert_eq!(limits(vec![row("requests", "c"), row("size", "b")]), [pair("requests", "requests")]);
     }
 
     #[test]

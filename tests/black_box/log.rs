@@ -102,6 +102,40 @@ async fn a_row_tells_the_whole_story() {
 }
 
 #[tokio::test]
+async fn retention_is_visible_in_the_status() {
+    let backend = Backend::start().await;
+    let log = "{store: \"sqlite:log.db\", retention: {requests: 1h, size: 1gb}}";
+    // What the run before has logged becomes three hours old.
+    let mut first = Gateway::start(&Config::open(&backend).log(log)).await;
+    first.get("/").await;
+    first.log_written().await;
+    first.signal(Signal::SIGTERM);
+    first.wait_exit(seconds(5)).await;
+    let log_of_old = rusqlite::Connection::open(first.path("log.db")).unwrap();
+    log_of_old
+        .execute("UPDATE api_logs SET timestamp = strftime('%Y-%m-%d %H:%M:%f000', 'now', '-3 hours')", [])
+        .unwrap();
+    drop(log_of_old);
+    let folder = std::mem::replace(&mut first.folder, crate::harness::Folder::new());
+    let gateway = Gateway::start_in(folder, &Config::open(&backend).log(log)).await;
+    let retention = async || gateway.admin_get("/admin/log").await.json()["retention"].clone();
+    eventually("something is removed", seconds(20), async || retention().await["removed"][0].is_object()).await;
+    let retention = retention().await;
+    assert_eq!(retention["limits"]["requests"], "1h");
+    assert_eq!((&retention["limits"]["size"], &retention["limits"]["hours"]), (&"1gb".into(), &"2y".into()));
+    assert_eq!(
+        (&retention["removed"][0]["what"], &retention["removed"][0]["limit"]),
+        (&"requests".into(), &"requests".into())
+    );
+    assert!(retention["bytes"].as_u64().is_some() && retention["seen"].is_string(), "{retention}");
+    let status = gateway.folder.tollgate(&["log", "status", "-c", "tollgate.yaml"]).stdout;
+    assert!(
+        status.contains("retention    requests 1h, ") && status.contains("by log.retention.requests at 20"),
+        "{status}"
+    );
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_is_logged_as_such() {
     let backend = Backend::scripted(|_| Reply::Hang).await;
     let gateway = Gateway::start(&Config::open(&backend).log("sqlite:log.db")).await;

@@ -19,7 +19,7 @@ pub fn account(metrics: &Metrics) -> [f64; 7] {
     ]
 }
 
-fn balances(metrics: &Metrics) {
+pub fn balances(metrics: &Metrics) {
     let [accepted, recovered, written, queued, spooled, dropped, unaccounted] = account(metrics);
     assert_eq!(accepted + recovered, written + queued + spooled + dropped, "{:?}", account(metrics));
     assert_eq!(unaccounted, 0.0);
@@ -142,6 +142,7 @@ async fn a_killed_gateway_loses_at_most_what_was_in_memory_and_the_audit_says_so
     mariadb.execute("UPDATE log_runs SET beat_at = beat_at - INTERVAL 2 MINUTE").await;
     let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml"]);
     assert!(audit.stdout.contains("killed after number"), "{}{}", audit.stdout, audit.stderr);
+    assert_eq!(audit.code, Some(0), "a kill is told, and is no finding: {}", audit.stdout);
     let gateway = Gateway::start_in(folder, &config).await;
     eventually("the killed run is closed", seconds(20), async || {
         mariadb.number("SELECT COUNT(*) FROM log_runs WHERE closed_at IS NOT NULL").await == 1
@@ -153,6 +154,38 @@ async fn a_killed_gateway_loses_at_most_what_was_in_memory_and_the_audit_says_so
     assert!(rows <= answered + 8 && rows + lost + 2_000 >= answered, "{rows} rows, {lost} lost, {answered} answered");
     let folder = stop(gateway).await;
     audit_is_clean(&folder);
+    let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml"]);
+    assert!(audit.stdout.contains("closed after number"), "{}", audit.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_taken_out_of_the_database_is_a_finding() {
+    let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
+    let config = Config::open(&backend).log(&log_in(&mariadb, "queue: 100, spool: none, flush: {rows: 10}"));
+    let gateway = Gateway::start(&config).await;
+    Load::get(gateway.address, "/", "").run(4, 100).await.all(200);
+    gateway.log_written().await;
+    mariadb.kill();
+    Load::get(gateway.address, "/", "").run(4, 200).await.all(200);
+    mariadb.revive().await;
+    gateway.log_written().await;
+    let folder = stop(gateway).await;
+    audit_is_clean(&folder);
+    let middle = "SELECT first FROM (SELECT first FROM log_batches ORDER BY first LIMIT 1 OFFSET 2) AS third";
+    for (damage, finding) in [
+        ("DELETE FROM api_logs WHERE sequence = 7".to_owned(), "rows are missing"),
+        ("DELETE FROM log_drops WHERE reason = 'queue_full'".to_owned(), "records were dropped, the checkpoints say"),
+        (
+            format!("UPDATE log_batches SET last = last - 1, `rows` = `rows` - 1 WHERE first = ({middle})"),
+            "are in no batch",
+        ),
+        (format!("UPDATE log_batches SET last = last + 2 WHERE first = ({middle})"), "are in two batches"),
+    ] {
+        mariadb.execute(&damage).await;
+        let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml"]);
+        assert_eq!(audit.code, Some(1), "{}{}", audit.stdout, audit.stderr);
+        assert!(audit.stdout.contains(finding), "{finding}: {}", audit.stdout);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,26 @@ async fn stop(mut gateway: Gateway) -> Folder {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_unreachable_at_start_costs_no_client_anything() {
+    let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
+    mariadb.kill();
+    let gateway = Gateway::start(&Config::open(&backend).log(&format!("\"{}\"", mariadb.url()))).await;
+    let load = Load::get(gateway.address, "/counted", "").start(4);
+    tokio::time::sleep(seconds(3)).await;
+    assert!(gateway.said().contains("the store can't be used"), "{}", gateway.said());
+    let [accepted, _, written, queued, spooled, dropped, unaccounted] = account(&gateway.metrics().await);
+    assert_eq!((written, dropped, unaccounted), (0.0, 0.0, 0.0));
+    assert_eq!(accepted, queued + spooled);
+    mariadb.revive().await;
+    let tally = load.stop().await;
+    tally.all(200);
+    adds_up(&gateway, &mariadb, tally.answered()).await;
+    assert_eq!(account(&gateway.metrics().await)[5], 0.0);
+    let folder = stop(gateway).await;
+    audit_is_clean(&folder);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_paused_for_10_seconds_costs_no_client_anything() {
     let (backend, mariadb) = (Backend::start().await, Mariadb::start().await);
     let config = Config::open(&backend).log(&format!("{{store: \"{}\", queue: 4000}}", mariadb.url()));
@@ -88,7 +108,8 @@ async fn a_user_who_may_not_create_tables_is_told_what_is_missing_and_goes_on_wh
     mariadb.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON tollgate.* TO limited").await;
     let url = mariadb.url().replace("gateway:the-password", "limited:limited-secret");
     let gateway = Gateway::start(&Config::open(&backend).log(&format!("\"{url}\""))).await;
-    assert_eq!(gateway.get("/").await.status, 200);
+    let tally = Load::get(gateway.address, "/counted", "").run(4, 200).await;
+    tally.all(200);
     eventually("what is missing is told", seconds(10), async || gateway.said().contains("tollgate log migrate")).await;
     assert!(!gateway.said().contains("limited-secret"));
     // Somebody who may.
@@ -99,8 +120,8 @@ async fn a_user_who_may_not_create_tables_is_told_what_is_missing_and_goes_on_wh
     );
     let migrated = folder.tollgate(&["log", "migrate", "-c", "tollgate.yaml"]);
     assert_eq!(migrated.code, Some(0), "{}{}", migrated.stdout, migrated.stderr);
-    eventually("the log is written", seconds(70), async || account(&gateway.metrics().await)[2] == 1.0).await;
-    assert_eq!(mariadb.number("SELECT COUNT(*) FROM api_logs").await, 1);
+    eventually("the log is written", seconds(70), async || account(&gateway.metrics().await)[2] == 200.0).await;
+    adds_up(&gateway, &mariadb, tally.answered()).await;
 }
 
 #[tokio::test]
@@ -162,6 +183,7 @@ async fn flipped_bytes_in_the_spool_cost_their_batch_and_are_told_and_counted() 
     assert!(gateway.said().contains("damaged"), "{}", gateway.said());
     assert!((1.0..=20.0).contains(&dropped), "{dropped} dropped");
     assert_eq!((recovered, spooled, unaccounted), (written + dropped, 0.0, 0.0));
+    assert_eq!(recovered, 100.0, "each answer that the client counted was recovered, as a row or as a loss");
     assert_eq!(mariadb.number("SELECT COUNT(*) FROM api_logs").await as f64, written + 1.0);
     let lost = mariadb.number("SELECT SUM(`count`) FROM log_drops WHERE reason = 'spool_error'").await;
     assert_eq!(lost as f64, dropped);
@@ -223,6 +245,10 @@ async fn a_path_of_8_kib_without_sense_and_an_emoji_agent_are_stored_cut_and_mar
     assert_eq!(gateway.get("/after").await.status, 200);
     let metrics = gateway.log_written().await;
     assert_eq!(metrics.sum("tollgate_log_records_dropped_total", &[]), 0.0, "{}", gateway.said());
+    // What breaks HTTP itself is no exchange, and counted apart.
+    let rejected = metrics.sum("tollgate_rejected_total", &[]);
+    assert_eq!(account(&metrics)[2] + rejected, 3.0, "as many as the client has answers");
+    assert_eq!(mariadb.number("SELECT COUNT(*) FROM api_logs").await as f64, account(&metrics)[2]);
     let agents = mariadb.number("SELECT COUNT(*) FROM api_logs WHERE user_agent LIKE '\u{1f600}%\u{2026}'").await;
     assert_eq!(agents, 1);
     assert_eq!(mariadb.number("SELECT MAX(OCTET_LENGTH(path)) FROM api_logs").await, 2_048);

@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::mariadb::MariaDb;
@@ -12,7 +13,7 @@ use tollgate::config::{ClientIp, Retention, StoreUrl};
 use tollgate::record::Record;
 use tollgate::store::read::{Hours, Reader, Unreadable};
 use tollgate::store::usage::{Detail, Histogram, Increments, Minute, Packed, Series, Tally};
-use tollgate::store::{Batch, Beat, Failure, Moment, Row, Run, Store, Stored, Totals};
+use tollgate::store::{Batch, Beat, Failure, Kept, Moment, Row, Run, Store, Stored, Totals};
 
 /// Seconds.
 pub const HOUR: u64 = 3_600;
@@ -217,6 +218,11 @@ impl Opened {
 
     pub fn close_killed(&mut self, run: &Run, last_known: &Beat) {
         self.runtime.block_on(self.store.close_killed(run, last_known)).unwrap();
+    }
+
+    /// What the store keeps, as upkeep has seen it.
+    pub fn kept(&self) -> Arc<Kept> {
+        self.store.kept().unwrap()
     }
 
     /// One step of upkeep.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Counted, Finding, Ledger, RunAudit, State, audit};
-use crate::analytics::sheet::{Cell, Column, Sheet, Style, Tint};
+use crate::analytics::sheet::{Cell, Sheet, Style, Tint, column};
 use crate::analytics::text::{count, printable};
 use crate::store::read::{Position, Reader, StoredBatch, Unreadable};
 
@@ -47,7 +47,6 @@ impl Audit {
 
     /// A line for each run and each finding.
     pub fn table(&self, style: Style) -> String {
-        let column = |title, is_text, rank| Column { title, is_text, rank };
         let columns = vec![
             column("run", false, 0),
             column("node", true, 2),
@@ -59,7 +58,6 @@ impl Audit {
             column("remark", true, 0),
         ];
         let row = |run: &RunAudit| -> Vec<Cell> {
-            let plain = |text: String| Cell { text, tint: Tint::Plain };
             let state = match run.state {
                 State::Alive => "alive",
                 State::Closed => "closed",
@@ -68,14 +66,14 @@ impl Audit {
             };
             let bad = |is_bad: bool| if is_bad { Tint::Bad } else { Tint::Plain };
             vec![
-                plain(run.run.to_string()),
-                plain(printable(&run.node)),
-                plain(run.started.strftime("%Y-%m-%d %H:%M:%S").to_string()),
+                Cell::from(run.run.to_string()),
+                Cell::from(printable(&run.node)),
+                Cell::from(run.started.strftime("%Y-%m-%d %H:%M:%S").to_string()),
                 Cell { text: state.to_owned(), tint: bad(run.state == State::Killed) },
-                plain(count(run.stored_to)),
-                plain(count(run.rows)),
+                Cell::from(count(run.stored_to)),
+                Cell::from(count(run.rows)),
                 Cell { text: count(run.dropped), tint: bad(run.dropped > 0) },
-                plain(run.remark.clone()),
+                Cell::from(run.remark.clone()),
             ]
         };
         let mut text = Sheet { columns, rows: self.runs.iter().map(row).collect() }.render(style);

@@ -5,6 +5,8 @@ use crate::store::Totals;
 use crate::store::usage::Minute;
 
 const NOW: i64 = 1_000_000;
+/// What is said of the run that [`ledger`] makes.
+const CLOSED: &str = "closed after number 30";
 
 /// A closed run with 30 records in two batches, all of which are there; tests change what they are about.
 fn ledger() -> Ledger {
@@ -49,7 +51,7 @@ fn check(change: impl FnOnce(&mut Ledger), expected: &[(Kind, &str)], remark: &s
 
 #[test]
 fn a_run_with_everything_stored_is_clean() {
-    check(|_| {}, &[], "");
+    check(|_| {}, &[], CLOSED);
 }
 
 #[test]
@@ -57,19 +59,23 @@ fn a_gap_is_found() {
     check(
         |ledger| ledger.batches[1] = batch(25, 30),
         &[(Kind::Gap, "numbers 21 to 24 are in no batch and in no checkpoint")],
-        "",
+        CLOSED,
     );
     check(
         |ledger| ledger.batches[0] = batch(2, 20),
         &[(Kind::Gap, "numbers 1 to 1 are in no batch and in no checkpoint")],
-        "",
+        CLOSED,
     );
     check(
         |ledger| ledger.batches.truncate(1),
         &[(Kind::Gap, "numbers 21 to 30 are in no batch and in no checkpoint")],
-        "",
+        CLOSED,
     );
-    check(|ledger| ledger.batches.clear(), &[(Kind::Gap, "numbers 1 to 30 are in no batch and in no checkpoint")], "");
+    check(
+        |ledger| ledger.batches.clear(),
+        &[(Kind::Gap, "numbers 1 to 30 are in no batch and in no checkpoint")],
+        CLOSED,
+    );
 }
 
 #[test]
@@ -79,19 +85,19 @@ fn a_numbered_checkpoint_explains_a_gap() {
         ledger.drops = vec![drops("spool_full", after, count, numbered)];
         ledger.runs[0].totals.dropped = count;
     };
-    check(|ledger| drop(ledger, 20, 4, true), &[], "");
+    check(|ledger| drop(ledger, 20, 4, true), &[], CLOSED);
     check(
         |ledger| drop(ledger, 21, 2, true),
         &[
             (Kind::Gap, "numbers 21 to 21 are in no batch and in no checkpoint"),
             (Kind::Gap, "numbers 24 to 24 are in no batch and in no checkpoint"),
         ],
-        "",
+        CLOSED,
     );
     check(
         |ledger| drop(ledger, 20, 4, false),
         &[(Kind::Gap, "numbers 21 to 24 are in no batch and in no checkpoint")],
-        "",
+        CLOSED,
     );
 }
 
@@ -101,51 +107,66 @@ fn records_without_numbers_leave_no_gap() {
         ledger.drops = vec![drops("queue_full", 20, 7, false)];
         ledger.runs[0].totals.dropped = 7;
     };
-    check(change, &[], "");
+    check(change, &[], CLOSED);
 }
 
 #[test]
 fn an_overlap_is_found() {
-    check(|ledger| ledger.batches[1] = batch(19, 30), &[(Kind::Overlap, "numbers 19 to 20 are in two batches")], "");
+    check(
+        |ledger| ledger.batches[1] = batch(19, 30),
+        &[(Kind::Overlap, "numbers 19 to 20 are in two batches")],
+        CLOSED,
+    );
 }
 
 #[test]
 fn missing_rows_are_found_within_retention() {
     let missing = (Kind::MissingRows, "numbers 21 to 30: 3 of 10 rows are missing");
-    check(|ledger| ledger.batches[1].found = 7, &[missing], "");
+    check(|ledger| ledger.batches[1].found = 7, &[missing], CLOSED);
     let removed = |second_removed: i64| {
         move |ledger: &mut Ledger| {
             ledger.batches[1].found = 7;
             ledger.removed = second(second_removed);
         }
     };
-    check(removed(100), &[missing], "");
-    check(removed(101), &[], "");
-    check(removed(300), &[], "");
+    check(removed(100), &[missing], CLOSED);
+    check(removed(101), &[], CLOSED);
+    check(removed(300), &[], CLOSED);
 }
 
 #[test]
 fn rows_that_nobody_stored_are_found() {
-    check(|ledger| ledger.batches[1].found = 11, &[(Kind::ExtraRows, "numbers 21 to 30: 11 rows, 10 were stored")], "");
+    check(
+        |ledger| ledger.batches[1].found = 11,
+        &[(Kind::ExtraRows, "numbers 21 to 30: 11 rows, 10 were stored")],
+        CLOSED,
+    );
     check(
         |ledger| {
             ledger.strays.insert(1, 2);
         },
         &[(Kind::ExtraRows, "2 rows of api_logs are in no batch")],
-        "",
+        CLOSED,
     );
 }
 
 #[test]
 fn drops_without_a_checkpoint_are_found() {
     let finding = (Kind::Drops, "5 records were dropped, the checkpoints say 0");
-    check(|ledger| ledger.runs[0].totals.dropped = 5, &[finding], "");
-    // A living run may not have come to write it yet.
-    let alive = |ledger: &mut Ledger| {
-        ledger.runs[0].totals = Totals { accepted: 35, dropped: 5, ..ledger.runs[0].totals };
-        (ledger.runs[0].closed, ledger.runs[0].beat) = (None, second(NOW - 30));
+    check(|ledger| ledger.runs[0].totals.dropped = 5, &[finding], CLOSED);
+    // They are written together, so what holds for an ended run holds for one that lives, or was killed.
+    let open = |age: i64, recovered: u64| {
+        move |ledger: &mut Ledger| {
+            ledger.runs[0].totals = Totals { accepted: 35, dropped: 5, recovered, ..ledger.runs[0].totals };
+            (ledger.runs[0].closed, ledger.runs[0].beat) = (None, second(NOW - age));
+        }
     };
-    check(alive, &[], "");
+    let finding = (Kind::Drops, "5 records were dropped, the checkpoints say 0");
+    check(open(30, 0), &[finding], "");
+    let killed = "killed after number 30, at most 0 of the records that its last beat knew are lost";
+    check(open(100, 0), &[finding], killed);
+    // Of another run's: the checkpoint comes when that one is closed.
+    check(open(30, 5), &[], "5 records pending");
 }
 
 #[test]
@@ -158,8 +179,8 @@ fn rejected_rows_are_in_a_checkpoint() {
             ledger.drops = vec![drops("rejected", 30, count, false)];
         }
     };
-    check(change(2), &[], "");
-    check(change(1), &[(Kind::Rejected, "batches lack 2 rows, the checkpoints say that 1 were rejected")], "");
+    check(change(2), &[], CLOSED);
+    check(change(1), &[(Kind::Rejected, "batches lack 2 rows, the checkpoints say that 1 were rejected")], CLOSED);
 }
 
 #[test]
@@ -175,8 +196,8 @@ fn rows_that_a_later_run_could_not_store_are_counted_there() {
             ledger.runs.push(StoredRun { run: 2, totals, ..ledger.runs[0].clone() });
         }
     };
-    check(change(2), &[], "");
-    check(change(3), &[(Kind::Drops, "3 records were dropped, the checkpoints say 0")], "");
+    check(change(2), &[], CLOSED);
+    check(change(3), &[(Kind::Drops, "3 records were dropped, the checkpoints say 0")], CLOSED);
 }
 
 #[test]
@@ -194,12 +215,16 @@ fn a_run_that_fell_silent_was_killed() {
         ledger.runs[0].totals = Totals { accepted: 50, last: 40, ..ledger.runs[0].totals };
         (ledger.runs[0].closed, ledger.runs[0].beat) = (None, second(NOW - 61));
     };
-    check(change, &[], "killed after number 30, at most 20 records lost");
+    check(change, &[], "killed after number 30, at most 20 of the records that its last beat knew are lost");
     let with_spool = |ledger: &mut Ledger| {
         change(ledger);
         ledger.runs[0].totals.spooled = 15;
     };
-    check(with_spool, &[], "killed after number 30, at most 5 records lost; 15 records wait in the spool");
+    check(
+        with_spool,
+        &[],
+        "killed after number 30, at most 5 of the records that its last beat knew are lost; 15 records wait in the spool",
+    );
 }
 
 #[test]
@@ -222,9 +247,9 @@ fn what_waits_in_the_spool_of_a_closed_run_is_said() {
             ledger.runs[0].totals = Totals { written: 20, spooled, ..ledger.runs[0].totals };
         }
     };
-    check(change(10), &[], "10 records wait in the spool");
+    check(change(10), &[], "closed after number 30; 10 records wait in the spool");
     let gap = (Kind::Gap, "numbers 21 to 30 are in no batch and in no checkpoint");
-    check(change(9), &[gap], "9 records wait in the spool");
+    check(change(9), &[gap], "closed after number 30; 9 records wait in the spool");
 }
 
 #[test]
@@ -235,7 +260,7 @@ fn what_was_stored_before_the_ledger_is_taken_as_it_is() {
         ledger.batches[0] = old;
         ledger.runs[0].totals.dropped = 6;
     };
-    check(change, &[], "");
+    check(change, &[], CLOSED);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use frame::Frame;
 pub use rejects::Rejects;
-pub use run_file::RunFile;
+pub use run_file::{RunFile, is_full};
 
 use crate::config::SpoolFull;
 use crate::store::usage::Increments;

@@ -1,11 +1,11 @@
 //! Run files: `ID.run`, what is known of a run without a database. Written over while the run lives, removed when it ends in
 //! order with nothing in the spool; so one that is there at start is of a run that was killed, or that left batches.
 //! Written to another name first and renamed, so it is whole or not there; not waited for, so a power failure may cost
-//! the last seconds of it.
+//! the last seconds of it. On a full disk it is written over where it is, in room that it has from its beginning.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,9 @@ use super::{FILE_MODE, Finding, Lost, TEMPORARY};
 use crate::store::{Beat, Drops, Run, Totals};
 
 const SUFFIX: &str = ".run";
+
+/// Bytes of the file at least, filled up with spaces: what a run has to say on a full disk fits there.
+const BYTES_MIN: usize = 4_096;
 
 /// The file of one run.
 #[derive(Clone, Debug)]
@@ -40,17 +43,39 @@ impl RunFile {
         Self { path: path(folder, run.id), run }
     }
 
-    /// Writes where the run stands, in place of what was there.
+    /// Writes where the run stands, in place of what was there. Whether the disk had room for a new file.
     ///
     /// # Errors
     /// The file can't be written; what was there is still there.
-    pub fn save(&self, beat: &Beat) -> io::Result<()> {
+    pub fn save(&self, beat: &Beat) -> io::Result<bool> {
         let contents = Contents { run: &*self.run, totals: beat.totals, drops: &beat.drops };
-        let text = serde_json::to_vec(&contents)?;
+        let mut text = serde_json::to_vec(&contents)?;
+        text.resize(text.len().max(BYTES_MIN), b' ');
+        match self.replace(&text) {
+            Err(error) if is_full(&error) => self.write_over(&text).map(|()| false).map_err(|_| error),
+            other => other.map(|()| true),
+        }
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
         let temporary = with_suffix(&self.path, TEMPORARY);
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?.write_all(&text)?;
+        let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&temporary)?;
+        if let Err(error) = file.write_all(text) {
+            drop(std::fs::remove_file(&temporary));
+            return Err(error);
+        }
         std::fs::rename(&temporary, &self.path)
+    }
+
+    /// One call, so that only a power failure can tear it.
+    fn write_over(&self, text: &[u8]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.path)?;
+        if file.metadata()?.len() < text.len() as u64 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all_at(text, 0)?;
+        file.set_len(text.len() as u64)
     }
 
     /// Removes the file: the run ended in order, and the spool is empty.
@@ -95,6 +120,11 @@ pub(super) fn read_all(folder: &Path, names: &[String], own: Uuid) -> (Vec<(Run,
 fn read(path: &Path) -> io::Result<(Run, Beat)> {
     let Contents { run, totals, drops } = serde_json::from_slice::<Contents<Run, Vec<Drops>>>(&std::fs::read(path)?)?;
     Ok((run, Beat { totals, drops }))
+}
+
+/// Whether room on the disk is all that was missing.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn path(folder: &Path, run: Uuid) -> PathBuf {

@@ -13,6 +13,7 @@ mod rows;
 mod upkeep;
 mod usage;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mysql_async::{Opts, OptsBuilder};
@@ -127,6 +128,11 @@ impl Mysql {
         result
     }
 
+    /// See [`super::Store::kept`].
+    pub fn kept(&self) -> Option<Arc<Kept>> {
+        self.upkeep.kept.clone()
+    }
+
     /// The connection, taken out: a call that fails, or is cut off by a deadline, leaves none in doubt behind.
     async fn take(&mut self) -> Result<Open, Failure> {
         self.open().await?;
@@ -144,19 +150,6 @@ pub fn migrate(url: &str) -> Result<Vec<String>, String> {
             done.push(format!("nothing to do, version {} is applied", MYSQL.len()));
         }
         Ok(done.into_iter().map(|line| format!("{server}: {line}")).collect())
-    })
-}
-
-/// What the database keeps; see [`super::kept`].
-pub fn kept(url: &str) -> Result<Kept, String> {
-    let (options, server) = options(url)?;
-    ask(async {
-        let mut link = Link::open(&options, &server).await?;
-        let bytes = upkeep::bytes(&mut link).await?;
-        let oldest = link.first("SELECT CAST(MIN(`timestamp`) AS CHAR) FROM api_logs", vec![]).await?;
-        let removed = link.rows("SELECT what, CAST(`before` AS CHAR) FROM log_retention ORDER BY what", vec![]).await?;
-        let removed = removed.iter().filter_map(|row| Some((link::value(row, 0)?, link::value(row, 1)?))).collect();
-        Ok(Kept { bytes, oldest, removed })
     })
 }
 

@@ -1,14 +1,16 @@
 //! Upkeep of a MySQL or MariaDB database: partitions, retention, and the ledger's old rows merged into ranges.
 //! What this user may not do is said once and left alone: it must not stop the log.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::super::migrations::{APPLIED, MYSQL, tables};
 use super::super::upkeep::{
-    LEDGER_PAGE, Range, STEP_ROWS, Task, Upkeep, ago, hours_before, ledger_before, merge_ranges, minutes_before,
+    BY_SIZE, LEDGER_PAGE, Range, STEP_ROWS, Task, Upkeep, ago, hours_before, ledger_before, merge_ranges,
+    minutes_before, removed,
 };
 use super::super::usage::{Minute, SILENT_AFTER};
-use super::super::{Failure, Moment};
+use super::super::{Failure, Kept, Moment};
 use super::link::{Link, date, value};
 use super::{Open, pack, partitions};
 use crate::config::Retention;
@@ -24,6 +26,8 @@ const STEP_HOURS: usize = 100;
 
 /// Requests that are kept for less are removed to the second; for more, by whole days where there are partitions.
 const BY_DAYS: Duration = Duration::from_secs(2 * 24 * 3_600);
+
+const OLDEST: &str = "SELECT CAST(MIN(`timestamp`) AS CHAR) FROM api_logs";
 
 /// One step of what is due; true when there is more to do.
 pub(super) async fn step(
@@ -51,14 +55,27 @@ pub(super) async fn step(
         }
         Err(failure) => return Err(failure),
     };
+    if task == Task::Retain && upkeep.is_to_look(has_more, now) {
+        upkeep.kept = Some(Arc::new(kept(link, now).await?));
+    }
     if !has_more {
         upkeep.rest(task);
     }
     Ok(has_more || upkeep.due().is_some())
 }
 
+/// What the database keeps.
+async fn kept(link: &mut Link, now: SystemTime) -> Result<Kept, Failure> {
+    let bytes = bytes(link).await?;
+    let oldest = link.first(OLDEST, vec![]).await?;
+    let sql = "SELECT what, CAST(`before` AS CHAR), CAST(removed_at AS CHAR) FROM log_retention ORDER BY what";
+    let rows = link.rows(sql, vec![]).await?;
+    let rows = rows.iter().filter_map(|row| Some((value(row, 0)?, value(row, 1)?, value(row, 2)?)));
+    Ok(Kept { seen: now, bytes, oldest, removed: removed(rows) })
+}
+
 /// Bytes of all tables of the log, as the server says.
-pub(super) async fn bytes(link: &mut Link) -> Result<u64, Failure> {
+async fn bytes(link: &mut Link) -> Result<u64, Failure> {
     // MySQL gives figures of yesterday unless it is told not to; MariaDB does not know the variable.
     let _ = link.change("SET SESSION information_schema_stats_expiry = 0").await?;
     let names: Vec<_> = tables(MYSQL).chain([APPLIED]).map(|name| format!("'{name}'")).collect();
@@ -73,7 +90,7 @@ pub(super) async fn bytes(link: &mut Link) -> Result<u64, Failure> {
 async fn retain(link: &mut Link, upkeep: &mut Upkeep, keep: &Retention, now: SystemTime) -> Result<bool, Failure> {
     let requests = Minute::of(ago(now, keep.requests));
     let oldest = partitions::oldest_before(link, requests).await?;
-    if let Some(has_more) = drop_day(link, upkeep, oldest, now).await? {
+    if let Some(has_more) = drop_day(link, upkeep, oldest, &["requests"], now).await? {
         return Ok(has_more);
     }
     let packed = "SELECT COALESCE(TIMESTAMPDIFF(MINUTE, '1970-01-01', MIN(hours_until)), 0),
@@ -102,11 +119,14 @@ async fn drop_day(
     link: &mut Link,
     upkeep: &mut Upkeep,
     oldest: Option<(String, Minute)>,
+    recorded: &[&str],
     now: SystemTime,
 ) -> Result<Option<bool>, Failure> {
     let Some((name, before)) = oldest.filter(|_| !upkeep.is_drop_refused) else { return Ok(None) };
     // First, so that no audit ever misses rows that retention has removed.
-    record(link, "requests", Moment::of(before.time()), now).await?;
+    for what in recorded {
+        record(link, what, date(Moment::of(before.time())), now).await?;
+    }
     match partitions::drop(link, &name).await {
         Ok(dropped) => Ok(Some(dropped)),
         Err(Failure::Denied(message)) => {
@@ -135,17 +155,17 @@ async fn remove(
         return Ok(0);
     }
     link.text("START TRANSACTION").await?;
-    record(link, what, before, now).await?;
+    record(link, what, date(before), now).await?;
     let sql = format!("DELETE FROM {table} WHERE {column} < ? ORDER BY {key} LIMIT {rows}");
     let removed = link.run(&sql, vec![date(before)]).await?;
     link.text("COMMIT").await?;
     Ok(removed)
 }
 
-async fn record(link: &mut Link, what: &str, before: Moment, now: SystemTime) -> Result<(), Failure> {
+async fn record(link: &mut Link, what: &str, before: mysql_async::Value, now: SystemTime) -> Result<(), Failure> {
     let sql = "INSERT INTO log_retention (what, `before`, removed_at) VALUES (?, ?, ?)
                ON DUPLICATE KEY UPDATE `before` = GREATEST(`before`, VALUES(`before`)), removed_at = VALUES(removed_at)";
-    link.run(sql, vec![what.into(), date(before), date(Moment::of(now))]).await.map(drop)
+    link.run(sql, vec![what.into(), before, date(Moment::of(now))]).await.map(drop)
 }
 
 /// Removes the oldest day of requests when the log is too large; of the last day, the oldest rows.
@@ -156,7 +176,7 @@ async fn shrink(link: &mut Link, upkeep: &mut Upkeep, keep: &Retention, now: Sys
             return Ok(false);
         }
         let oldest = partitions::oldest(link, now).await?;
-        if let Some(has_more) = drop_day(link, upkeep, oldest, now).await? {
+        if let Some(has_more) = drop_day(link, upkeep, oldest, &BY_SIZE, now).await? {
             return Ok(has_more);
         }
         let sql = "SELECT table_rows, data_length + index_length FROM information_schema.tables
@@ -180,12 +200,11 @@ async fn remove_oldest(link: &mut Link, rows: u64, now: SystemTime) -> Result<u6
     link.text("START TRANSACTION").await?;
     let sql = format!("DELETE FROM api_logs ORDER BY `timestamp`, run, sequence LIMIT {rows}");
     let removed = link.run(&sql, vec![]).await?;
-    let oldest = "SELECT CAST(MIN(`timestamp`) AS CHAR) FROM api_logs";
-    let oldest: Option<String> = link.first(oldest, vec![]).await?;
-    let oldest = oldest.unwrap_or_else(|| Moment::of(now).to_string());
-    let sql = "INSERT INTO log_retention (what, `before`, removed_at) VALUES ('requests', ?, ?)
-               ON DUPLICATE KEY UPDATE `before` = GREATEST(`before`, VALUES(`before`)), removed_at = VALUES(removed_at)";
-    link.run(sql, vec![oldest.into(), date(Moment::of(now))]).await?;
+    let oldest: Option<String> = link.first(OLDEST, vec![]).await?;
+    let before: mysql_async::Value = oldest.map_or_else(|| date(Moment::of(now)), Into::into);
+    for what in BY_SIZE {
+        record(link, what, before.clone(), now).await?;
+    }
     link.text("COMMIT").await?;
     Ok(removed)
 }

@@ -12,6 +12,7 @@ mod usage;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
@@ -128,6 +129,11 @@ impl Sqlite {
         self.with(|open, _, upkeep| upkeep::step(open, upkeep, retention, SystemTime::now()))
     }
 
+    /// See [`super::Store::kept`].
+    pub fn kept(&self) -> Option<Arc<Kept>> {
+        self.upkeep.kept.clone()
+    }
+
     fn with<T>(&mut self, call: impl FnOnce(&mut Open, &Run, &mut Upkeep) -> Result<T, Fault>) -> Result<T, Failure> {
         self.open()?;
         let Some(open) = &mut self.open else { return Err(Failure::Away("the file is not open".to_owned())) };
@@ -217,16 +223,4 @@ pub fn migrate(path: &Path) -> Result<Vec<String>, String> {
         done.push(format!("{}: nothing to do, version {} is applied", path.display(), SQLITE.len()));
     }
     Ok(done)
-}
-
-/// What the file keeps; see [`super::kept`].
-pub fn kept(path: &Path) -> Result<Kept, String> {
-    let connection = open_to_read(path)?;
-    let look = || {
-        let oldest = connection.query_row("SELECT MIN(timestamp) FROM api_logs", [], |row| row.get(0))?;
-        let mut statement = connection.prepare("SELECT what, before FROM log_retention ORDER BY what")?;
-        let removed = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-        Ok(Kept { bytes: upkeep::bytes(&connection)?, oldest, removed })
-    };
-    look().map_err(|error: Error| format!("{}: {error}", path.display()))
 }

@@ -1,15 +1,17 @@
 //! Upkeep of a SQLite file: retention in small steps, and the ledger's old rows merged into ranges.
 //! What is removed and the record of it are one transaction, so no audit misses what retention has taken.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior, params};
 
-use super::super::Moment;
 use super::super::upkeep::{
-    LEDGER_PAGE, Range, STEP_ROWS, Task, Upkeep, ago, hours_before, ledger_before, merge_ranges, minutes_before,
+    BY_SIZE, LEDGER_PAGE, Range, STEP_ROWS, Task, Upkeep, ago, hours_before, ledger_before, merge_ranges,
+    minutes_before, removed,
 };
 use super::super::usage::{Minute, SILENT_AFTER};
+use super::super::{Kept, Moment};
 use super::{Fault, Open, pack};
 use crate::config::Retention;
 
@@ -26,14 +28,27 @@ pub(super) fn step(open: &mut Open, upkeep: &mut Upkeep, keep: &Retention, now: 
         Task::Retain => retain(open, keep, now)?,
         Task::Merge => merge(open, upkeep, now)?,
     };
+    if task == Task::Retain && upkeep.is_to_look(has_more, now) {
+        upkeep.kept = Some(Arc::new(kept(&open.connection, now)?));
+    }
     if !has_more {
         upkeep.rest(task);
     }
     Ok(has_more || upkeep.due().is_some())
 }
 
+/// What the file keeps.
+fn kept(connection: &Connection, now: SystemTime) -> Result<Kept, Error> {
+    let oldest = connection.query_row("SELECT MIN(timestamp) FROM api_logs", [], |row| row.get(0))?;
+    let mut statement =
+        connection.prepare_cached("SELECT what, before, removed_at FROM log_retention ORDER BY what")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let removed = removed(rows.collect::<Result<Vec<_>, _>>()?);
+    Ok(Kept { seen: now, bytes: bytes(connection)?, oldest, removed })
+}
+
 /// Bytes of the file that hold anything.
-pub(super) fn bytes(connection: &Connection) -> Result<u64, Error> {
+fn bytes(connection: &Connection) -> Result<u64, Error> {
     let sql = "SELECT (page_count - freelist_count) * page_size
                FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()";
     connection.query_row(sql, [], |row| row.get(0).map(i64::cast_unsigned))
@@ -83,7 +98,10 @@ fn remove_oldest(connection: &Connection, now: SystemTime) -> Result<usize, Erro
     if removed > 0 {
         let oldest: Option<String> =
             connection.query_row("SELECT MIN(timestamp) FROM api_logs", [], |row| row.get(0))?;
-        record(connection, "requests", &oldest.unwrap_or_else(|| Moment::of(now).to_string()), now)?;
+        let before = oldest.unwrap_or_else(|| Moment::of(now).to_string());
+        for what in BY_SIZE {
+            record(connection, what, &before, now)?;
+        }
     }
     Ok(removed)
 }

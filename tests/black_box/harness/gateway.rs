@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use reqwest::{Client, Method};
 use serde_json::Value;
 
-use super::{Answer, Ask, Config, Folder, Metrics, Wire, free_address, seconds, tollgate};
+use super::{Answer, Ask, Config, Disk, Folder, Metrics, Wire, free_address, seconds, tollgate};
 
 /// A running gateway.
 pub struct Gateway {
@@ -63,9 +63,18 @@ impl Gateway {
 
     /// The same, with variables in its environment.
     pub fn spawn_with(folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
+        Self::spawn_by(tollgate(), folder, config, variables)
+    }
+
+    /// Starts a gateway whose folder, or a part of it, is on a small disk, and waits until it is ready.
+    pub async fn start_on(disk: &Disk, folder: Folder, config: &Config) -> Self {
+        Self::spawn_by(disk.tollgate(folder.path()), folder, config, &[]).wait_until_ready().await
+    }
+
+    fn spawn_by(mut program: Command, folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
         let (address, second, admin) = (free_address(), free_address(), free_address());
         let file = folder.file("tollgate.yaml", &config.write(address, second, admin));
-        let mut child = tollgate()
+        let mut child = program
             .arg("run")
             .arg("-c")
             .arg(file)

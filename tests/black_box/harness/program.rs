@@ -85,7 +85,14 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 
 /// The program under test, free of variables that would change what it does.
 pub fn tollgate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    prepared(Command::new(PROGRAM))
+}
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
+
+/// A command that starts the program under test, free of such variables.
+pub fn prepared(mut command: Command) -> Command {
     command.env_remove("RUST_LOG").env_remove("TOLLGATE_ADMIN_TOKEN").env("RUST_BACKTRACE", "1");
     command
 }
