@@ -140,9 +140,9 @@ impl Statements {
             // A part was packed before there were outlines.
             if !count.is_multiple_of(3) {
                 let outlines = outlines(series.iter().map(|(series, tally)| (series.borrowed(), tally)));
-                let [one, two, three] = outlines.map(|packed| format!("X'{}'", hex(&packed)));
+                let packed = outlines.map(|packed| format!("X'{}'", hex(&packed))).join(", ");
                 let table = format!("api_usage_{name}_outline");
-                let _ = writeln!(self.0, "INSERT INTO {table} VALUES ('{begin}', {run}, {one}, {two}, {three});");
+                let _ = writeln!(self.0, "INSERT INTO {table} VALUES ('{begin}', {run}, {packed});");
             }
         }
     }

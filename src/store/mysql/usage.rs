@@ -181,11 +181,11 @@ pub(super) async fn write_packed(
     let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default());
     let updated = columns.map(|column| format!("{column} = VALUES({column})")).join(", ");
     let sql = format!(
-        "INSERT INTO {table} ({column}, run, {}) VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE {updated}",
+        "INSERT INTO {table} ({column}, run, {}) VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE {updated}",
         columns.join(", ")
     );
-    let [one, two, three] = sum.pack_outlines();
-    let values = vec![start.text().into(), run.into(), one.into(), two.into(), three.into()];
+    let mut values = vec![start.text().into(), run.into()];
+    values.extend(sum.pack_outlines().map(Value::from));
     link.run(&sql, values).await.map(drop)
 }
 

@@ -162,9 +162,10 @@ pub(super) fn write_packed(
     connection.prepare_cached(&sql)?.execute(values)?;
     let table = level.outline_table();
     let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default()).join(", ");
-    let sql = format!("INSERT OR REPLACE INTO {table} ({column}, run, {columns}) VALUES (?1, ?2, ?3, ?4, ?5)");
-    let [one, two, three] = sum.pack_outlines();
-    connection.prepare_cached(&sql)?.execute(params![start.text(), run, one, two, three]).map(drop)
+    let sql = format!("INSERT OR REPLACE INTO {table} ({column}, run, {columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+    let [instances, routes, consumers, callers] = sum.pack_outlines();
+    let values = params![start.text(), run, instances, routes, consumers, callers];
+    connection.prepare_cached(&sql)?.execute(values).map(drop)
 }
 
 fn add_late(

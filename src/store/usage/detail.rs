@@ -1,5 +1,5 @@
-//! Detail: how much a packed value tells apart. Beside the value that tells apart everything there are outlines, each a tenth
-//! of it or less; a question reads the smallest that knows what it asks for. No SQL.
+//! Detail: how much a packed value tells apart. Beside the value that tells apart everything there are outlines, each a fraction
+//! of it; a question reads the smallest that knows what it asks for. No SQL.
 
 use std::collections::BTreeMap;
 
@@ -35,13 +35,15 @@ pub enum Detail {
     Routes,
     /// Status, consumer and key.
     Consumers,
+    /// Endpoint, status, consumer and key.
+    Callers,
     /// Everything.
     Full,
 }
 
 impl Detail {
     /// The outlines, the smallest first.
-    pub const OUTLINES: [Self; 3] = [Self::Instances, Self::Routes, Self::Consumers];
+    pub const OUTLINES: [Self; 4] = [Self::Instances, Self::Routes, Self::Consumers, Self::Callers];
 
     /// The smallest that tells apart all of these.
     pub fn of(needed: &[Dimension]) -> Self {
@@ -55,6 +57,7 @@ impl Detail {
             Self::Instances => Some("instances"),
             Self::Routes => Some("routes"),
             Self::Consumers => Some("consumers"),
+            Self::Callers => Some("callers"),
             Self::Full => None,
         }
     }
@@ -65,6 +68,7 @@ impl Detail {
             Self::Instances => matches!(dimension, Status | Service | Instance),
             Self::Routes => matches!(dimension, Endpoint | Method | Status | DecidedBy | Service),
             Self::Consumers => matches!(dimension, Status | Consumer | Key),
+            Self::Callers => matches!(dimension, Endpoint | Status | Consumer | Key),
             Self::Full => true,
         }
     }
@@ -112,7 +116,8 @@ mod tests {
             (&[Status, Endpoint], Detail::Routes),
             (&[Method, DecidedBy, Service], Detail::Routes),
             (&[Key, Consumer, Status], Detail::Consumers),
-            (&[Key, Endpoint], Detail::Full),
+            (&[Key, Endpoint], Detail::Callers),
+            (&[Key, Method], Detail::Full),
             (&[Instance, Method], Detail::Full),
         ] {
             assert_eq!(Detail::of(needed), expected, "{needed:?}");
