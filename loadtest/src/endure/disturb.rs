@@ -22,6 +22,7 @@ use super::series::median;
 use super::{folder, grouped, program, start_upstream};
 use crate::load::Load;
 use crate::load::open::Oha;
+use crate::programs::Core;
 use crate::stop::Folder;
 
 /// How long records may take to be written after the load has ended.
@@ -112,7 +113,7 @@ pub fn run(options: &Disturb) -> Result<ExitCode, Box<dyn Error>> {
     let folder = folder()?;
     let upstream = start_upstream(folder.path())?;
     eprintln!("starting MariaDB and two gateways");
-    let store = MariaDb::start(folder.path())?;
+    let store = MariaDb::start(folder.path(), Core::Load)?;
     let start = |name: &str, log: &str| {
         let config = configs::gateway(Variant::A, log);
         Gateway::start(name, &tollgate, folder.path(), upstream.address, None, &config)

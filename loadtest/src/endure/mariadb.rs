@@ -1,5 +1,5 @@
 //! A private MariaDB server as the store of the request log: its own folder, a port on loopback, gone with the value.
-//! It can be stopped in its tracks: connections stay open and nobody answers.
+//! It can be stopped in its tracks (connections stay open and nobody answers), or killed and started again.
 
 use std::error::Error;
 use std::io;
@@ -20,35 +20,59 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 pub struct MariaDb {
     server: Program,
-    socket: String,
+    folder: PathBuf,
+    core: Core,
 }
 
 impl MariaDb {
-    /// A server with an empty database `tollgate` and the user of [`Self::url`].
-    pub fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
-        let data = folder.join("data");
-        initialise(&data)?;
-        let (address, socket) = (free_address()?, folder.join("s").display().to_string());
-        // In real life the store is on another machine: here it gets what the load leaves of its core.
-        let mut command = on_core(Core::Load, "nice");
-        command
-            .args(["-n", "10"])
-            .arg(program("mariadbd")?)
-            .arg("--no-defaults")
-            .args(user(folder)?)
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={socket}"))
-            .arg(format!("--port={}", address.port()))
-            .args(["--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve", "--skip-log-bin"])
-            .args(["--innodb-buffer-pool-size=64M", "--performance-schema=0"]);
-        let server = Program::start("mariadb", command, address, folder)?;
-        let database = Self { server, socket };
+    /// A server with an empty database `tollgate` and the user of [`Self::url`]. On the load's core it gets what the load
+    /// leaves of that: in real life the store is on another machine.
+    pub fn start(folder: &Path, core: Core) -> Result<Self, Box<dyn Error>> {
+        initialise(&folder.join("data"))?;
+        let server = serve(folder, core, free_address()?)?;
+        let database = Self { server, folder: folder.to_owned(), core };
         database.wait_ready()?;
         database.sql(
             "CREATE DATABASE tollgate CHARACTER SET utf8mb4; CREATE USER gate@'%' IDENTIFIED BY 'loadtest'; \
              GRANT ALL ON tollgate.* TO gate@'%'",
         )?;
         Ok(database)
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        // Its port and its files are free when it is gone.
+        while self.server.id().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Starts it again where it was, after [`Self::kill`], and waits until it answers.
+    pub fn revive(&mut self) -> Result<(), Box<dyn Error>> {
+        self.server = serve(&self.folder, self.core, self.server.address)?;
+        self.wait_ready()
+    }
+
+    /// Stops it in its tracks.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// It goes on after [`Self::pause`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// CPU time of the server so far.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        self.server.cpu()
     }
 
     fn wait_ready(&self) -> Result<(), Box<dyn Error>> {
@@ -64,7 +88,11 @@ impl MariaDb {
 
     /// What `log` says to use it.
     pub fn url(&self) -> String {
-        let address: SocketAddr = self.server.address;
+        Self::url_by(self.address())
+    }
+
+    /// The same by a relay in front of it.
+    pub fn url_by(address: SocketAddr) -> String {
         format!("mysql://gate:loadtest@{address}/tollgate")
     }
 
@@ -75,10 +103,10 @@ impl MariaDb {
 
     /// Stops the server for this long; `at_the_end` is called just before it goes on. It goes on whatever that says.
     pub fn stop_for<T>(&self, time: Duration, at_the_end: impl FnOnce() -> T) -> io::Result<T> {
-        self.signal(Signal::SIGSTOP)?;
+        self.pause()?;
         thread::sleep(time);
         let said = at_the_end();
-        self.signal(Signal::SIGCONT)?;
+        self.resume()?;
         Ok(said)
     }
 
@@ -90,7 +118,7 @@ impl MariaDb {
     fn sql(&self, sql: &str) -> Result<String, Box<dyn Error>> {
         let output = Command::new(program("mariadb")?)
             .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"])
-            .arg(format!("--socket={}", self.socket))
+            .arg(format!("--socket={}", socket(&self.folder)))
             .args(["--execute", sql])
             .stdin(Stdio::null())
             .output()?;
@@ -99,6 +127,32 @@ impl MariaDb {
         }
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
+}
+
+/// Starts the server on what is in the folder.
+fn serve(folder: &Path, core: Core, address: SocketAddr) -> Result<Program, Box<dyn Error>> {
+    let server = program("mariadbd")?;
+    let mut command = match core {
+        Core::Load => {
+            let mut command = on_core(core, "nice");
+            command.args(["-n", "10"]).arg(server);
+            command
+        }
+        Core::Proxy | Core::Any => on_core(core, server),
+    };
+    command
+        .arg("--no-defaults")
+        .args(user(folder)?)
+        .arg(format!("--datadir={}", folder.join("data").display()))
+        .arg(format!("--socket={}", socket(folder)))
+        .arg(format!("--port={}", address.port()))
+        .args(["--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve", "--skip-log-bin"])
+        .args(["--innodb-buffer-pool-size=64M", "--performance-schema=0"]);
+    Ok(Program::start("mariadb", command, address, folder)?)
+}
+
+fn socket(folder: &Path) -> String {
+    folder.join("s").display().to_string()
 }
 
 /// Makes the system tables in an empty folder.
