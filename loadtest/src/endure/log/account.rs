@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::super::configs::{self, KEY_HEADER, PATH};
 use super::super::gateway::Gateway;
 use super::super::scrape::Scrape;
 
@@ -39,6 +40,12 @@ impl Account {
             );
         }
         Ok(account)
+    }
+
+    /// Asks once, and waits until that is stored: the store has its tables then.
+    pub fn begun(gateway: &Gateway, patience: Duration) -> Result<(), Box<dyn Error>> {
+        gateway.expect(PATH, &format!("{KEY_HEADER}: {}\r\n", configs::key(0)), 200)?;
+        Self::settled(gateway, patience).map(drop)
     }
 
     fn read(scrape: &Scrape) -> Result<Self, String> {

@@ -104,7 +104,9 @@ fn start(options: &Cost) -> Result<Bench, Box<dyn Error>> {
     let mut cases = vec![start("none", None, "none", None)?, start("lines", None, &configs::log_lines(), None)?];
     for (kind, added_max) in [(Kind::Sqlite, 6.0), (Kind::Mariadb, 4.0)] {
         let store = Store::start(kind, folder.path(), Core::Load)?;
-        cases.push(start(kind.name(), Some(added_max), &store.log(), Some(store))?);
+        let case = start(kind.name(), Some(added_max), &store.log(), Some(store))?;
+        Account::begun(&case.gateway, SETTLE_MAX)?;
+        cases.push(case);
     }
     Ok(Bench { cases, _upstream: upstream, wrk, folder })
 }

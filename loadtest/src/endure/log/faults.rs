@@ -85,6 +85,7 @@ struct Bench {
 
 pub fn run(options: &Faults) -> Result<ExitCode, Box<dyn Error>> {
     let mut bench = Bench::start(options)?;
+    Account::begun(&bench.gateway, SETTLE_MAX)?;
     bench.measure(Fault::None, Rate { seconds: 2, ..bench.rate })?;
     let mut rounds: Vec<Vec<Round>> = vec![Vec::new(); KINDS.len()];
     for round in 1..=options.rounds {
