@@ -2,6 +2,7 @@
 //! It can be stopped in its tracks (connections stay open and nobody answers), or killed and started again.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -22,15 +23,37 @@ pub struct MariaDb {
     server: Program,
     folder: PathBuf,
     core: Core,
+    share: Share,
+}
+
+/// What the server gets of its core. In real life it is on another machine.
+#[derive(Clone, Copy)]
+pub enum Share {
+    /// As much as anybody.
+    Equal,
+    /// A tenth of what the load gets, and what that leaves.
+    Small,
+    /// What the load leaves, and not a moment more: for latencies.
+    Rest,
+}
+
+impl Share {
+    /// What the server's command begins with.
+    const fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Equal => &[],
+            Self::Small => &["nice", "-n", "10"],
+            Self::Rest => &["chrt", "--idle", "0"],
+        }
+    }
 }
 
 impl MariaDb {
-    /// A server with an empty database `tollgate` and the user of [`Self::url`]. On the load's core it gets what the load
-    /// leaves of that: in real life the store is on another machine.
-    pub fn start(folder: &Path, core: Core) -> Result<Self, Box<dyn Error>> {
+    /// A server with an empty database `tollgate` and the user of [`Self::url`].
+    pub fn start(folder: &Path, core: Core, share: Share) -> Result<Self, Box<dyn Error>> {
         initialise(&folder.join("data"))?;
-        let server = serve(folder, core, free_address()?)?;
-        let database = Self { server, folder: folder.to_owned(), core };
+        let server = serve(folder, core, share, free_address()?)?;
+        let database = Self { server, folder: folder.to_owned(), core, share };
         database.wait_ready()?;
         database.sql(
             "CREATE DATABASE tollgate CHARACTER SET utf8mb4; CREATE USER gate@'%' IDENTIFIED BY 'loadtest'; \
@@ -51,7 +74,7 @@ impl MariaDb {
 
     /// Starts it again where it was, after [`Self::kill`], and waits until it answers.
     pub fn revive(&mut self) -> Result<(), Box<dyn Error>> {
-        self.server = serve(&self.folder, self.core, self.server.address)?;
+        self.server = serve(&self.folder, self.core, self.share, self.server.address)?;
         self.wait_ready()
     }
 
@@ -130,17 +153,12 @@ impl MariaDb {
 }
 
 /// Starts the server on what is in the folder.
-fn serve(folder: &Path, core: Core, address: SocketAddr) -> Result<Program, Box<dyn Error>> {
+fn serve(folder: &Path, core: Core, share: Share, address: SocketAddr) -> Result<Program, Box<dyn Error>> {
     let server = program("mariadbd")?;
-    let mut command = match core {
-        Core::Load => {
-            let mut command = on_core(core, "nice");
-            command.args(["-n", "10"]).arg(server);
-            command
-        }
-        Core::Proxy | Core::Any => on_core(core, server),
-    };
+    let words = share.words().iter().map(OsStr::new).chain([server.as_os_str()]).collect::<Vec<_>>();
+    let mut command = on_core(core, words[0]);
     command
+        .args(&words[1..])
         .arg("--no-defaults")
         .args(user(folder)?)
         .arg(format!("--datadir={}", folder.join("data").display()))

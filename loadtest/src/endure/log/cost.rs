@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::super::configs::{self, LINES_FILE, PATH, Variant};
 use super::super::gateway::Gateway;
+use super::super::mariadb::Share;
 use super::super::series::median;
 use super::super::{folder, program, start_upstream};
 use super::account::Account;
@@ -103,8 +104,8 @@ fn start(options: &Cost) -> Result<Bench, Box<dyn Error>> {
     };
     let mut cases = vec![start("none", None, "none", None)?, start("lines", None, &configs::log_lines(), None)?];
     for (kind, added_max) in [(Kind::Sqlite, 6.0), (Kind::Mariadb, 4.0)] {
-        let store = Store::start(kind, folder.path(), Core::Load)?;
-        let case = start(kind.name(), Some(added_max), &store.log(), Some(store))?;
+        let store = Store::start(kind, folder.path(), Core::Load, Share::Small)?;
+        let case = start(kind.name(), Some(added_max), &store.log(options.common.rows), Some(store))?;
         Account::begun(&case.gateway, SETTLE_MAX)?;
         cases.push(case);
     }
@@ -189,8 +190,8 @@ impl Row {
 fn table(rows: &[Row], options: &Cost) -> String {
     let mut lines = vec![
         format!(
-            "CPU microseconds a request (a key, a limit per address), all records written; {} connections, {} s a run, {} rounds",
-            options.common.connections, options.seconds, options.rounds
+            "CPU microseconds a request (a key, a limit per address), all records written; {} connections, {} s a run, {} rounds, {} rows a batch",
+            options.common.connections, options.seconds, options.rounds, options.common.rows
         ),
         String::new(),
         format!(

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::super::configs::{self, Variant};
 use super::super::gateway::Gateway;
-use super::super::mariadb::MariaDb;
+use super::super::mariadb::{MariaDb, Share};
 use super::super::rate::Rate;
 use super::super::series::median;
 use super::super::{folder, grouped, program, start_upstream};
@@ -109,9 +109,9 @@ impl Bench {
         let (folder, oha) = (folder()?, Oha::new()?);
         let upstream = start_upstream(folder.path())?;
         eprintln!("starting MariaDB and a gateway");
-        let server = MariaDb::start(folder.path(), Core::Load)?;
+        let server = MariaDb::start(folder.path(), Core::Load, Share::Rest)?;
         let relay = Relay::to(server.address())?;
-        let config = configs::gateway(Variant::A, &log(relay.address));
+        let config = configs::gateway(Variant::A, &log(relay.address, options.common.rows));
         let gateway = Gateway::start("tollgate", &tollgate, folder.path(), upstream.address, None, &config)?;
         let rate = Rate { per_second: options.rate, seconds: options.seconds, connections: options.common.connections };
         Ok(Self { gateway, relay, server, _upstream: upstream, oha, rate, _folder: folder })
@@ -148,8 +148,8 @@ impl Bench {
 }
 
 /// The log by way of the relay. The queue is small, so that the spool is used within seconds.
-fn log(relay: SocketAddr) -> String {
-    format!("{{store: \"{}\", queue: 8192, spool: spool}}", MariaDb::url_by(relay))
+fn log(relay: SocketAddr, rows: u32) -> String {
+    format!("{{store: \"{}\", queue: 8192, spool: spool, flush: {{rows: {rows}}}}}", MariaDb::url_by(relay))
 }
 
 impl Fault {

@@ -40,6 +40,9 @@ struct Common {
     /// Keep-alive connections of the load.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     connections: u32,
+    /// Rows of a batch, as `log.flush.rows`.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rows: u32,
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,

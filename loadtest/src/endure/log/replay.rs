@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::super::configs::{self, PATH, Variant};
 use super::super::gateway::Gateway;
+use super::super::mariadb::Share;
 use super::super::rate::Rate;
 use super::super::series::median;
 use super::super::{folder, grouped, program, start_upstream};
@@ -82,8 +83,8 @@ fn measure(kind: Kind, options: &Replay) -> Result<Outcome, Box<dyn Error>> {
     let (folder, oha) = (folder()?, Oha::new()?);
     let wrk = Wrk::new(folder.path(), &[], 0, 0)?;
     let upstream = start_upstream(folder.path())?;
-    let mut store = Store::start(kind, folder.path(), Core::Load)?;
-    let config = configs::gateway(Variant::A, &store.log());
+    let mut store = Store::start(kind, folder.path(), Core::Load, Share::Small)?;
+    let config = configs::gateway(Variant::A, &store.log(options.common.rows));
     let gateway = Gateway::start("tollgate", &tollgate, folder.path(), upstream.address, None, &config)?;
     let mut returns = Vec::new();
     for round in 1..=options.rounds {

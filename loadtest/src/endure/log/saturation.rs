@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::super::configs::{self, PATH, Variant};
 use super::super::gateway::Gateway;
+use super::super::mariadb::Share;
 use super::super::{folder, grouped, program, start_upstream_on};
 use super::account::Account;
 use super::store::{Kind, Store};
@@ -76,8 +77,8 @@ fn measure(kind: Kind, options: &Saturation) -> Result<Outcome, Box<dyn Error>> 
     let folder = folder()?;
     let wrk = Wrk::new(folder.path(), &[], 0, 0)?;
     let upstream = start_upstream_on(Core::Any, folder.path())?;
-    let store = Store::start(kind, folder.path(), Core::Any)?;
-    let config = configs::gateway(Variant::A, &store.log());
+    let store = Store::start(kind, folder.path(), Core::Any, Share::Equal)?;
+    let config = configs::gateway(Variant::A, &store.log(options.common.rows));
     let gateway = Gateway::start_anywhere("tollgate", &tollgate, folder.path(), upstream.address, &config)?;
     eprintln!("{}: {} s of load", kind.name(), options.seconds);
     let (cpu, server) = (gateway.cpu()?, store.cpu()?);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rusqlite::Connection;
 
-use super::super::mariadb::MariaDb;
+use super::super::mariadb::{MariaDb, Share};
 use crate::programs::Core;
 
 /// The gateway writes all the time.
@@ -38,20 +38,21 @@ pub enum Store {
 }
 
 impl Store {
-    /// On this core, as far as it is a program of its own.
-    pub fn start(kind: Kind, folder: &Path, core: Core) -> Result<Self, Box<dyn Error>> {
+    /// On this core and with this share of it, as far as it is a program of its own.
+    pub fn start(kind: Kind, folder: &Path, core: Core, share: Share) -> Result<Self, Box<dyn Error>> {
         Ok(match kind {
             Kind::Sqlite => Self::Sqlite { path: folder.join("log.db"), lock: None },
-            Kind::Mariadb => Self::Mariadb(MariaDb::start(folder, core)?),
+            Kind::Mariadb => Self::Mariadb(MariaDb::start(folder, core, share)?),
         })
     }
 
-    /// What `log` says to use it, with the spool beside the configuration.
-    pub fn log(&self) -> String {
-        match self {
-            Self::Sqlite { path, .. } => format!("{{store: \"sqlite:{}\", spool: sqlite.spool}}", path.display()),
-            Self::Mariadb(server) => format!("{{store: \"{}\", spool: mariadb.spool}}", server.url()),
-        }
+    /// What `log` says to use it, with the spool beside the configuration, and batches of so many rows.
+    pub fn log(&self, rows: u32) -> String {
+        let (store, spool) = match self {
+            Self::Sqlite { path, .. } => (format!("sqlite:{}", path.display()), "sqlite.spool"),
+            Self::Mariadb(server) => (server.url(), "mariadb.spool"),
+        };
+        format!("{{store: \"{store}\", spool: {spool}, flush: {{rows: {rows}}}}}")
     }
 
     /// Rows of the request log.
