@@ -274,7 +274,7 @@ async fn comes_back<T>(gateway: &Gateway, away: Duration, come_back: impl Future
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replay_begins_within_5_seconds_of_the_return_of_a_dead_store() {
     let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
-    let log = format!("{{store: \"{}\", queue: 2000}}", mariadb.url());
+    let log = format!("{{store: \"{}\", queue: 20000}}", mariadb.url());
     let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
     assert_eq!(gateway.get("/first").await.status, 200);
     gateway.log_written().await;
@@ -287,7 +287,7 @@ async fn replay_begins_within_5_seconds_of_the_return_of_a_silent_store() {
     let (backend, mariadb) = (Backend::start().await, Mariadb::start().await);
     let relay = Relay::to(mariadb.address()).await;
     let url = mariadb.url().replace(&mariadb.address().to_string(), &relay.address.to_string());
-    let log = format!("{{store: \"{url}\", queue: 2000}}");
+    let log = format!("{{store: \"{url}\", queue: 20000}}");
     let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
     assert_eq!(gateway.get("/first").await.status, 200);
     gateway.log_written().await;
