@@ -45,7 +45,7 @@ impl Account {
     /// Asks once, and waits until that is stored: the store has its tables then.
     pub fn begun(gateway: &Gateway, patience: Duration) -> Result<(), Box<dyn Error>> {
         gateway.expect(PATH, &format!("{KEY_HEADER}: {}\r\n", configs::key(0)), 200)?;
-        Self::settled(gateway, patience).map(drop)
+        Self::settled(gateway, 1, patience).map(drop)
     }
 
     fn read(scrape: &Scrape) -> Result<Self, String> {
@@ -71,22 +71,23 @@ impl Account {
         self.queued + self.spooled
     }
 
-    /// Waits until nothing waits any more.
+    /// Waits until at least so many records are written in all, and nothing waits any more: the last record is left a moment after
+    /// its answer was sent.
     ///
     /// # Errors
-    /// Records still wait after `patience`, or something was dropped.
-    pub fn settled(gateway: &Gateway, patience: Duration) -> Result<Self, Box<dyn Error>> {
+    /// That is not so after `patience`, or something was dropped.
+    pub fn settled(gateway: &Gateway, written_min: u64, patience: Duration) -> Result<Self, Box<dyn Error>> {
         let deadline = Instant::now() + patience;
         loop {
             let account = Self::of(gateway)?;
             if account.dropped > 0 {
                 return Err(format!("records were dropped: {account:?}").into());
             }
-            if account.waiting() == 0 {
+            if account.waiting() == 0 && account.written >= written_min {
                 return Ok(account);
             }
             if Instant::now() > deadline {
-                return Err(format!("{} records still wait after {patience:?}", account.waiting()).into());
+                return Err(format!("{written_min} records are not written after {patience:?}: {account:?}").into());
             }
             thread::sleep(LOOK_EVERY);
         }

@@ -120,6 +120,7 @@ impl Bench {
         let server = || case.store.as_ref().map_or(Ok(Duration::ZERO), Store::cpu);
         let rows = || case.store.as_ref().map_or(Ok(0), Store::rows);
         let rows_before = rows()?;
+        let written_before = if case.has_log { Account::of(&case.gateway)?.written } else { 0 };
         let (cpu_before, server_before) = (case.gateway.cpu()?, server()?);
         let load = self.wrk.run(&Run {
             core: Core::Load,
@@ -133,7 +134,7 @@ impl Bench {
         })?;
         // Writing the records is part of the cost.
         if case.has_log {
-            Account::settled(&case.gateway, SETTLE_MAX)?;
+            Account::settled(&case.gateway, written_before + load.answers, SETTLE_MAX)?;
         }
         let (cpu, server) = (case.gateway.cpu()? - cpu_before, server()? - server_before);
         if load.not_ok > 0 || load.errors_count() > 0 || load.answers == 0 {

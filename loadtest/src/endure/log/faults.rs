@@ -119,6 +119,7 @@ impl Bench {
 
     fn measure(&mut self, fault: Fault, rate: Rate) -> Result<Round, Box<dyn Error>> {
         let rows_before = self.server.rows()?;
+        let written_before = Account::of(&self.gateway)?.written;
         let (oha, address) = (&self.oha, self.gateway.address());
         let (gateway, relay, server) = (&self.gateway, &self.relay, &mut self.server);
         let (load, waited) = thread::scope(|scope| {
@@ -133,7 +134,7 @@ impl Bench {
         });
         let (load, waited): (Result<_, Box<dyn Error>>, _) = (load, waited?);
         let load = load??;
-        Account::settled(&self.gateway, SETTLE_MAX)?;
+        Account::settled(&self.gateway, written_before + rate.requests(), SETTLE_MAX)?;
         let rows = self.server.rows()? - rows_before;
         if rows != rate.requests() {
             return Err(format!("{} requests, and MariaDB has {rows} rows more", rate.requests()).into());

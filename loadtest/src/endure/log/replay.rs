@@ -92,7 +92,7 @@ fn measure(kind: Kind, options: &Replay) -> Result<Outcome, Box<dyn Error>> {
         store.leave()?;
         fill(&wrk, &gateway, options)?;
         returns.push(come_back(&gateway, &mut store, &oha, options)?);
-        Account::settled(&gateway, REPLAY_MAX)?;
+        Account::settled(&gateway, 0, REPLAY_MAX)?;
     }
     let account = Account::of(&gateway)?;
     let rows = store.rows()?;
