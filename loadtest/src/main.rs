@@ -56,6 +56,9 @@ enum Command {
     Soak(endure::soak::Soak),
     /// Measures latency at a fixed rate beside scrapes, reloads and an outage of the log's store; needs oha and MariaDB.
     Disturb(endure::disturb::Disturb),
+    /// Measures the request log: its share of a request, what it keeps up with, its replay, and latency with a store at fault.
+    #[command(subcommand)]
+    Log(endure::log::Log),
     /// Runs bare Pingora as a reverse proxy, one worker.
     Bare(bare::Options),
     /// Runs the upstream: any GET is answered with the same 206 bytes; `/requests` says how many there were.
@@ -88,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Memory(options) => endure::memory::run(&options),
         Command::Soak(options) => endure::soak::run(&options),
         Command::Disturb(options) => endure::disturb::run(&options),
+        Command::Log(command) => endure::log::run(&command),
         Command::Bare(options) => bare::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Upstream { listen } => Ok(upstream::run(listen).map(|()| ExitCode::SUCCESS)?),
         Command::Guard(options) => guard::run(&options),

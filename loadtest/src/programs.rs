@@ -29,6 +29,8 @@ const STOP_MAX: Duration = Duration::from_secs(12);
 pub enum Core {
     Proxy,
     Load,
+    /// Wherever the system puts it: for measurements of a whole machine.
+    Any,
 }
 
 impl Core {

@@ -175,14 +175,14 @@ impl Shelf {
         if let Some(inside) = self.inside.borrow_mut().as_mut()
             && inside.save_at <= Instant::now()
         {
-            inside.save(queue);
+            inside.save(queue, Spool::sync);
         }
     }
 
     /// The end: everything is on the disk.
     pub(super) fn close(&self, queue: &Queue) {
         if let Some(inside) = self.inside.borrow_mut().as_mut() {
-            inside.save(queue);
+            inside.save(queue, Spool::sync_all);
         }
     }
 
@@ -284,8 +284,8 @@ impl Inside {
         }
     }
 
-    fn save(&mut self, queue: &Queue) {
-        if let Err(error) = self.spool.sync() {
+    fn save(&mut self, queue: &Queue, sync: fn(&mut Spool) -> io::Result<()>) {
+        if let Err(error) = sync(&mut self.spool) {
             self.say_failed(&error, "forced to the disk");
         }
         self.save_at = Instant::now() + SAVE_EVERY;

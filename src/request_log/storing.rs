@@ -24,6 +24,8 @@ const UPKEEP_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration:
 const UPKEEP_PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// How long one try may take while the process ends, where there is a spool to go to instead.
 const CLOSING_TRY: Duration = Duration::from_secs(3);
+/// After a try that took longer than the pause that was due.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Rejected rows that are named one by one, of each batch.
 const REJECTED_NAMED_MAX: usize = 5;
 
@@ -81,6 +83,7 @@ impl<'a> StoreStage<'a> {
         let mut pause = Pause::default();
         loop {
             let has_spool = self.shelf.is_there();
+            let began = Instant::now();
             let step = tokio::select! {
                 biased;
                 step = self.step() => step,
@@ -105,7 +108,9 @@ impl<'a> StoreStage<'a> {
                         self.leave_behind().await;
                         return;
                     }
-                    self.wait_for_store(pause.next(&failure, queue.is_closing())).await;
+                    let pause = pause.next(&failure, queue.is_closing());
+                    // From one try to the next, so that a try that hangs does not make the return be noticed later.
+                    self.wait_for_store(pause.saturating_sub(began.elapsed()).max(PAUSE_MIN)).await;
                 }
             }
         }

@@ -2,9 +2,11 @@
 //! client counted.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::harness::{Backend, Config, Folder, Gateway, Load, Mariadb, Signal, eventually, milliseconds, seconds};
+use crate::harness::{
+    Backend, Config, Folder, Gateway, Load, Mariadb, Relay, Signal, eventually, milliseconds, seconds,
+};
 use crate::log_account::{account, audit_is_clean};
 
 /// Everything that a client counted is written or lost, and what is written is there.
@@ -278,4 +280,44 @@ async fn a_store_that_hangs_holds_no_request() {
     mariadb.resume();
     assert!(median < 20_000.0 && slow < 1_000_000.0, "median {median} us, 99% {slow} us");
     gateway.log_written().await;
+}
+
+/// Lets a store be away for longer than the longest pause between two tries takes to be reached, under load, and wants that the
+/// spool is being replayed within 5 s of its return.
+async fn comes_back<T>(gateway: &Gateway, away: Duration, come_back: impl Future<Output = T>) {
+    let load = Load::get(gateway.address, "/counted", "").start(4);
+    tokio::time::sleep(away).await;
+    load.stop().await.all(200);
+    let [_, _, written, _, spooled, dropped, _] = account(&gateway.metrics().await);
+    assert!(spooled > 100.0 && dropped == 0.0, "{spooled} spooled, {dropped} dropped: {}", gateway.said());
+    come_back.await;
+    let back = Instant::now();
+    eventually("the spool is replayed", seconds(10), async || account(&gateway.metrics().await)[2] > written).await;
+    assert!(back.elapsed() <= seconds(5), "replay began only after {:?}: {}", back.elapsed(), gateway.said());
+    gateway.log_written().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_begins_within_5_seconds_of_the_return_of_a_dead_store() {
+    let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
+    let log = format!("{{store: \"{}\", queue: 20000}}", mariadb.url());
+    let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
+    assert_eq!(gateway.get("/first").await.status, 200);
+    gateway.log_written().await;
+    mariadb.kill();
+    comes_back(&gateway, seconds(16), mariadb.revive()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_begins_within_5_seconds_of_the_return_of_a_silent_store() {
+    let (backend, mariadb) = (Backend::start().await, Mariadb::start().await);
+    let relay = Relay::to(mariadb.address()).await;
+    let url = mariadb.url().replace(&mariadb.address().to_string(), &relay.address.to_string());
+    let log = format!("{{store: \"{url}\", queue: 20000}}");
+    let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
+    assert_eq!(gateway.get("/first").await.status, 200);
+    gateway.log_written().await;
+    relay.swallow(true);
+    // The call that is under way is given up after 10 s; then a connection is tried, which nobody refuses.
+    comes_back(&gateway, milliseconds(14_500), async { relay.swallow(false) }).await;
 }

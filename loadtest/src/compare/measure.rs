@@ -10,6 +10,7 @@ use crate::http::Answer;
 use crate::job::{Ask, Forwarded, ITEMS_PATH, Key, Kind, Pick};
 use crate::lines::Lines;
 use crate::load::{Load, closed, idle, open};
+use crate::programs::Core;
 use crate::report::{Idle, Sample, Settings};
 
 /// What a limit of one request a minute lets through in a measurement, which is at most a minute long.
@@ -54,7 +55,16 @@ pub fn load(
         }
         _ => {
             let is_tls = running.is_tls();
-            bench.wrk.run(&closed::Run { address, is_tls, pick: ask.pick, key, connections, seconds, seed })?
+            bench.wrk.run(&closed::Run {
+                core: Core::Load,
+                address,
+                is_tls,
+                pick: ask.pick,
+                key,
+                connections,
+                seconds,
+                seed,
+            })?
         }
     };
     // Lines first: writing them is part of the cost.

@@ -16,12 +16,13 @@ use serde_json::{Value, json};
 use super::configs::{self, LINES_FILE, Variant};
 use super::disturbance::{Disturbance, Done};
 use super::gateway::Gateway;
-use super::mariadb::MariaDb;
+use super::mariadb::{MariaDb, Share};
 use super::rate::Rate;
 use super::series::median;
 use super::{folder, grouped, program, start_upstream};
 use crate::load::Load;
 use crate::load::open::Oha;
+use crate::programs::Core;
 use crate::stop::Folder;
 
 /// How long records may take to be written after the load has ended.
@@ -112,7 +113,7 @@ pub fn run(options: &Disturb) -> Result<ExitCode, Box<dyn Error>> {
     let folder = folder()?;
     let upstream = start_upstream(folder.path())?;
     eprintln!("starting MariaDB and two gateways");
-    let store = MariaDb::start(folder.path())?;
+    let store = MariaDb::start(folder.path(), Core::Load, Share::Small)?;
     let start = |name: &str, log: &str| {
         let config = configs::gateway(Variant::A, log);
         Gateway::start(name, &tollgate, folder.path(), upstream.address, None, &config)

@@ -1,5 +1,5 @@
 //! A tollgate that is looked at: its configuration file, its program, and its admin listener.
-//! It is started on the proxy's core with what `configs` says, and ends with the value.
+//! It is started with what `configs` says, on the proxy's core where nothing else is said, and ends with the value.
 
 use std::error::Error;
 use std::fs;
@@ -42,12 +42,36 @@ impl Gateway {
         tls: Option<&str>,
         config: &str,
     ) -> Result<Self, Box<dyn Error>> {
+        Self::start_on((Core::Proxy, 1), name, tollgate, folder, upstream, tls, config)
+    }
+
+    /// The same with as many threads as there are processors, and on none of them in particular.
+    pub fn start_anywhere(
+        name: &str,
+        tollgate: &Path,
+        folder: &Path,
+        upstream: SocketAddr,
+        config: &str,
+    ) -> Result<Self, Box<dyn Error>> {
+        let threads = thread::available_parallelism()?.get();
+        Self::start_on((Core::Any, threads), name, tollgate, folder, upstream, None, config)
+    }
+
+    fn start_on(
+        (core, threads): (Core, usize),
+        name: &str,
+        tollgate: &Path,
+        folder: &Path,
+        upstream: SocketAddr,
+        tls: Option<&str>,
+        config: &str,
+    ) -> Result<Self, Box<dyn Error>> {
         let (listen, admin) = (free_address()?, free_address()?);
         let listener = tls.map_or(listen.to_string(), |tls| format!("{{address: {listen}, tls: [{tls}]}}"));
-        let head = format!("listen: {listener}\nadmin: {admin}\nthreads: 1\n");
+        let head = format!("listen: {listener}\nadmin: {admin}\nthreads: {threads}\n");
         let file = folder.join(format!("{name}.yaml"));
         write(&file, &text(&head, upstream, config))?;
-        let mut command = on_core(Core::Proxy, tollgate);
+        let mut command = on_core(core, tollgate);
         command.arg("run").arg("-c").arg(&file);
         let program = Program::start(name, command, listen, folder)?;
         let gateway = Self { program, admin, upstream, head, file };
@@ -81,6 +105,11 @@ impl Gateway {
         self.program.address
     }
 
+    /// CPU time so far, all threads.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        self.program.cpu()
+    }
+
     /// Memory now.
     pub fn memory(&self) -> io::Result<Resident> {
         resident::of(self.program.id()?)
@@ -100,6 +129,7 @@ impl Gateway {
         Err(format!("GET {path} with {lines:?}: expected {status}, got {}", answer.brief()).into())
     }
 
+    /// What `/metrics` says now.
     pub fn scrape(&self) -> Result<Scrape, Box<dyn Error>> {
         Ok(Scrape::new(self.admin("GET", "/metrics")?.text()))
     }

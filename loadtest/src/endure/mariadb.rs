@@ -1,7 +1,8 @@
 //! A private MariaDB server as the store of the request log: its own folder, a port on loopback, gone with the value.
-//! It can be stopped in its tracks: connections stay open and nobody answers.
+//! It can be stopped in its tracks (connections stay open and nobody answers), or killed and started again.
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -20,35 +21,81 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 pub struct MariaDb {
     server: Program,
-    socket: String,
+    folder: PathBuf,
+    core: Core,
+    share: Share,
+}
+
+/// What the server gets of its core. In real life it is on another machine.
+#[derive(Clone, Copy)]
+pub enum Share {
+    /// As much as anybody.
+    Equal,
+    /// A tenth of what the load gets, and what that leaves.
+    Small,
+    /// What the load leaves, and not a moment more: for latencies.
+    Rest,
+}
+
+impl Share {
+    /// What the server's command begins with.
+    const fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Equal => &[],
+            Self::Small => &["nice", "-n", "10"],
+            Self::Rest => &["chrt", "--idle", "0"],
+        }
+    }
 }
 
 impl MariaDb {
     /// A server with an empty database `tollgate` and the user of [`Self::url`].
-    pub fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
-        let data = folder.join("data");
-        initialise(&data)?;
-        let (address, socket) = (free_address()?, folder.join("s").display().to_string());
-        // In real life the store is on another machine: here it gets what the load leaves of its core.
-        let mut command = on_core(Core::Load, "nice");
-        command
-            .args(["-n", "10"])
-            .arg(program("mariadbd")?)
-            .arg("--no-defaults")
-            .args(user(folder)?)
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={socket}"))
-            .arg(format!("--port={}", address.port()))
-            .args(["--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve", "--skip-log-bin"])
-            .args(["--innodb-buffer-pool-size=64M", "--performance-schema=0"]);
-        let server = Program::start("mariadb", command, address, folder)?;
-        let database = Self { server, socket };
+    pub fn start(folder: &Path, core: Core, share: Share) -> Result<Self, Box<dyn Error>> {
+        initialise(&folder.join("data"))?;
+        let server = serve(folder, core, share, free_address()?)?;
+        let database = Self { server, folder: folder.to_owned(), core, share };
         database.wait_ready()?;
         database.sql(
             "CREATE DATABASE tollgate CHARACTER SET utf8mb4; CREATE USER gate@'%' IDENTIFIED BY 'loadtest'; \
              GRANT ALL ON tollgate.* TO gate@'%'",
         )?;
         Ok(database)
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        // Its port and its files are free when it is gone.
+        while self.server.id().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Starts it again where it was, after [`Self::kill`], and waits until it answers.
+    pub fn revive(&mut self) -> Result<(), Box<dyn Error>> {
+        self.server = serve(&self.folder, self.core, self.share, self.server.address)?;
+        self.wait_ready()
+    }
+
+    /// Stops it in its tracks.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// It goes on after [`Self::pause`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// CPU time of the server so far.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        self.server.cpu()
     }
 
     fn wait_ready(&self) -> Result<(), Box<dyn Error>> {
@@ -64,7 +111,11 @@ impl MariaDb {
 
     /// What `log` says to use it.
     pub fn url(&self) -> String {
-        let address: SocketAddr = self.server.address;
+        Self::url_by(self.address())
+    }
+
+    /// The same by a relay in front of it.
+    pub fn url_by(address: SocketAddr) -> String {
         format!("mysql://gate:loadtest@{address}/tollgate")
     }
 
@@ -75,10 +126,10 @@ impl MariaDb {
 
     /// Stops the server for this long; `at_the_end` is called just before it goes on. It goes on whatever that says.
     pub fn stop_for<T>(&self, time: Duration, at_the_end: impl FnOnce() -> T) -> io::Result<T> {
-        self.signal(Signal::SIGSTOP)?;
+        self.pause()?;
         thread::sleep(time);
         let said = at_the_end();
-        self.signal(Signal::SIGCONT)?;
+        self.resume()?;
         Ok(said)
     }
 
@@ -90,7 +141,7 @@ impl MariaDb {
     fn sql(&self, sql: &str) -> Result<String, Box<dyn Error>> {
         let output = Command::new(program("mariadb")?)
             .args(["--no-defaults", "--user=root", "--batch", "--skip-column-names"])
-            .arg(format!("--socket={}", self.socket))
+            .arg(format!("--socket={}", socket(&self.folder)))
             .args(["--execute", sql])
             .stdin(Stdio::null())
             .output()?;
@@ -99,6 +150,27 @@ impl MariaDb {
         }
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }
+}
+
+/// Starts the server on what is in the folder.
+fn serve(folder: &Path, core: Core, share: Share, address: SocketAddr) -> Result<Program, Box<dyn Error>> {
+    let server = program("mariadbd")?;
+    let words = share.words().iter().map(OsStr::new).chain([server.as_os_str()]).collect::<Vec<_>>();
+    let mut command = on_core(core, words[0]);
+    command
+        .args(&words[1..])
+        .arg("--no-defaults")
+        .args(user(folder)?)
+        .arg(format!("--datadir={}", folder.join("data").display()))
+        .arg(format!("--socket={}", socket(folder)))
+        .arg(format!("--port={}", address.port()))
+        .args(["--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve", "--skip-log-bin"])
+        .args(["--innodb-buffer-pool-size=64M", "--performance-schema=0"]);
+    Ok(Program::start("mariadb", command, address, folder)?)
+}
+
+fn socket(folder: &Path) -> String {
+    folder.join("s").display().to_string()
 }
 
 /// Makes the system tables in an empty folder.

@@ -1,4 +1,4 @@
-//! What a gateway is like when it has much to hold, runs for long, or is disturbed: `memory`, `soak` and `disturb`.
+//! What a gateway is like when it has much to hold, runs for long, or is disturbed: `memory`, `soak`, `disturb` and `log`.
 //! Each starts its own programs on loopback, checks that the work was done, and ends what it started.
 //! Not here: what a request costs in CPU time, which is the comparison's.
 
@@ -8,6 +8,7 @@ pub mod disturb;
 mod disturbance;
 mod gateway;
 mod idle;
+pub mod log;
 mod mariadb;
 pub mod memory;
 mod rate;
@@ -41,8 +42,12 @@ fn folder() -> io::Result<Folder> {
 
 /// This program as an upstream, on the load's core.
 fn start_upstream(folder: &Path) -> io::Result<Program> {
+    start_upstream_on(Core::Load, folder)
+}
+
+fn start_upstream_on(core: Core, folder: &Path) -> io::Result<Program> {
     let address = free_address()?;
-    let mut command = on_core(Core::Load, std::env::current_exe()?);
+    let mut command = on_core(core, std::env::current_exe()?);
     command.args(["upstream", "--listen", &address.to_string()]);
     Program::start("upstream", command, address, folder)
 }

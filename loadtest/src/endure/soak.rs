@@ -19,6 +19,7 @@ use super::{folder, grouped, program, start_upstream};
 use crate::job::Pick;
 use crate::load::Load;
 use crate::load::closed::{Run, Wrk};
+use crate::programs::Core;
 
 /// The exit code when memory grows or something was lost; any other failure ends with another.
 const FAILED: u8 = 1;
@@ -69,7 +70,8 @@ pub fn run(options: &Soak) -> Result<ExitCode, Box<dyn Error>> {
     let begin = Instant::now();
     let load = thread::spawn(move || {
         let pick = Pick::Path(PATH);
-        let run = Run { address, is_tls: false, pick, key: Some(&key), connections, seconds, seed: 1 };
+        let core = Core::Load;
+        let run = Run { core, address, is_tls: false, pick, key: Some(&key), connections, seconds, seed: 1 };
         wrk.run(&run)
     });
     let mut samples = Vec::new();

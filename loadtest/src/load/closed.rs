@@ -1,4 +1,4 @@
-//! Closed loop: wrk on the load's core, every connection asks again as soon as it has its answer.
+//! Closed loop: wrk, every connection asks again as soon as it has its answer.
 //! Its latencies say how fast the proxy is, not how long anybody would wait at some rate: they are labelled so.
 
 use std::fs;
@@ -29,6 +29,8 @@ pub struct Wrk {
 
 /// One run.
 pub struct Run<'a> {
+    /// Where wrk itself runs.
+    pub core: Core,
     pub address: SocketAddr,
     pub is_tls: bool,
     pub pick: Pick,
@@ -66,7 +68,7 @@ impl Wrk {
     }
 
     pub fn run(&self, run: &Run) -> io::Result<Load> {
-        let mut command = on_core(Core::Load, &self.program);
+        let mut command = on_core(run.core, &self.program);
         let (connections, seconds) = (run.connections, run.seconds);
         command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "5s"]);
         if let Some(key) = run.key {

@@ -1,11 +1,12 @@
 //! The spool: the waiting room on disk for batches that can't be stored now. Segments (`segment.rs`) of frames (`frame.rs`) in a
 //! folder that is locked for one process (`folder.rs`), bounded in bytes, replayed in the order in which they came, surviving
 //! crash and restart; beside them a file for each run (`run_file.rs`) and the rows no store takes (`rejects.rs`).
-//! Not here: when to spool, when to replay, and what to count; the writer does that. Nothing here waits for anything but files.
+//! Not here: when to spool, when to replay, and what to count; the writer does that. Nothing here waits for anything but files, and for a
+//! slow disk only at the end (`flusher.rs`).
 //!
 //! - A batch is written at once, with one call, so a crash of the process loses nothing that [`Spool::append`] has taken. It is
-//!   forced to the disk when its segment is full and by [`Spool::sync`], which the writer calls once a second while it
-//!   spools, and at its end: a power failure loses the last second, and may replay what is stored already.
+//!   forced to the disk by [`Spool::sync`], which the writer calls once a second while it spools, and by [`Spool::sync_all`] at
+//!   its end: a power failure loses the last second (more where the disk takes longer), and may replay what is stored already.
 //! - A frame whose checksum is wrong is never replayed. A torn tail costs itself, a damaged frame costs itself; where a head can't
 //!   be read the next one is looked for. What is lost is told by a [`Finding`], once, and a damaged segment is kept
 //!   aside (`damaged.rs`; beyond `bytes_max`, at most a quarter of it).
@@ -14,6 +15,7 @@
 //! - Within a segment numbers ascend.
 
 mod damaged;
+mod flusher;
 mod folder;
 mod frame;
 mod rejects;
@@ -37,6 +39,7 @@ pub use run_file::{RunFile, is_full};
 use crate::config::SpoolFull;
 use crate::store::usage::Increments;
 use crate::store::{Beat, Row, Run};
+use flusher::Flusher;
 use segment::{Disk, Name, Next, Segment};
 use survey::Survey;
 
@@ -148,7 +151,9 @@ pub struct Spool {
     read_failures: u32,
     /// Something was written since the last `sync`.
     unsynced: bool,
-    sync_failed: Option<io::Error>,
+    /// Full segments that are not forced to the disk.
+    ended: Vec<File>,
+    flusher: Flusher,
     recovered: u64,
     findings: Vec<Finding>,
     earlier: Vec<(Run, Beat)>,
@@ -200,7 +205,8 @@ impl Spool {
             held: None,
             read_failures: 0,
             unsynced: false,
-            sync_failed: None,
+            ended: Vec::new(),
+            flusher: Flusher::default(),
             findings: Vec::new(),
             earlier,
             disk: Disk::default(),
@@ -268,10 +274,7 @@ impl Spool {
 
     /// Nothing more goes to the segment that is being written.
     fn end_segment(&mut self) {
-        let Some(file) = self.writing.take() else { return };
-        if let Err(error) = file.sync_data() {
-            self.sync_failed = Some(error);
-        }
+        self.ended.extend(self.writing.take());
     }
 
     /// Writes the frame in the buffer behind the last segment's end.
@@ -395,19 +398,35 @@ impl Spool {
         std::mem::take(&mut self.findings)
     }
 
-    /// Forces to the disk what was written.
+    /// Has what was written forced to the disk, and does not wait for it: while an earlier call has not ended, nothing is done.
     ///
     /// # Errors
-    /// The disk failed, now or when a segment was full: what was written since the last call may not survive a power failure.
+    /// The disk failed since the last call: what was written before may not survive a power failure.
     pub fn sync(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.unsynced) {
-            if let Some(file) = &self.writing {
-                file.sync_data()?;
-            }
-            // The names of new segments.
-            File::open(&self.folder)?.sync_all()?;
+        if self.flusher.is_busy() {
+            return Ok(());
         }
-        self.sync_failed.take().map_or(Ok(()), Err)
+        let before = self.flusher.end();
+        if self.unsynced {
+            let writing = self.writing.as_ref().map(File::try_clone).transpose()?;
+            // The names of new segments.
+            let folder = File::open(&self.folder)?;
+            let files = self.ended.drain(..).chain(writing).chain([folder]).collect();
+            self.unsynced = false;
+            self.flusher.begin(files)?;
+        }
+        before
+    }
+
+    /// Forces to the disk what was written, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Self::sync`], or the disk failed now.
+    pub fn sync_all(&mut self) -> io::Result<()> {
+        let before = self.flusher.end();
+        let begun = self.sync();
+        let now = self.flusher.end();
+        before.and(begun).and(now)
     }
 
     /// Whether nothing waits.

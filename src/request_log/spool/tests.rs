@@ -233,7 +233,7 @@ fn what_waits_survives_restarts() {
     (1..=5).for_each(|number| taken(&mut spool, number, number));
     spool.oldest().unwrap();
     spool.done().unwrap();
-    spool.sync().unwrap();
+    spool.sync_all().unwrap();
     drop(spool);
     let (mut spool, findings) = open(folder.path(), 2);
     assert_eq!((findings.as_slice(), spool.records(), spool.recovered()), (&[][..], 4, 4));
@@ -806,7 +806,7 @@ fn spool_speed() {
     let bytes = spool.bytes();
     say("append", began, bytes);
     let began = Instant::now();
-    spool.sync().unwrap();
+    spool.sync_all().unwrap();
     println!("sync: {:.3} s; {} bytes a row", began.elapsed().as_secs_f64(), bytes / (BATCHES * ROWS));
     drop(spool);
     let began = Instant::now();

@@ -21,9 +21,30 @@ pub fn meaning(code: u16) -> Meaning {
         // Who may do what: access, host, password, plugins, expired accounts, missing database, unknown column, rights.
         1044 | 1045 | 1049 | 1054 | 1095 | 1129 | 1130 | 1136 | 1142 | 1143 | 1227 | 1251 | 1275 | 1370 | 1524
         | 1698 | 1820 | 1862 | 3118 | 3159 | 4151 => Meaning::Denied,
-        // Files and disks: can't create, write or read, disk full, table full, crashed, engine errors, out of memory.
-        1004 | 1005 | 1015 | 1016 | 1020 | 1021 | 1023 | 1024 | 1026 | 1028 | 1030 | 1034 | 1035 | 1037 | 1038
-        | 1041 | 1114 | 1135 | 1194 | 1195 | 3675 => Meaning::Away,
+        // Files and disks: can't create, write or read, disk full, table full, crashed, engine errors, out of memory; tables that a
+        // killed server has half made.
+        1004
+        | 1005
+        | 1015..=1017
+        | 1020
+        | 1021
+        | 1023
+        | 1024
+        | 1026
+        | 1028
+        | 1030
+        | 1033..=1035
+        | 1037
+        | 1038
+        | 1041
+        | 1114
+        | 1135
+        | 1194
+        | 1195
+        | 1696
+        | 1712
+        | 1932
+        | 3675 => Meaning::Away,
         // Connections: too many, bad handshake, shutdown, network, killed, users' limits.
         1040
         | 1042
@@ -115,6 +136,7 @@ mod tests {
             (1021, Meaning::Away),   // disk full
             (1114, Meaning::Away),   // table full
             (1146, Meaning::Away),   // no such table
+            (1696, Meaning::Away),   // a table's file of partitions can't be read
             (1406, Meaning::Row),    // data too long
             (1366, Meaning::Row),    // incorrect string
             (1048, Meaning::Row),    // column can't be null

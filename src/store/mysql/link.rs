@@ -12,6 +12,10 @@ use super::failure::{Meaning, failure, meaning};
 /// How long the store waits for any one answer of the server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may take to be made: shorter than the longest pause between two tries, so that a try that hangs does not
+/// keep the store's return from being noticed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// How long a change of a table may take: it copies all rows.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
@@ -25,7 +29,7 @@ pub(super) struct Link {
 impl Link {
     /// Connects.
     pub(super) async fn open(options: &Opts, server: &str) -> Result<Self, Failure> {
-        let connection = timed(server, Conn::new(options.clone())).await?;
+        let connection = timed_by(CONNECT_TIMEOUT, server, Conn::new(options.clone())).await?;
         Ok(Self { connection, server: server.to_owned() })
     }
 

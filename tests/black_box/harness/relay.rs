@@ -1,8 +1,8 @@
-//! A relay in front of a server: what passes through it can be delayed, or cut in the middle.
+//! A relay in front of a server: what passes through it can be delayed, cut in the middle, or never arrive.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -25,6 +25,7 @@ struct Faults {
     /// Bytes from the client after which a connection is cut; 0 is never.
     cut_after: AtomicU64,
     cuts: AtomicU64,
+    swallows: AtomicBool,
 }
 
 impl Relay {
@@ -61,6 +62,12 @@ impl Relay {
         self.faults.cut_after.store(bytes, Ordering::Relaxed);
     }
 
+    /// Nothing arrives any more, and nobody is told: a firewall in between. What was on its way is lost, and its connection
+    /// stays silent for ever; connections that are made afterwards work.
+    pub fn swallow(&self, swallows: bool) {
+        self.faults.swallows.store(swallows, Ordering::Relaxed);
+    }
+
     /// How many connections were cut.
     pub fn cuts(&self) -> u64 {
         self.faults.cuts.load(Ordering::Relaxed)
@@ -74,8 +81,12 @@ impl Drop for Relay {
 }
 
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: Arc<Faults>, from_client: bool) {
-    let (mut piece, mut passed) = (vec![0; 16 << 10], 0);
+    let (mut piece, mut passed, mut is_silent) = (vec![0; 16 << 10], 0, false);
     while let Ok(read @ 1..) = from.read(&mut piece).await {
+        is_silent |= faults.swallows.load(Ordering::Relaxed);
+        if is_silent {
+            continue;
+        }
         let delay = faults.delay.load(Ordering::Relaxed);
         if delay > 0 {
             tokio::time::sleep(milliseconds(delay)).await;
