@@ -22,9 +22,10 @@ use crate::keys::KeyTable;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
-use crate::policy::limit::{Book, RouteLimits};
+use crate::policy::limit::{Book, Now, RouteLimits};
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -91,8 +92,12 @@ impl Runtime {
         problems.or(runtime)
     }
 
-    /// Begins what runs beside the data path: health checks, and the bound of the cache.
-    pub fn start(&self, background: &tokio::runtime::Handle) {
+    /// Begins what runs beside the data path (health checks, the bound of the cache), and lets new numbers hold for the counts that are kept of
+    /// `previous`.
+    pub fn start(&self, previous: Option<&Self>, background: &tokio::runtime::Handle) {
+        if let Some(previous) = previous {
+            self.limits.take_effect(&previous.limits, Now::read());
+        }
         for pool in self.pools.values() {
             pool.start_checks(background);
         }
@@ -173,6 +178,10 @@ fn compile_route(
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
         limits,
+        concurrency: route
+            .concurrency
+            .as_ref()
+            .map(|config| Concurrency::compile(config, before.and_then(|before| before.concurrency.as_ref()))),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::algorithm::Standing;
 use super::counting::{Counting, Held};
-use super::identity::Dimensions;
+use super::identity::{Dimensions, Identity};
 use super::status::Place;
 use super::table::label;
 use super::{Caller, Now, config, fields};
@@ -25,6 +25,8 @@ pub(super) struct Limit {
     pub enforced: bool,
     /// Whether it counts in a store that several gateways share.
     pub is_shared: bool,
+    /// Whether its counts are saved, to outlive the process.
+    pub is_saved: bool,
     pub counting: Counting,
 }
 
@@ -64,13 +66,12 @@ impl Limit {
         name: &str,
         place: Place,
         previous: Option<&Self>,
-        now: Now,
         entries_max: usize,
     ) -> Self {
         let dimensions = Dimensions::compile(config);
         let mut counting = Counting::compile(config, label(name, &place.words()), entries_max);
         if let Some(previous) = previous.filter(|previous| previous.dimensions == dimensions) {
-            counting.take_over(&previous.counting, now);
+            counting.take_over(&previous.counting);
         }
         Self {
             key: place.key(name).into(),
@@ -82,8 +83,17 @@ impl Limit {
             cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
             enforced: config.mode == config::Mode::Enforce,
             is_shared: is_shared(config),
+            is_saved: Self::outlives(config),
             name: name.into(),
             counting,
+        }
+    }
+
+    /// Whether what it counts is to outlive the process: windows of an hour and longer, and those of the calendar.
+    pub const fn outlives(config: &config::Limit) -> bool {
+        match config.rate.window {
+            config::Window::Rolling(span) => span.0.as_secs() >= 3_600,
+            config::Window::Day | config::Window::Month => true,
         }
     }
 
@@ -103,6 +113,16 @@ const fn is_shared(config: &config::Limit) -> bool {
 }
 
 impl Pending<'_> {
+    /// Whether this limit admits the request.
+    pub const fn admits(&self) -> bool {
+        self.wait == 0
+    }
+
+    /// Who is counted; none in the overflow entry.
+    pub fn identity(&self, caller: &Caller<'_>) -> Option<Identity> {
+        (!self.held.is_overflow()).then(|| self.limit.dimensions.identify(caller))
+    }
+
     pub fn refuses(&self) -> bool {
         self.limit.enforced && self.wait > 0
     }
@@ -111,6 +131,7 @@ impl Pending<'_> {
     /// is the time until the request would be admitted, which is what its sender wants to know.
     pub fn decide(&mut self, refused: bool) -> (u64, Standing) {
         if self.wait > 0 {
+            self.held.refuse();
             return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
         }
         (0, if refused { self.held.standing() } else { self.held.count(self.cost) })

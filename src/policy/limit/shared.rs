@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::algorithm::Standing;
 use super::identity::Identity;
-use super::rule::Limit;
+use super::rule::{Limit, Pending};
 use super::{Caller, Decision, Limits, Now, Verdicts, decide};
 use crate::refusal::Refusal;
 
@@ -65,8 +65,11 @@ pub struct Answer {
 /// A request whose limits of this process are decided, while those of the store are not.
 pub struct Begun<'a> {
     limits: &'a Limits,
+    now: Now,
     verdicts: Verdicts,
     refused: bool,
+    /// Those of this process that counted, by their place; without an identity in the overflow entry.
+    counted: SmallVec<[(usize, Option<Identity>); 2]>,
     asks: SmallVec<[Ask<'a>; 2]>,
 }
 
@@ -94,14 +97,24 @@ impl Limits {
     /// end the decision.
     pub fn begin(&self, caller: &Caller<'_>, now: Now) -> Begun<'_> {
         let (local, shared) = self.limits.split_at(self.local);
-        let (refused, verdicts) = decide(local, caller, now, 1);
-        let ask = |limit| {
-            let limit: &Limit = limit;
-            let identity = limit.dimensions.identify(caller);
-            Ask { limit, identity, rule: limit.counting.rule(now), cost: limit.cost }
-        };
-        let asks = if refused { SmallVec::new() } else { shared.iter().map(|limit| ask(limit)).collect() };
-        Begun { limits: self, verdicts, refused, asks }
+        let mut pending: SmallVec<[Pending<'_>; 2]> = local.iter().map(|limit| limit.hold(caller, now, 1)).collect();
+        let refused = pending.iter().any(Pending::refuses);
+        let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
+        let (mut counted, mut asks) = (SmallVec::new(), SmallVec::new());
+        if !refused {
+            let admitted = pending.iter().enumerate().filter(|(_, pending)| pending.admits());
+            counted = admitted.map(|(place, pending)| (place, pending.identity(caller))).collect();
+            asks = shared.iter().map(|limit| Ask::of(limit, caller, now)).collect();
+        }
+        drop(pending); // the locks end here, before the store is asked
+        Begun { limits: self, now, verdicts, refused, counted, asks }
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn of(limit: &'a Limit, caller: &Caller<'_>, now: Now) -> Self {
+        let identity = limit.dimensions.identify(caller);
+        Self { limit, identity, rule: limit.counting.rule(now), cost: limit.cost }
     }
 }
 
@@ -122,18 +135,81 @@ impl Begun<'_> {
             self.verdicts.push((answer.wait, Standing { remaining: answer.remaining, more_in }));
             self.refused |= ask.is_enforced() && answer.wait > 0;
         }
-        self.limits.decision(self.refused, &self.verdicts)
+        self.end()
     }
 
     /// The decision without the store: its limits count in this process, each request as one of each of `gateways`, so that together they admit no more
     /// than the limit.
-    pub fn finish_alone(mut self, caller: &Caller<'_>, now: Now, gateways: u32) -> Decision {
+    pub fn finish_alone(mut self, caller: &Caller<'_>, gateways: u32) -> Decision {
         if !self.asks.is_empty() {
-            let (refused, verdicts) =
-                decide(&self.limits.limits[self.limits.local..], caller, now, u64::from(gateways.max(1)));
+            let shared = &self.limits.limits[self.limits.local..];
+            let (refused, verdicts) = decide(shared, caller, self.now, u64::from(gateways.max(1)));
             self.refused |= refused;
             self.verdicts.extend(verdicts);
         }
+        self.end()
+    }
+
+    fn end(mut self) -> Decision {
+        if self.refused {
+            for (place, identity) in &self.counted {
+                let limit = &self.limits.limits[*place];
+                limit.counting.give_back(*identity, self.now, limit.cost);
+                self.verdicts[*place].1.remaining += limit.cost;
+            }
+        }
         self.limits.decision(self.refused, &self.verdicts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{at, from, set};
+    use super::*;
+
+    fn answer(wait: u64, remaining: u64) -> Answer {
+        Answer { wait, remaining, more_in: 7_000_000_000 }
+    }
+
+    #[test]
+    fn a_refusal_of_the_store_gives_back_what_was_counted_here() {
+        let limits = set("limit: [3/min per ip, {rate: 5/min per ip, name: everywhere}]", &["everywhere"]);
+        assert!(limits.is_shared());
+        let caller = from("192.0.2.1");
+        for _ in 0..9 {
+            let begun = limits.begin(&caller, at(0.0));
+            let [ask] = begun.asks() else { panic!() };
+            assert_eq!(
+                (ask.limit(), ask.to_string()),
+                ("route /a everywhere", "route /a everywhere ip:192.0.2.1".into())
+            );
+            assert_eq!((ask.rule, ask.cost), (Rule::SlidingWindow { count: 5, window: 60_000_000_000 }, 1));
+            let decision = begun.finish(&[answer(4_200_000_000, 0)]);
+            let Some(Refusal::RateLimited { retry_after_seconds, violated, fields }) = decision.refused else {
+                panic!()
+            };
+            assert_eq!((retry_after_seconds, violated), (5, vec!["everywhere".into()]));
+            assert!(fields.state.to_str().unwrap().starts_with("\"ip-60s\";r=3"), "{fields:?}");
+        }
+        for _ in 0..3 {
+            assert!(limits.begin(&caller, at(0.0)).finish(&[answer(0, 4)]).refused.is_none());
+        }
+        let begun = limits.begin(&caller, at(0.0));
+        assert!(begun.asks().is_empty(), "refused here: the store is not asked");
+        assert!(begun.finish(&[]).refused.is_some());
+    }
+
+    #[test]
+    fn a_store_that_answers_too_little_admits_nothing() {
+        let limits = set("limit: {rate: 5/min per ip, name: everywhere}", &["everywhere"]);
+        assert!(matches!(limits.begin(&from("192.0.2.1"), at(0.0)).finish(&[]).refused, Some(Refusal::Internal(_))));
+    }
+
+    #[test]
+    fn without_the_store_each_gateway_admits_its_share() {
+        let limits = set("limit: {rate: 12/min per ip, name: everywhere}", &["everywhere"]);
+        let caller = from("192.0.2.1");
+        let admitted = (0..50).filter(|_| limits.begin(&caller, at(0.0)).finish_alone(&caller, 3).refused.is_none());
+        assert_eq!(admitted.count(), 4);
     }
 }
