@@ -83,7 +83,8 @@ impl Limit {
             cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
             enforced: config.mode == config::Mode::Enforce,
             is_shared: is_shared(config),
-            is_saved: Self::outlives(config),
+            // What a shared store counts, it keeps.
+            is_saved: Self::outlives(config) && !is_shared(config),
             name: name.into(),
             counting,
         }
