@@ -6,7 +6,6 @@ use super::tree::{Kind, Node, join, problem};
 
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
-    "key_store",
     "plans",
     "limits",
     "cache.disk",
@@ -17,8 +16,6 @@ const NOT_BUILT: &[&str] = &[
     "services.*.queue",
     "services.*.instances.*.backup",
     "services.*.*.backup",
-    "routes.*.cors",
-    "routes.*.clients",
     "routes.*.retry",
     "routes.*.breaker",
     "routes.*.cache.heuristic",
@@ -45,8 +42,6 @@ const NOT_BUILT: &[&str] = &[
     "defaults.limit.*.store",
     "defaults.body_max.mode",
     "keys.*.plan",
-    "keys.*.expires",
-    "keys.*.labels",
 ];
 
 const BALANCES: &[&str] = &[

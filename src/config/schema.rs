@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::rate::Limit;
@@ -54,6 +55,9 @@ pub struct Config {
     /// Where a key is looked for; the first place that holds something decides.
     #[serde(default = "KeyPlace::defaults")]
     pub key_in: Vec<KeyPlace>,
+    /// Where keys are that are not in this file: `log` (the request log's database), a database of its own, or `none`.
+    #[serde(default)]
+    pub key_store: KeyStoreUrl,
     /// What routes do that do not say otherwise.
     #[serde(default)]
     pub defaults: Defaults,
@@ -188,6 +192,8 @@ pub enum KeyPlace {
     Header(http::HeaderName),
     /// `Authorization: Bearer`
     Bearer,
+    /// A parameter of the query string: it stands in logs and histories of all that a request passes before this gateway.
+    Query(String),
 }
 
 /// `defaults`: what holds for routes that do not say otherwise.
@@ -319,6 +325,12 @@ pub struct Route {
     /// Who may call; `defaults.keys` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub keys: Option<KeyRule>,
+    /// From which addresses; from everywhere when left out.
+    #[serde(default)]
+    pub clients: Option<Clients>,
+    /// Pages of which other origins may call; none when left out.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// How often; `defaults.limit` when left out, no limit with `none`.
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
@@ -335,18 +347,6 @@ pub struct Route {
     /// Until the header of the final answer; `defaults.timeout` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub timeout: Option<Span>,
-}
-
-/// `routes.X.keys`, `defaults.keys`
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum KeyRule {
-    /// Any configured key.
-    #[default]
-    Required,
-    /// Anyone, without a key.
-    None,
-    /// Only these consumers.
-    Consumers(Vec<String>),
 }
 
 /// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
@@ -395,6 +395,13 @@ pub struct Key {
     /// Whose key it is; the key's own name when left out.
     #[serde(default)]
     pub consumer: Option<String>,
+    /// From when on it is refused; never when left out.
+    #[serde(default)]
+    pub expires: Option<Expiry>,
+    /// Of its consumer, for `keys: {label: NAME}` on routes; said once for all keys of a consumer.
+    #[serde(default, deserialize_with = "short_forms::some_list")]
+    #[schemars(with = "Option<OneOrMany<String>>")]
+    pub labels: Option<Vec<String>>,
 }
 
 /// `cache`

@@ -180,6 +180,11 @@ pub fn some_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     limits(deserializer).map(Some)
 }
 
+/// `deserialize_with` of a list where leaving it out is not the same as an empty one.
+pub fn some_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    Option::<OneOrMany<T>>::deserialize(deserializer).map(|list| list.map(|list| list.0))
+}
+
 /// Adds the short form to the schema of a long one.
 pub fn or_text(schema: &mut Schema, description: &str) {
     let long = std::mem::take(schema);
@@ -258,56 +263,5 @@ impl JsonSchema for Threads {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1024}]})
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyRule {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = KeyRule;
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("`required`, `none`, or a list of consumers")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<KeyRule, E> {
-                match text {
-                    "required" => Ok(KeyRule::Required),
-                    "none" => Ok(KeyRule::None),
-                    _ => Err(E::custom(format!(
-                        "`{text}` is neither `required` nor `none`; one consumer is written [{text}]"
-                    ))),
-                }
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<KeyRule, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(KeyRule::Consumers)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<KeyRule, A::Error> {
-                Err(de::Error::custom("keys by `plan`, `label` or `mode`: not built yet"))
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl Serialize for KeyRule {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Required => serializer.serialize_str("required"),
-            Self::None => serializer.serialize_str("none"),
-            Self::Consumers(list) => list.serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for KeyRule {
-    fn schema_name() -> Cow<'static, str> {
-        "KeyRule".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"anyOf": [
-            {"const": "required", "description": "Any configured key."},
-            {"const": "none", "description": "Anyone, without a key."},
-            {"type": "array", "items": {"type": "string"}, "description": "Only these consumers."}
-        ]})
     }
 }

@@ -18,10 +18,12 @@ pub use route::Route;
 pub use routes::{Found, Routes};
 
 use crate::config::{self, Config, Problems};
-use crate::keys::KeyTable;
+use crate::keys::LiveKeys;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
+use crate::policy::clients::Clients;
+use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
 use crate::policy::limit::Limits;
@@ -44,6 +46,8 @@ pub struct Runtime {
     pub trusted_proxies: TrustedProxies,
     /// The first of all checks.
     pub flood_guard: Option<FloodGuard>,
+    /// The keys of the file and of the key store.
+    pub keys: Arc<LiveKeys>,
     /// Certificates by listener.
     pub certificates: HashMap<SocketAddr, Certificates>,
 }
@@ -57,7 +61,8 @@ impl Runtime {
         let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
-        let keys = Arc::new(KeyTable::compile(&config.keys));
+        let stored = previous.map_or_else(Arc::default, |runtime| runtime.keys.stored());
+        let keys = Arc::new(LiveKeys::compile(&config, stored));
         let mut endpoints = Vec::with_capacity(config.routes.len());
         for (endpoint, route) in &config.routes {
             // A service with a problem has no pool; that problem is reported already.
@@ -80,6 +85,7 @@ impl Runtime {
             endpoints,
             trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
             flood_guard,
+            keys,
             certificates,
             config,
         };
@@ -156,7 +162,7 @@ fn compile_route(
     endpoint: &str,
     route: &config::Route,
     pool: &Arc<Pool>,
-    keys: &Arc<KeyTable>,
+    keys: &Arc<LiveKeys>,
     before: Option<&Arc<Route>>,
 ) -> Result<Route, String> {
     let defaults = &config.defaults;
@@ -167,6 +173,8 @@ fn compile_route(
         endpoint: Arc::clone(&label),
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
+        clients: route.clients.as_ref().map(Clients::compile),
+        cors: route.cors.as_ref().map(|cors| Cors::compile(cors, &config.key_in)),
         limits: Limits::compile(limits, endpoint, before.map(|before| &before.limits)),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),

@@ -3,6 +3,7 @@
 //! range (`ledger`). When to try again, and what to count, is the writer's (`request_log`).
 //! No message that leaves here holds a password or the contents of a row.
 
+pub mod keys;
 mod ledger;
 mod migrations;
 mod mysql;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Check;
-use crate::config::Digest;
+use crate::config::{Digest, KeyStoreUrl, StoreUrl};
 
 /// SHA-256 of the key in `conf/tollgate.yaml`: everybody knows it, so it is refused beyond loopback.
 pub const DEMO_KEY_SHA256: Digest = Digest([
@@ -15,7 +15,11 @@ pub const DEMO_KEY_SHA256: Digest = Digest([
 impl Check<'_> {
     pub(super) fn keys(&mut self) {
         let config = &self.draft.config;
+        if config.key_store == KeyStoreUrl::Log && config.log.store == StoreUrl::None && !self.lost("log") {
+            self.problem("key_store", "`log` is the database of `log.store`, which is none: write a URL");
+        }
         let loopback_only = config.is_loopback_only();
+        let mut labels: HashMap<&str, (&str, &[String])> = HashMap::new();
         let mut seen: HashMap<Digest, &str> = HashMap::new();
         for (name, key) in &config.keys {
             let path = format!("keys.{name}");
@@ -25,6 +29,19 @@ impl Check<'_> {
             self.name(path.clone(), name);
             if let Some(consumer) = &key.consumer {
                 self.name(format!("{path}.consumer"), consumer);
+            }
+            for (index, label) in key.labels.iter().flatten().enumerate() {
+                self.name(format!("{path}.labels[{index}]"), label);
+            }
+            if let Some(said) = key.labels.as_deref() {
+                let consumer = key.consumer.as_deref().unwrap_or(name);
+                let (first, before) = *labels.entry(consumer).or_insert((name, said));
+                if !same_set(before, said) {
+                    let message = format!(
+                        "other labels than `{first}`: labels belong to the consumer `{consumer}`, so all its keys say the same, or one of them says it"
+                    );
+                    self.problem(format!("{path}.labels"), message);
+                }
             }
             if let Some(first) = seen.insert(key.sha256, name) {
                 self.problem(format!("{path}.sha256"), format!("the same digest as `{first}`: one key has one name"));
@@ -36,6 +53,10 @@ impl Check<'_> {
             }
         }
     }
+}
+
+fn same_set(one: &[String], other: &[String]) -> bool {
+    one.iter().all(|label| other.contains(label)) && other.iter().all(|label| one.contains(label))
 }
 
 /// Whether somebody wrote the key where its name belongs.

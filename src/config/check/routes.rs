@@ -9,7 +9,7 @@ use super::Check;
 use super::overlap::Overlaps;
 use crate::config::did_you_mean;
 use crate::config::pattern::literal;
-use crate::config::{Algorithm, HeaderChanges, HeaderRules, KeyRule, Limit, Pattern, Per, Route, Segment, Window};
+use crate::config::{Algorithm, HeaderChanges, HeaderRules, Limit, Pattern, Per, Route, Segment, Window};
 
 impl Check<'_> {
     pub(super) fn routes(&mut self) {
@@ -36,6 +36,12 @@ impl Check<'_> {
         if let Some(keys) = &route.keys {
             self.key_rule(&format!("{path}.keys"), keys);
         }
+        if let Some(clients) = &route.clients {
+            self.clients(&format!("{path}.clients"), clients);
+        }
+        if let Some(cors) = &route.cors {
+            self.cors(&format!("{path}.cors"), cors);
+        }
         if let Some(limits) = &route.limit {
             self.limits(&format!("{path}.limit"), limits);
         }
@@ -49,19 +55,6 @@ impl Check<'_> {
         }
         self.paths(path, route);
         self.headers(&format!("{path}.headers"), &route.headers);
-    }
-
-    fn key_rule(&mut self, path: &str, rule: &KeyRule) {
-        let KeyRule::Consumers(consumers) = rule else { return };
-        if consumers.is_empty() && !self.lost(path) {
-            self.problem(path, "an empty list admits nobody: name consumers, or write `required` or `none`");
-        }
-        for (index, consumer) in consumers.iter().enumerate() {
-            if !self.draft.consumers.contains(consumer) && !self.draft.lost.contains("keys") {
-                let hint = did_you_mean(consumer, self.draft.consumers.iter().map(String::as_str));
-                self.problem(format!("{path}[{index}]"), format!("no key has a consumer named `{consumer}`{hint}"));
-            }
-        }
     }
 
     fn limits(&mut self, path: &str, limits: &[Limit]) {
@@ -91,7 +84,7 @@ impl Check<'_> {
     }
 
     /// `element.field` where the file writes it, otherwise the element.
-    fn written(&self, element: &str, field: &str) -> String {
+    pub(super) fn written(&self, element: &str, field: &str) -> String {
         let path = format!("{element}.{field}");
         if self.places.has(&path) { path } else { element.to_owned() }
     }

@@ -3,6 +3,7 @@
 //! The only folder that knows mysql_async.
 
 pub(super) mod failure;
+mod keys;
 mod ledger;
 mod link;
 mod load;
@@ -17,12 +18,13 @@ use std::time::{Duration, SystemTime};
 
 use mysql_async::{Opts, OptsBuilder};
 
-use super::migrations::MYSQL;
+use super::migrations::{MYSQL, last};
 use super::upkeep::Upkeep;
 use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
+pub use keys::Keys;
 use link::Link;
 pub use migrate::probe;
 
@@ -141,7 +143,7 @@ pub fn migrate(url: &str) -> Result<Vec<String>, String> {
         let mut link = Link::open(&options, &server).await?;
         let mut done = migrate::apply(&mut link).await?;
         if done.is_empty() {
-            done.push(format!("nothing to do, version {} is applied", MYSQL.len()));
+            done.push(format!("nothing to do, version {} is applied", last(MYSQL)));
         }
         Ok(done.into_iter().map(|line| format!("{server}: {line}")).collect())
     })

@@ -3,6 +3,7 @@
 //! the last transactions, never the file. Calls block, so they run on the writer's own thread.
 //! The only folder that knows rusqlite.
 
+mod keys;
 mod ledger;
 mod migrate;
 mod pack;
@@ -16,12 +17,13 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::migrations::SQLITE;
+use super::migrations::{SQLITE, last};
 use super::upkeep::Upkeep;
 use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
+pub use keys::Keys;
 pub use migrate::probe;
 
 /// How long one statement waits for another program's lock. Short, because the writer tries again anyway and a
@@ -214,7 +216,7 @@ pub fn migrate(path: &Path) -> Result<Vec<String>, String> {
     };
     let mut done = apply().map_err(|error| failure(path, &error).message().to_owned())?;
     if done.is_empty() {
-        done.push(format!("{}: nothing to do, version {} is applied", path.display(), SQLITE.len()));
+        done.push(format!("{}: nothing to do, version {} is applied", path.display(), last(SQLITE)));
     }
     Ok(done)
 }
