@@ -16,7 +16,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{InstanceState, LogState, State};
+pub use state::{InstanceState, KeyStoreState, KeysState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
 
@@ -436,6 +436,10 @@ mod tests {
 
     fn state() -> State {
         State {
+            keys: KeysState {
+                in_force: 4,
+                store: Some(KeyStoreState { up: true, age: Duration::from_millis(1_500), keys: 3 }),
+            },
             requests_in_flight: 2,
             connections_open: 3,
             instances: vec![

@@ -4,11 +4,12 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::StoreUrl;
+use crate::config::{Config, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`.
@@ -54,6 +55,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Where the request log is, to be read.
     fn log_store(&self) -> StoreUrl;
+
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+
+    /// The key store was changed through this gateway, which need not wait to know it.
+    fn keys_changed(&self);
 }
 
 /// The request log: what became of every record.

@@ -3,13 +3,18 @@
 //! Names of keys and consumers are interned (`names.rs`), so that counting by them costs four bytes.
 //! Not here: where in a request a key is looked for (`policy/auth.rs`).
 
+pub mod life;
 mod live;
 mod merge;
 mod names;
 mod new_key;
+mod poll;
+pub mod scan;
+mod strength;
 mod table;
 
 pub use live::{LiveKeys, Stored};
 pub use names::{NameId, name_id, name_of};
 pub use new_key::{NewKey, looks_like_key};
+pub use poll::{KeyPoll, Status};
 pub use table::{KEY_BYTES_MAX, KeyEntry, KeyTable, digest_of};

@@ -35,10 +35,32 @@ pub struct State {
     pub cache_bytes: u64,
     /// Answers that were removed to make room.
     pub cache_evictions: u64,
+    /// Keys.
+    pub keys: KeysState,
     /// Counts that limits hold.
     pub limit_entries: u64,
     /// Requests that met a full table of limits.
     pub limit_overflow: u64,
+}
+
+/// Keys, and the store of some of them.
+#[derive(Clone, Debug, Default)]
+pub struct KeysState {
+    /// Keys that are looked up, those that expired included.
+    pub in_force: u64,
+    /// The key store; none where there is none.
+    pub store: Option<KeyStoreState>,
+}
+
+/// Where the key store stands.
+#[derive(Clone, Debug, Default)]
+pub struct KeyStoreState {
+    /// Whether the last question was answered.
+    pub up: bool,
+    /// How old the keys in force are; before the first reading, how long the process has waited for it.
+    pub age: Duration,
+    /// Keys in it, revoked ones included.
+    pub keys: u64,
 }
 
 /// One instance of a service.
@@ -97,7 +119,8 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     });
     let reloads = [("success", state.reloads_succeeded), ("failure", state.reloads_failed)]
         .map(|(result, count)| sample(MetricType::COUNTER, &[("result", result)], count as f64));
-    let mut families = vec![
+    let mut families = key_families(&state.keys);
+    families.extend([
         family(
             MetricType::GAUGE,
             "tollgate_build_info",
@@ -131,10 +154,24 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "Requests that met a full table of limits.",
             state.limit_overflow as f64,
         ),
-    ];
+    ]);
     if let Some(reloaded) = state.reloaded {
         let help = "When the live configuration went live.";
         families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
+    }
+    families
+}
+
+fn key_families(keys: &KeysState) -> Vec<MetricFamily> {
+    let in_force = "Keys that are looked up, those that expired included.";
+    let mut families = vec![gauge("tollgate_keys", in_force, keys.in_force as f64)];
+    if let Some(store) = &keys.store {
+        let up = "Whether the key store answered the last question.";
+        families.push(gauge("tollgate_key_store_up", up, f64::from(u8::from(store.up))));
+        let age = "How old the store's keys in force are; a few seconds while it answers.";
+        families.push(gauge("tollgate_key_store_age_seconds", age, store.age.as_secs_f64()));
+        let held = "Keys in the key store, revoked ones included.";
+        families.push(gauge("tollgate_key_store_keys", held, store.keys as f64));
     }
     families
 }

@@ -35,7 +35,7 @@ pub struct Runtime {
     /// Counts the configurations since the process began, from 1.
     pub generation: u32,
     /// What it was compiled from.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Which route a request belongs to.
     pub routes: Routes,
     /// Services by name.
@@ -87,7 +87,7 @@ impl Runtime {
             flood_guard,
             keys,
             certificates,
-            config,
+            config: Arc::new(config),
         };
         problems.or(runtime)
     }

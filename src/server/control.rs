@@ -11,8 +11,9 @@ use crate::admin::{
     Summary,
 };
 use crate::cache::{self, Scope};
-use crate::config::StoreUrl;
+use crate::config::{Config, StoreUrl};
 use crate::gateway::Parts;
+use crate::keys::{KeyPoll, Status};
 use crate::metrics;
 use crate::policy::limit::{LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
@@ -23,6 +24,7 @@ use crate::upstream::{self, Pool};
 pub(super) struct Wiring {
     pub(super) parts: Arc<Parts>,
     pub(super) ready: Arc<Ready>,
+    pub(super) key_poll: Option<KeyPoll>,
 }
 
 impl Control for Wiring {
@@ -44,6 +46,7 @@ impl Control for Wiring {
             let why = log.last_error.unwrap_or_else(|| "it does not answer".to_owned());
             degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued));
         }
+        degraded.extend(self.key_poll.as_ref().and_then(|poll| key_store_away(&poll.status())));
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
         degraded.extend(
@@ -132,8 +135,36 @@ impl Control for Wiring {
     }
 
     fn metrics(&self) -> String {
-        self.parts.metrics.encode(&state(&self.parts))
+        let mut state = state(&self.parts);
+        state.keys.store = self.key_poll.as_ref().map(|poll| {
+            let status = poll.status();
+            let age = status
+                .read
+                .map_or_else(|| self.parts.metrics.started().elapsed().unwrap_or_default(), |read| read.elapsed());
+            metrics::KeyStoreState { up: status.up, age, keys: status.keys as u64 }
+        });
+        self.parts.metrics.encode(&state)
     }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.parts.live.load().config)
+    }
+
+    fn keys_changed(&self) {
+        if let Some(poll) = &self.key_poll {
+            poll.wake();
+        }
+    }
+}
+
+fn key_store_away(status: &Status) -> Option<String> {
+    let problem = status.problem.as_ref()?;
+    Some(match status.read {
+        Some(read) => {
+            format!("key store: away, the keys of {} s ago are in force: {problem}", read.elapsed().as_secs())
+        }
+        None => format!("key store: never read, so only keys of the file are known: {problem}"),
+    })
 }
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
@@ -218,6 +249,7 @@ fn state(parts: &Parts) -> metrics::State {
         cache_entries: stored.entries,
         cache_bytes: stored.bytes,
         cache_evictions: stored.evictions,
+        keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
     }

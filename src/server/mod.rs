@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use self::control::Wiring;
 use crate::config::{self, Config};
 use crate::gateway::Parts;
+use crate::keys::KeyPoll;
 use crate::metrics::{BuildFacts, Metrics};
 use crate::request_log::{RequestLog, Writer};
 use crate::runtime::{Live, Runtime};
@@ -72,9 +73,10 @@ fn start(path: &Path) -> Result<Running, String> {
     let metrics =
         Arc::new(Metrics::new(BuildFacts { version: build::VERSION, revision: build::REVISION, rust: build::RUST })?);
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
+    let key_poll = poll_keys(&config, &live).map_err(|error| format!("no thread for the key store: {error}"))?;
     let parts = Arc::new(Parts::new(live, metrics, log));
     let ready = Arc::new(Ready::default());
-    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready) });
+    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready), key_poll });
     let (stop_admin, admin_stop) = oneshot::channel();
     let admin_stopped =
         admin.map(|(listener, admin)| background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop)));
@@ -112,6 +114,17 @@ impl Running {
         log::info!("stopped");
         ended.exit_code()
     }
+}
+
+/// Keeps the keys of the store in force, whatever runtime is; none where there is no store.
+fn poll_keys(config: &Config, live: &Arc<Live>) -> std::io::Result<Option<KeyPoll>> {
+    let url = config.key_store.database(&config.log.store);
+    if url == config::StoreUrl::None {
+        return Ok(None);
+    }
+    let stored = live.load().keys.stored();
+    let live = Arc::clone(live);
+    KeyPoll::start(url, stored, move || live.load().keys.renew()).map(Some)
 }
 
 fn bind_admin(admin: &config::Admin) -> Result<std::net::TcpListener, String> {

@@ -120,6 +120,21 @@ impl KeyStore {
     }
 }
 
+/// Tries a key store of its own without changing anything; what was found.
+///
+/// # Errors
+/// What is missing before it can be used.
+pub fn probe(url: &StoreUrl) -> Result<String, String> {
+    match url {
+        StoreUrl::None => Ok("key_store is none".to_owned()),
+        StoreUrl::Sqlite(path) if !path.exists() => {
+            Ok(format!("{} does not exist yet: start creates it", path.display()))
+        }
+        StoreUrl::Sqlite(path) => sqlite::open_to_read(path).map(|_| format!("{} can be opened", path.display())),
+        StoreUrl::Mysql(url) => mysql::probe_connection(url).map_err(|why| why.replace("log.store", "key_store")),
+    }
+}
+
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unchanged {

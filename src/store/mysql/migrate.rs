@@ -128,6 +128,12 @@ pub fn probe(url: &str) -> Result<Vec<String>, String> {
     if lacking.is_empty() { Ok(found) } else { Err(format!("{server}: {}", lacking.join("; "))) }
 }
 
+/// Whether the server answers; see [`super::super::keys::probe`].
+pub fn probe_connection(url: &str) -> Result<String, String> {
+    let (options, server) = options(url)?;
+    ask(async { Link::open(&options, &server).await.map(|_| format!("{server}: connected")) })
+}
+
 /// What was found, and what is lacking.
 async fn look(link: &mut Link) -> Result<(Vec<String>, Vec<String>), Failure> {
     let version: Option<String> = link.first("SELECT VERSION()", vec![]).await?;

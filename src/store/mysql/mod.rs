@@ -26,7 +26,7 @@ use crate::config::Retention;
 
 pub use keys::Keys;
 use link::Link;
-pub use migrate::probe;
+pub use migrate::{probe, probe_connection};
 
 /// What the session must be, whatever the server's defaults are: data that does not fit is an error, times are UTC.
 const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE', \

@@ -5,6 +5,7 @@
 mod answer;
 mod ask;
 mod backend;
+mod browser;
 mod config;
 mod gateway;
 mod load;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 pub use answer::Answer;
 pub use ask::Ask;
 pub use backend::{Backend, Reply, Seen};
+pub use browser::Page;
 pub use config::{Config, digest};
 pub use gateway::Gateway;
 pub use load::{Load, burst};
