@@ -86,7 +86,7 @@ pub struct Inventory {
 impl Inventory {
     /// The keys of both, without their use.
     pub fn of(file: &BTreeMap<String, Key>, stored: &[StoredKey], days: u32, now: Timestamp) -> Self {
-        let mut keys: Vec<Item> = file.iter().map(|(name, key)| of_file(name, key, file, now)).collect();
+        let mut keys: Vec<Item> = file.iter().map(|(name, key)| of_file(name, key, now)).collect();
         keys.extend(stored.iter().map(|key| of_store(key, file, now)));
         keys.sort_by(|one, other| one.name.cmp(&other.name).then(one.revoked.cmp(&other.revoked)));
         Self { notes: Vec::new(), days, keys }
@@ -117,6 +117,15 @@ impl Inventory {
             let (requests, last) = used.get(item.name.as_str()).copied().unwrap_or_default();
             item.requests = Some(requests);
             item.last_used = (!last.is_empty()).then(|| last.to_owned());
+        }
+        let since = now.as_second() - i64::from(self.days) * 86_400;
+        match reader.span()?.map(|span| i64::from(span.start.0) * 60) {
+            Some(first) if first <= since => {}
+            Some(first) => {
+                let first = Timestamp::from_second(first).unwrap_or(now).strftime("%Y-%m-%d %H:%M").to_string();
+                self.notes.push(format!("the log begins at {first} UTC: of the time before nothing is known"));
+            }
+            None => self.notes.push("the log is empty, so nothing is known of their use".to_owned()),
         }
         if answer["groups_left_out"].as_u64().is_some_and(|left_out| left_out > 0) {
             self.notes.push(
@@ -208,18 +217,16 @@ impl Place {
     }
 }
 
-fn of_file(name: &str, key: &Key, file: &BTreeMap<String, Key>, now: Timestamp) -> Item {
+fn of_file(name: &str, key: &Key, now: Timestamp) -> Item {
     let consumer = key.consumer.as_deref().unwrap_or(name);
-    let same = |other: &&Key| other.consumer.as_deref() == Some(consumer);
-    let labels = key.labels.as_ref().or_else(|| file.values().filter(same).find_map(|other| other.labels.as_ref()));
     let expires = key.expires.map(|expires| expires.0);
     Item {
         name: name.to_owned(),
         consumer: consumer.to_owned(),
         place: Place::File,
         state: if expires.is_some_and(|expires| expires <= now) { State::Expired } else { State::Active },
-        plan: None,
-        labels: labels.cloned().unwrap_or_default(),
+        plan: key.plan.clone(),
+        labels: key.labels.clone(),
         created: None,
         expires,
         revoked: None,

@@ -40,6 +40,10 @@ pub struct KeyAccess {
     #[serde(deserialize_with = "short_forms::one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub consumers: Vec<String>,
+    /// Only consumers with one of these plans.
+    #[serde(deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub plan: Vec<String>,
     /// Only consumers with one of these labels.
     #[serde(deserialize_with = "short_forms::one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
@@ -186,7 +190,7 @@ impl<'de> Deserialize<'de> for KeyRule {
         impl<'de> Visitor<'de> for Either {
             type Value = KeyRule;
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("`required`, `none`, a list of consumers, or a map such as {label: internal}")
+                out.write_str("`required`, `none`, a list of consumers, or a map such as {plan: gold}")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<KeyRule, E> {
                 match text {

@@ -125,7 +125,7 @@ impl HealthCheck {
 impl Key {
     /// A key of its own consumer, for ever.
     pub const fn new(sha256: Digest) -> Self {
-        Self { sha256, consumer: None, expires: None, labels: None }
+        Self { sha256, consumer: None, plan: None, expires: None, labels: Vec::new() }
     }
 }
 

@@ -6,8 +6,10 @@ use super::tree::{Kind, Node, join, problem};
 
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
-    "plans",
-    "limits",
+    "limits.store",
+    "limits.timeout",
+    "limits.on_error",
+    "limits.gateways",
     "cache.disk",
     "services.*.eject",
     "services.*.breaker",
@@ -22,26 +24,13 @@ const NOT_BUILT: &[&str] = &[
     "routes.*.cache.set_cookie",
     "routes.*.cache.stale_while_revalidate",
     "routes.*.cache.stale_if_error",
-    "routes.*.limit.zone",
-    "routes.*.limit.header",
-    "routes.*.limit.store",
-    "routes.*.limit.*.zone",
-    "routes.*.limit.*.header",
-    "routes.*.limit.*.store",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",
     "defaults.retry",
     "defaults.breaker",
     "defaults.cache",
-    "defaults.limit.zone",
-    "defaults.limit.header",
-    "defaults.limit.store",
-    "defaults.limit.*.zone",
-    "defaults.limit.*.header",
-    "defaults.limit.*.store",
     "defaults.body_max.mode",
-    "keys.*.plan",
 ];
 
 const BALANCES: &[&str] = &[

@@ -16,7 +16,7 @@ use super::query::{raw_query, redact};
 use crate::config::{Config, QueryLog};
 use crate::policy::headers::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::policy::limit::{Caller, Now};
-use crate::policy::{auth, clients, cors, path};
+use crate::policy::{cors, path};
 use crate::refusal::Refusal;
 use crate::runtime::{Route, Runtime};
 
@@ -54,29 +54,22 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
     }
     let found = runtime.routes.find(&host, &path, &request.method)?; // 404, 405
     let route = exchange.route.insert(Arc::clone(found.route));
-    if let Some(clients) = &route.clients
-        && clients.admit(exchange.facts.client_ip)?
-    // 403
-    {
-        exchange.observed = Some(clients::OBSERVED.into());
-    }
+    let client = route.clients.as_ref().map_or(Ok(None), |clients| clients.admit(exchange.facts.client_ip))?; // 403
     let query = raw_query(request);
     let key = route.auth.identify(&request.headers, query)?; // 400, 401, 503
     exchange.key = key.as_ref().map(|key| Arc::clone(&key.entry));
-    if let Some(key) = &exchange.key
-        && route.auth.permit(key, exchange.started_at)?
-    // 401, 403
-    {
-        exchange.observed.get_or_insert_with(|| auth::OBSERVED.into());
-    }
+    let access = key.as_ref().map_or(Ok(None), |key| route.auth.permit(&key.entry, exchange.started_at))?; // 401, 403
     let caller = Caller {
         ip: exchange.facts.client_ip,
         consumer: key.as_ref().map(|key| key.entry.consumer_id),
         key: key.as_ref().map(|key| key.entry.name_id),
+        headers: Some(&request.headers),
     };
-    let decision = route.limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
+    let plan = key.as_ref().and_then(|key| key.entry.plan.as_ref()).map(|plan| plan.id);
+    let limits = route.limits.of(plan).ok_or(Refusal::Internal("the plan of the key is not configured"))?;
+    let decision = limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
     exchange.limit_name = decision.limit_name;
-    exchange.observed = exchange.observed.take().or(decision.observed);
+    exchange.observed = client.or(access).map(Arc::from).or(decision.observed);
     if let Some(refusal) = decision.refused {
         return Err(refusal); // 429
     }

@@ -2,7 +2,7 @@
 //! What the store held lives as long as the process, so neither a reload nor a store that is away takes keys out of force.
 //! Not here: how the store is asked (`poll.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -16,6 +16,7 @@ use crate::store::keys::StoredKeys;
 #[derive(Debug)]
 pub struct LiveKeys {
     file: BTreeMap<String, Key>,
+    plans: HashSet<String>,
     has_store: bool,
     stored: Arc<Stored>,
     table: ArcSwap<KeyTable>,
@@ -32,6 +33,7 @@ impl LiveKeys {
         let has_store = config.key_store != KeyStoreUrl::None;
         let keys = Self {
             file: config.keys.clone(),
+            plans: config.plans.keys().cloned().collect(),
             has_store,
             stored,
             table: ArcSwap::from_pointee(KeyTable::compile(&BTreeMap::new())),
@@ -45,6 +47,7 @@ impl LiveKeys {
     pub fn of_table(table: KeyTable) -> Self {
         Self {
             file: BTreeMap::new(),
+            plans: HashSet::new(),
             has_store: false,
             stored: Arc::default(),
             table: ArcSwap::from_pointee(table),
@@ -76,7 +79,10 @@ impl LiveKeys {
     pub fn renew(&self) -> Vec<String> {
         let _one_at_a_time = self.making.lock();
         let stored = self.stored.load_full().filter(|_| self.has_store);
-        let (table, overruled) = KeyTable::merged(&self.file, stored.as_ref().map_or(&[], |stored| &stored.keys));
+        let (table, overruled) = {
+            let stored = stored.as_ref().map_or(&[][..], |stored| &stored.keys);
+            KeyTable::merged(&self.file, stored, |plan| self.plans.contains(plan))
+        };
         self.table.store(Arc::new(table));
         overruled
     }
@@ -144,9 +150,20 @@ mod tests {
     #[test]
     fn what_the_file_says_of_a_consumer_holds_for_its_keys_in_the_store() {
         let mut keys = keys(&[("acme", "a")]);
-        keys.file.values_mut().for_each(|key| key.labels = Some(vec!["gold".into()]));
+        keys.file.values_mut().for_each(|key| key.labels = vec!["gold".into()]);
         let said = put(&keys, vec![stored("x", "b", &["silver"]), stored("y", "c", &["silver"])]);
         assert_eq!(*keys.find(b"b").unwrap().labels, [name_id("gold")]);
         assert_eq!(said.len(), 1, "{said:?}");
+    }
+
+    #[test]
+    fn a_key_with_a_plan_that_is_not_there_is_none() {
+        let mut keys = keys(&[]);
+        keys.plans.insert("gold".into());
+        let with = |plan: &str, secret: &str| StoredKey { plan: Some(plan.into()), ..stored(plan, secret, &[]) };
+        let said = put(&keys, vec![with("gold", "a"), with("lost", "b")]);
+        assert_eq!(names(&keys, &["a", "b"]), ["gold", "-"]);
+        assert!(said[0].contains("`lost`, which the configuration has not"), "{said:?}");
+        assert_eq!(&*keys.find(b"a").unwrap().plan.as_ref().unwrap().name, "gold");
     }
 }

@@ -17,4 +17,4 @@ pub use live::{LiveKeys, Stored};
 pub use names::{NameId, name_id, name_of};
 pub use new_key::{NewKey, looks_like_key};
 pub use poll::{KeyPoll, Status};
-pub use table::{KEY_BYTES_MAX, KeyEntry, KeyTable, digest_of};
+pub use table::{ConsumerFacts, KEY_BYTES_MAX, KeyEntry, KeyTable, PlanOfKey, digest_of};

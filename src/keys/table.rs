@@ -29,10 +29,30 @@ pub struct KeyEntry {
     pub name_id: NameId,
     /// The consumer as a number.
     pub consumer_id: NameId,
+    /// The plan of its consumer.
+    pub plan: Option<PlanOfKey>,
     /// The consumer's labels.
     pub labels: Arc<[NameId]>,
     /// From when on it is refused.
     pub expires: Option<Timestamp>,
+}
+
+/// What belongs to a consumer, whichever of its keys is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsumerFacts {
+    /// The plan.
+    pub plan: Option<PlanOfKey>,
+    /// The labels.
+    pub labels: Arc<[NameId]>,
+}
+
+/// The plan of a consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanOfKey {
+    /// Its name in `plans`.
+    pub name: Arc<str>,
+    /// The name as a number.
+    pub id: NameId,
 }
 
 /// Every known key by its digest.
@@ -107,9 +127,20 @@ impl KeyTable {
 
 impl KeyEntry {
     /// An entry under these names.
-    pub fn new(name: &str, consumer: &str, labels: Arc<[NameId]>, expires: Option<Timestamp>) -> Self {
+    pub fn new(name: &str, consumer: &str, facts: ConsumerFacts, expires: Option<Timestamp>) -> Self {
         let (name_id, consumer_id) = (name_id(name), name_id(consumer));
-        Self { name: name.into(), consumer: consumer.into(), name_id, consumer_id, labels, expires }
+        let ConsumerFacts { plan, labels } = facts;
+        Self { name: name.into(), consumer: consumer.into(), name_id, consumer_id, plan, labels, expires }
+    }
+}
+
+impl ConsumerFacts {
+    /// The facts by these names.
+    pub fn of(plan: Option<&str>, labels: &[String]) -> Self {
+        let plan = plan.map(|plan| PlanOfKey { name: plan.into(), id: name_id(plan) });
+        let mut labels: Vec<NameId> = labels.iter().map(|label| name_id(label)).collect();
+        labels.sort_unstable();
+        Self { plan, labels: labels.into() }
     }
 }
 
@@ -203,20 +234,6 @@ mod tests {
         let table = KeyTable::compile(&keys.collect());
         assert!(secrets.iter().all(|secret| &*table.find(secret.as_bytes()).unwrap().name == secret.as_str()));
         assert!((0..10_000).all(|n| table.find(format!("other-{n}").as_bytes()).is_none()));
-    }
-
-    #[test]
-    fn labels_are_of_the_consumer() {
-        let key = |secret: &str, labels: Option<&[&str]>| Key {
-            consumer: Some("acme".into()),
-            labels: labels.map(|labels| labels.iter().map(|label| (*label).to_owned()).collect()),
-            ..Key::new(digest_of(secret.as_bytes()))
-        };
-        let keys = [("a", key("a", None)), ("b", key("b", Some(&["internal"])))];
-        let table = KeyTable::compile(&keys.map(|(name, key)| (name.to_owned(), key)).into());
-        for secret in ["a", "b"] {
-            assert_eq!(*table.find(secret.as_bytes()).unwrap().labels, [name_id("internal")]);
-        }
     }
 
     #[test]

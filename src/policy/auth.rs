@@ -36,6 +36,7 @@ enum Rule {
 #[derive(Clone, Debug)]
 struct Access {
     consumers: Box<[NameId]>,
+    plans: Box<[NameId]>,
     labels: Box<[NameId]>,
     mode: Mode,
 }
@@ -56,9 +57,6 @@ enum Held<'a> {
     Ambiguous,
 }
 
-/// The word in the log for a request that `mode: observe` let through.
-pub const OBSERVED: &str = "not_allowed";
-
 impl Auth {
     /// Compiles `routes.X.keys` (or `defaults.keys`) with `key_in` and the keys.
     pub fn compile(rule: &KeyRule, key_in: &[KeyPlace], keys: Arc<LiveKeys>) -> Self {
@@ -66,9 +64,12 @@ impl Auth {
         let rule = match rule {
             KeyRule::Required => Rule::Required,
             KeyRule::None => Rule::Anonymous,
-            KeyRule::Only(access) => {
-                Rule::Only(Access { consumers: ids(&access.consumers), labels: ids(&access.label), mode: access.mode })
-            }
+            KeyRule::Only(access) => Rule::Only(Access {
+                consumers: ids(&access.consumers),
+                plans: ids(&access.plan),
+                labels: ids(&access.label),
+                mode: access.mode,
+            }),
         };
         let [no_key, unknown_key, expired_key] = challenges(key_in);
         Self { rule, places: key_in.into(), keys, no_key, unknown_key, expired_key }
@@ -106,18 +107,18 @@ impl Auth {
         Err(Refusal::NoKey { challenge: self.no_key.clone() })
     }
 
-    /// Whether this key may be used here and now; `true` where it would have been refused but for `mode: observe`.
+    /// Whether this key may be used here and now; the reason, where it would have been refused but for `mode: observe`.
     ///
     /// # Errors
     /// `ExpiredKey` from the moment that the key names, `NotAllowed` when its consumer may not use this route.
-    pub fn permit(&self, entry: &KeyEntry, now: SystemTime) -> Result<bool, Refusal> {
+    pub fn permit(&self, entry: &KeyEntry, now: SystemTime) -> Result<Option<&'static str>, Refusal> {
         if entry.expires.is_some_and(|expires| now >= SystemTime::from(expires)) {
             return Err(Refusal::ExpiredKey { challenge: self.expired_key.clone() });
         }
         match &self.rule {
-            Rule::Required | Rule::Anonymous => Ok(false),
-            Rule::Only(access) if access.admits(entry) => Ok(false),
-            Rule::Only(access) if access.mode == Mode::Observe => Ok(true),
+            Rule::Required | Rule::Anonymous => Ok(None),
+            Rule::Only(access) if access.admits(entry) => Ok(None),
+            Rule::Only(access) if access.mode == Mode::Observe => Ok(Some(Refusal::NotAllowed.reason())),
             Rule::Only(_) => Err(Refusal::NotAllowed),
         }
     }
@@ -147,8 +148,9 @@ impl Auth {
 
 impl Access {
     fn admits(&self, entry: &KeyEntry) -> bool {
-        let is_listed = |list: &[NameId], id: &NameId| list.is_empty() || list.contains(id);
-        is_listed(&self.consumers, &entry.consumer_id)
+        let plan = entry.plan.as_ref().map(|plan| plan.id);
+        (self.consumers.is_empty() || self.consumers.contains(&entry.consumer_id))
+            && (self.plans.is_empty() || plan.is_some_and(|plan| self.plans.contains(&plan)))
             && (self.labels.is_empty() || entry.labels.iter().any(|label| self.labels.contains(label)))
     }
 }
@@ -240,7 +242,7 @@ mod tests {
             ..Key::new(digest_of(secret.as_bytes()))
         };
         let old = Key { expires: Some(Expiry(at(100).try_into().unwrap())), ..key("old", "alice") };
-        let bob = Key { labels: Some(vec!["internal".into()]), ..key("bob", "bob") };
+        let bob = Key { plan: Some("gold".into()), labels: vec!["internal".into()], ..key("bob", "bob") };
         let keys =
             [("alice-1", key("alice", "alice")), ("alice-2", key("alice2", "alice")), ("bob", bob), ("old", old)];
         let keys = keys.map(|(name, key)| (name.to_owned(), key)).into_iter().collect::<BTreeMap<_, _>>();
@@ -271,8 +273,8 @@ mod tests {
             Err(refusal) => return refusal.reason().into(),
         };
         match auth.permit(&found.entry, at(99)) {
-            Ok(false) => format!("{} in {}", found.entry.name, found.header.unwrap()),
-            Ok(true) => format!("{} observed", found.entry.name),
+            Ok(None) => format!("{} in {}", found.entry.name, found.header.unwrap()),
+            Ok(Some(reason)) => format!("{} observed: {reason}", found.entry.name),
             Err(refusal) => refusal.reason().into(),
         }
     }
@@ -362,10 +364,13 @@ mod tests {
     }
 
     #[test]
-    fn a_route_for_a_label_admits_whose_consumer_has_it() {
+    fn a_route_for_a_label_or_a_plan_admits_whose_consumer_has_it() {
         let labelled = KeyAccess { label: vec!["partner".into(), "internal".into()], ..KeyAccess::default() };
         assert_eq!(outcome(&only(labelled.clone()), &[(X, b"bob")]), "bob in x-api-key");
         assert_eq!(outcome(&only(labelled.clone()), &[(X, b"alice")]), "not_allowed");
+        let gold = KeyAccess { plan: vec!["gold".into(), "silver".into()], ..KeyAccess::default() };
+        assert_eq!(outcome(&only(gold.clone()), &[(X, b"bob")]), "bob in x-api-key");
+        assert_eq!(outcome(&only(gold), &[(X, b"alice")]), "not_allowed");
         let both = KeyAccess { consumers: vec!["alice".into()], ..labelled };
         assert_eq!(outcome(&only(both.clone()), &[(X, b"bob")]), "not_allowed");
         assert_eq!(outcome(&only(both), &[(X, b"alice")]), "not_allowed");
@@ -374,7 +379,7 @@ mod tests {
     #[test]
     fn observing_lets_through_whom_it_would_refuse_but_nobody_without_a_key() {
         let rule = only(KeyAccess { consumers: vec!["alice".into()], mode: Mode::Observe, ..KeyAccess::default() });
-        assert_eq!(outcome(&rule, &[(X, b"bob")]), "bob observed");
+        assert_eq!(outcome(&rule, &[(X, b"bob")]), "bob observed: not_allowed");
         assert_eq!(outcome(&rule, &[(X, b"alice")]), "alice-1 in x-api-key");
         assert_eq!(outcome(&rule, &[(X, b"carol")]), "unknown_key");
         assert_eq!(outcome(&rule, &[]), "no_key");
@@ -384,7 +389,7 @@ mod tests {
     fn a_key_ends_at_its_moment() {
         let auth = Auth::compile(&KeyRule::Required, &places(), keys());
         let old = auth.identify(&headers(&[(X, b"old")]), None).unwrap().unwrap().entry;
-        assert_eq!(auth.permit(&old, at(99)), Ok(false));
+        assert_eq!(auth.permit(&old, at(99)), Ok(None));
         assert_eq!(auth.permit(&old, at(100)).unwrap_err().reason(), "expired_key");
         assert_eq!(auth.permit(&old, at(101)).unwrap_err().reason(), "expired_key");
     }

@@ -16,27 +16,25 @@ pub struct Clients {
     mode: Mode,
 }
 
-/// The word in the log for a request that `mode: observe` let through.
-pub const OBSERVED: &str = "client_not_allowed";
-
 impl Clients {
     /// Compiles `routes.X.clients`.
     pub fn compile(clients: &config::Clients) -> Self {
         Self { allow: clients.allow.as_slice().into(), deny: clients.deny.as_slice().into(), mode: clients.mode }
     }
 
-    /// Whether this address may use the route; `true` where it would have been refused but for `mode: observe`.
+    /// Whether this address may use the route; the reason, where it would have been refused but for `mode: observe`.
     ///
     /// # Errors
     /// `ClientNotAllowed`.
-    pub fn admit(&self, address: IpAddr) -> Result<bool, Refusal> {
+    pub fn admit(&self, address: IpAddr) -> Result<Option<&'static str>, Refusal> {
         // A listener on [::] sees IPv4 clients as ::ffff:a.b.c.d.
         let address = address.to_canonical();
         let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         let is_refused = is_in(&self.deny) || !(self.allow.is_empty() || is_in(&self.allow));
         match self.mode {
-            Mode::Enforce if is_refused => Err(Refusal::ClientNotAllowed),
-            Mode::Enforce | Mode::Observe => Ok(is_refused),
+            _ if !is_refused => Ok(None),
+            Mode::Enforce => Err(Refusal::ClientNotAllowed),
+            Mode::Observe => Ok(Some(Refusal::ClientNotAllowed.reason())),
         }
     }
 }
@@ -51,7 +49,7 @@ mod tests {
         let address = address.parse().unwrap();
         assert_eq!(Clients::compile(&config).admit(address).is_ok(), expected, "{allow:?} {deny:?} {address}");
         let observed = Clients::compile(&config::Clients { mode: Mode::Observe, ..config }).admit(address);
-        assert_eq!(observed, Ok(!expected));
+        assert_eq!(observed, Ok((!expected).then_some("client_not_allowed")));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::policy::cache::CacheRule;
 use crate::policy::clients::Clients;
 use crate::policy::cors::Cors;
 use crate::policy::headers::Changes;
-use crate::policy::limit::Limits;
+use crate::policy::limit::RouteLimits;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -25,8 +25,8 @@ pub struct Route {
     pub clients: Option<Clients>,
     /// From pages of which origins.
     pub cors: Option<Cors>,
-    /// How often.
-    pub limits: Limits,
+    /// How often, for each plan.
+    pub limits: RouteLimits,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
     /// Whether and how answers are cached.
@@ -66,7 +66,7 @@ pub(super) mod tests {
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
             clients: None,
             cors: None,
-            limits: Limits::compile(&[], endpoint, None),
+            limits: RouteLimits::default(),
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,

@@ -48,16 +48,25 @@ async fn a_preflight_is_answered_before_keys_and_limits_and_logged() {
     // Nor did a preflight use up the limit.
     assert_eq!(gateway.get("/api/x").header("origin", APP).key("acme").await.status, 200);
     gateway.log_written().await;
-    assert_eq!(gateway.sqlite_number("SELECT count(*) FROM api_logs WHERE decided_by = 'cors' AND status_code = 204"), 4);
-    assert_eq!(gateway.sqlite_texts("SELECT DISTINCT endpoint FROM api_logs WHERE decided_by = 'cors'"), ["GET,PUT /api/*"]);
+    assert_eq!(
+        gateway.sqlite_number("SELECT count(*) FROM api_logs WHERE decided_by = 'cors' AND status_code = 204"),
+        4
+    );
+    assert_eq!(
+        gateway.sqlite_texts("SELECT DISTINCT endpoint FROM api_logs WHERE decided_by = 'cors'"),
+        ["GET,PUT /api/*"]
+    );
 }
 
 #[tokio::test]
 async fn every_answer_of_the_route_carries_the_fields_refusals_included() {
-    let backend = Backend::scripted(|_| Reply::ok("x").with("access-control-allow-origin", "*").with("vary", "Accept")).await;
+    let backend =
+        Backend::scripted(|_| Reply::ok("x").with("access-control-allow-origin", "*").with("vary", "Accept")).await;
     let config = one_route(&backend, ", limit: 1/h, body_max: 10b, keys: required").route(
         "/closed",
-        &format!("to: service, keys: none, clients: {{deny: 127.0.0.1}}, cors: {{origins: '{APP}', credentials: true}}"),
+        &format!(
+            "to: service, keys: none, clients: {{deny: 127.0.0.1}}, cors: {{origins: '{APP}', credentials: true}}"
+        ),
     );
     let gateway = Gateway::start(&config).await;
     let check = |answer: &Answer, status: u16| {
@@ -93,7 +102,9 @@ async fn every_answer_of_the_route_carries_the_fields_refusals_included() {
 async fn a_stored_answer_never_carries_another_origins_fields() {
     let backend = Backend::scripted(|seen| {
         let origin = seen.header("origin").unwrap_or("none").to_owned();
-        Reply::ok("stored").with("access-control-allow-origin", &origin).with("access-control-expose-headers", "X-Secret")
+        Reply::ok("stored")
+            .with("access-control-allow-origin", &origin)
+            .with("access-control-expose-headers", "X-Secret")
     })
     .await;
     let gateway = Gateway::start(&one_route(&backend, ", keys: none, cache: 1h")).await;
@@ -102,7 +113,10 @@ async fn a_stored_answer_never_carries_another_origins_fields() {
         let answer = if let Some(origin) = origin { ask.header("origin", origin).await } else { ask.await };
         assert_eq!((answer.status, answer.text().as_str()), (200, "stored"));
         assert_eq!(vary(&answer), ["Origin"]);
-        (answer.header("access-control-allow-origin").map(str::to_owned), answer.header("access-control-expose-headers").is_some())
+        (
+            answer.header("access-control-allow-origin").map(str::to_owned),
+            answer.header("access-control-expose-headers").is_some(),
+        )
     };
     assert_eq!(ask(Some("https://evil.example")).await, (None, false));
     assert_eq!(ask(Some(APP)).await, (Some(APP.into()), true));
@@ -126,7 +140,10 @@ async fn a_page_in_a_real_browser_reads_what_it_may_and_nothing_else() {
         .route("/foreign", "to: service, keys: none, cors: {origins: ['https://elsewhere.example']}")
         .route("/without", "to: service, keys: none")
         .route("/some", &format!("to: service, keys: none, cors: {{origins: ['{}'], methods: [GET]}}", page.origin))
-        .route("/cookies", &format!("to: service, keys: none, cors: {{origins: ['{}'], credentials: true}}", page.origin))
+        .route(
+            "/cookies",
+            &format!("to: service, keys: none, cors: {{origins: ['{}'], credentials: true}}", page.origin),
+        )
         .route("/any", "to: service, keys: none, cors: {origins: '*'}")
         .key("acme");
     let gateway = Gateway::start(&config).await;

@@ -102,8 +102,10 @@ async fn keys_live_in_mariadb_and_stay_in_force_while_it_is_away() {
     becomes(&gateway, &key, 200).await;
     becomes(&gateway, &gone, 200).await;
     mariadb.kill();
-    eventually("the store is away", seconds(10), async || gateway.metrics().await.sum("tollgate_key_store_up", &[]) == 0.0)
-        .await;
+    eventually("the store is away", seconds(10), async || {
+        gateway.metrics().await.sum("tollgate_key_store_up", &[]) == 0.0
+    })
+    .await;
     assert_eq!(gateway.get("/").key(&key).await.status, 200);
     assert_eq!(gateway.get("/").key("never-seen").await.refused(), (401, "unknown_key".into()));
     tokio::time::sleep(seconds(2)).await;
@@ -161,7 +163,11 @@ async fn of_a_name_in_both_the_files_key_holds_and_it_is_said() {
     gateway.reload(&config(&backend, "sqlite:keys.db").key("twice")).await;
     assert_eq!(gateway.get("/").key(&of_store).await.refused(), (401, "unknown_key".into()));
     assert_eq!(gateway.get("/").key("twice").await.status, 200);
-    assert!(gateway.said().contains("the key `twice` is in the file and in the store: the file's holds"), "{}", gateway.said());
+    assert!(
+        gateway.said().contains("the key `twice` is in the file and in the store: the file's holds"),
+        "{}",
+        gateway.said()
+    );
     let listed = keys(&gateway.folder, &["list"]);
     let states: Vec<String> = listed["keys"]
         .as_array()
@@ -181,7 +187,8 @@ async fn a_key_that_is_revoked_in_flight_finishes_its_request_and_no_other() {
     let key = new_key(&gateway.folder, &["acme"]);
     eventually("the key is known", seconds(5), async || gateway.metrics().await.sum("tollgate_keys", &[]) == 1.0).await;
     let (address, sent) = (gateway.address, key.clone());
-    let flight = tokio::spawn(async move { Wire::open(address).await.get("/", &format!("X-API-Key: {sent}\r\n")).await });
+    let flight =
+        tokio::spawn(async move { Wire::open(address).await.get("/", &format!("X-API-Key: {sent}\r\n")).await });
     eventually("the request is in flight", seconds(5), async || backend.requests() == 1).await;
     keys(&gateway.folder, &["revoke", "acme"]);
     becomes(&gateway, &key, 401).await;
@@ -319,7 +326,9 @@ async fn a_command_without_a_store_says_what_to_do() {
     let backend = Backend::start().await;
     let config = Config::new().service("service", &[backend.address]).route("/*", "to: service").key("file");
     let gateway = Gateway::start(&config).await;
-    for arguments in [&["keys", "revoke", "file", "-c", "tollgate.yaml"][..], &["keys", "rotate", "file", "-c", "tollgate.yaml"]] {
+    for arguments in
+        [&["keys", "revoke", "file", "-c", "tollgate.yaml"][..], &["keys", "rotate", "file", "-c", "tollgate.yaml"]]
+    {
         let done = gateway.folder.tollgate(arguments);
         assert_eq!((done.code, done.stderr.contains("no `key_store`")), (Some(1), true), "{}", done.stderr);
     }

@@ -3,7 +3,11 @@
 use crate::harness::{Backend, Config, Gateway, Reply, digest, eventually, milliseconds, seconds};
 
 fn keyed(backend: &Backend) -> Config {
-    Config::new().service("service", &[backend.address]).route("/*", "to: service").key_of("first", "alice").key("second")
+    Config::new()
+        .service("service", &[backend.address])
+        .route("/*", "to: service")
+        .key_of("first", "alice")
+        .key("second")
 }
 
 #[tokio::test]
@@ -48,7 +52,8 @@ async fn a_name_with_underscores_is_neither_read_nor_forwarded() {
 #[tokio::test]
 async fn an_open_route_looks_at_no_credential_and_removes_none() {
     let backend = Backend::start().await;
-    let config = keyed(&backend).route("/open", "to: service, keys: none").section("key_in: [X-API-Key, 'query:api_key']");
+    let config =
+        keyed(&backend).route("/open", "to: service, keys: none").section("key_in: [X-API-Key, 'query:api_key']");
     let gateway = Gateway::start(&config).await;
     let lines = "X-API-Key: a\r\nX-API-Key: b\r\nAuthorization: Bearer x\r\nX-Consumer: admin\r\n";
     assert_eq!(gateway.wire().await.get("/open?api_key=first&a=1", lines).await.status, 200);
@@ -110,14 +115,17 @@ async fn a_key_that_expires_is_refused_from_its_second_on_without_a_reload() {
     let challenge = "Bearer realm=\"tollgate\", error=\"invalid_token\", error_description=\"The key has expired\"";
     assert_eq!(refused.header("www-authenticate"), Some(challenge));
     gateway.log_written().await;
-    assert_eq!(gateway.sqlite_texts("SELECT consumer FROM api_logs WHERE decided_by = 'expired_key' LIMIT 1"), ["acme"]);
+    assert_eq!(
+        gateway.sqlite_texts("SELECT consumer FROM api_logs WHERE decided_by = 'expired_key' LIMIT 1"),
+        ["acme"]
+    );
 }
 
 #[tokio::test]
 async fn a_route_for_a_label_admits_its_consumers_and_observing_only_says_who_would_be_refused() {
     let backend = Backend::start().await;
     let keys = format!(
-        "keys:\n  one: {{sha256: {}, consumer: acme, labels: [internal]}}\n  two: {{sha256: {}, consumer: acme}}\n  other: {{sha256: {}}}\n",
+        "keys:\n  one: {{sha256: {}, consumer: acme, labels: [internal]}}\n  two: {{sha256: {}, consumer: acme, labels: internal}}\n  other: {{sha256: {}}}\n",
         digest("one"),
         digest("two"),
         digest("other")

@@ -9,11 +9,18 @@ use crate::config::{Clients, Cors, KeyAccess, KeyRule, KeyStoreUrl, did_you_mean
 impl Check<'_> {
     pub(super) fn key_rule(&mut self, path: &str, rule: &KeyRule) {
         let KeyRule::Only(access) = rule else { return };
-        if access.consumers.is_empty() && access.label.is_empty() {
+        if access.consumers.is_empty() && access.plan.is_empty() && access.label.is_empty() {
             if !self.lost(path) {
                 self.problem(path, "an empty list admits nobody: name consumers, or write `required` or `none`");
             }
             return;
+        }
+        for (index, plan) in access.plan.iter().enumerate().filter(|(_, plan)| !self.draft.plans.contains(*plan)) {
+            if !self.draft.lost.contains("plans") {
+                let hint = did_you_mean(plan, self.draft.plans.iter().map(String::as_str));
+                let element = self.element(&format!("{path}.plan"), index, access.plan.len());
+                self.problem(element, format!("no plan named `{plan}`{hint}"));
+            }
         }
         // Keys of the store are not in the file: what they are called is known when they are there.
         if self.draft.config.key_store == KeyStoreUrl::None && !self.draft.lost.contains("keys") {
@@ -38,7 +45,7 @@ impl Check<'_> {
         if self.draft.lost.iter().any(|lost| lost.starts_with("keys.")) {
             return;
         }
-        let known: Vec<&str> = keys.values().flat_map(|key| key.labels.iter().flatten()).map(String::as_str).collect();
+        let known: Vec<&str> = keys.values().flat_map(|key| &key.labels).map(String::as_str).collect();
         for (index, label) in access.label.iter().enumerate().filter(|(_, label)| !known.contains(&label.as_str())) {
             let hint = did_you_mean(label, known.iter().copied());
             let element = self.element(&format!("{path}.label"), index, access.label.len());

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Check;
-use crate::config::{Digest, KeyStoreUrl, StoreUrl};
+use crate::config::{Digest, KeyStoreUrl, StoreUrl, did_you_mean};
 
 /// SHA-256 of the key in `conf/tollgate.yaml`: everybody knows it, so it is refused beyond loopback.
 pub const DEMO_KEY_SHA256: Digest = Digest([
@@ -19,8 +19,9 @@ impl Check<'_> {
             self.problem("key_store", "`log` is the database of `log.store`, which is none: write a URL");
         }
         let loopback_only = config.is_loopback_only();
-        let mut labels: HashMap<&str, (&str, &[String])> = HashMap::new();
+        let mut labels: HashMap<&str, (&str, &Vec<String>)> = HashMap::new();
         let mut seen: HashMap<Digest, &str> = HashMap::new();
+        let mut plans: HashMap<&str, (&str, Option<&str>)> = HashMap::new();
         for (name, key) in &config.keys {
             let path = format!("keys.{name}");
             if looks_like_a_key(name) {
@@ -30,18 +31,29 @@ impl Check<'_> {
             if let Some(consumer) = &key.consumer {
                 self.name(format!("{path}.consumer"), consumer);
             }
-            for (index, label) in key.labels.iter().flatten().enumerate() {
-                self.name(format!("{path}.labels[{index}]"), label);
+            self.plan(&path, key.plan.as_deref());
+            for (index, label) in key.labels.iter().enumerate() {
+                let element = self.element(&format!("{path}.labels"), index, key.labels.len());
+                self.name(element, label);
             }
-            if let Some(said) = key.labels.as_deref() {
-                let consumer = key.consumer.as_deref().unwrap_or(name);
-                let (first, before) = *labels.entry(consumer).or_insert((name, said));
-                if !same_set(before, said) {
-                    let message = format!(
-                        "other labels than `{first}`: labels belong to the consumer `{consumer}`, so all its keys say the same, or one of them says it"
-                    );
-                    self.problem(format!("{path}.labels"), message);
-                }
+            let consumer = key.consumer.as_deref().unwrap_or(name);
+            let (first, before) = *labels.entry(consumer).or_insert((name, &key.labels));
+            if !same_set(before, &key.labels) {
+                let message = format!(
+                    "`{consumer}` has other labels here than at the key `{first}`: labels belong to the consumer, write the same at each of its keys"
+                );
+                self.problem(self.written(&path, "labels"), message);
+            }
+            let (first, plan) = *plans.entry(consumer).or_insert((name, key.plan.as_deref()));
+            if plan != key.plan.as_deref() {
+                let said =
+                    |plan: Option<&str>| plan.map_or_else(|| "no plan".to_owned(), |plan| format!("the plan `{plan}`"));
+                let message = format!(
+                    "`{consumer}` has {} here and {} at the key `{first}`: a plan belongs to the consumer, write the same at each of its keys",
+                    said(key.plan.as_deref()),
+                    said(plan)
+                );
+                self.problem(if key.plan.is_some() { format!("{path}.plan") } else { path.clone() }, message);
             }
             if let Some(first) = seen.insert(key.sha256, name) {
                 self.problem(format!("{path}.sha256"), format!("the same digest as `{first}`: one key has one name"));
@@ -51,6 +63,16 @@ impl Check<'_> {
                                make another with `tollgate keys new NAME`";
                 self.problem(format!("{path}.sha256"), message);
             }
+        }
+    }
+}
+
+impl Check<'_> {
+    fn plan(&mut self, path: &str, plan: Option<&str>) {
+        let Some(plan) = plan else { return };
+        if !self.draft.plans.contains(plan) && !self.draft.lost.contains("plans") {
+            let hint = did_you_mean(plan, self.draft.plans.iter().map(String::as_str));
+            self.problem(format!("{path}.plan"), format!("no plan named `{plan}`{hint}"));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod keys;
+mod limits;
 mod listeners;
 mod overlap;
 mod routes;
@@ -26,6 +27,7 @@ pub fn check(draft: &Draft, problems: &mut Problems) {
     check.log();
     check.services();
     check.routes();
+    check.all_limits();
     check.keys();
 }
 

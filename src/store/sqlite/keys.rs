@@ -2,6 +2,7 @@
 //! Not here: what the statements are ([`super::super::keys`]).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, Value};
@@ -11,6 +12,9 @@ use super::super::Failure;
 use super::super::keys::{Cell, Change, KeyRow, SELECT, StoredKey, StoredKeys, Unchanged, statements};
 use super::super::migrations::SQLITE_KEYS;
 use super::{connect, failure, file_identity, make_folder, migrate};
+
+/// How long another program's lock is waited for: nothing but the poller's thread, or a command, waits with it.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A file with keys.
 pub struct Keys {
@@ -24,6 +28,7 @@ impl Keys {
         make_folder(path).map_err(Failure::Denied)?;
         let open = || {
             let mut connection = connect(path)?;
+            connection.busy_timeout(LOCK_TIMEOUT)?;
             // Taken before a lock is: most of the time nothing lacks, and another program may be writing.
             if !migrate::is_complete(&connection, SQLITE_KEYS)? {
                 let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
