@@ -11,6 +11,9 @@ const BITS_MIN: f64 = 90.0;
 /// A longer run of letters in one case is a word, rarely chance: one in 1,000 random keys of 32 hex digits has such a run.
 const WORD_MAX: usize = 9;
 
+/// Shorter runs are chance.
+const WORD_MIN: usize = 5;
+
 /// `abcd`, `4321`: a longer run up or down is no chance.
 const RUN_MAX: usize = 4;
 
@@ -21,9 +24,7 @@ pub fn weakness(secret: &str) -> Option<String> {
         format!("it has {} characters, and {LENGTH_MIN} are the least", bytes.len())
     } else if !bytes.iter().any(u8::is_ascii_digit) || !bytes.iter().any(u8::is_ascii_alphabetic) {
         "it has no digits, or no letters".to_owned()
-    } else if longest(bytes, |one, next| one.is_ascii_lowercase() && next.is_ascii_lowercase()) > WORD_MAX
-        || longest(bytes, |one, next| one.is_ascii_uppercase() && next.is_ascii_uppercase()) > WORD_MAX
-    {
+    } else if has_words(bytes) {
         "there are words in it".to_owned()
     } else if longest(bytes, |one, next| one == next) > RUN_MAX
         || longest(bytes, |one, next| one.checked_add(1) == Some(next)) > RUN_MAX
@@ -51,6 +52,15 @@ pub fn unusable(secret: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Whether there is one long word, or a third of the text is in runs that look like words.
+fn has_words(bytes: &[u8]) -> bool {
+    let case = |byte: &u8| (byte.is_ascii_lowercase(), byte.is_ascii_uppercase());
+    let runs = bytes.chunk_by(|one, next| case(one) == case(next)).filter(|run| run[0].is_ascii_alphabetic());
+    let words = runs.map(<[u8]>::len).filter(|length| *length >= WORD_MIN);
+    let (longest, sum) = words.fold((0, 0), |(longest, sum), length| (longest.max(length), sum + length));
+    longest > WORD_MAX || sum * 3 > bytes.len()
 }
 
 /// Characters of the longest run in which each goes with its next.
