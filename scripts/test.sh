@@ -9,11 +9,18 @@ mariadb=mariadb-server-core mariadb_client=mariadb-client-core
 if has apt-cache && ! apt-cache show "$mariadb" >/dev/null 2>&1; then
     mariadb=mariadb-server mariadb_client=mariadb-server
 fi
+# Chromium shows what CORS lets a page do. Debian has it as a package; on Ubuntu the package of that name only brings a snap,
+# which works where snaps do. Where they don't, any Chrome on the PATH will do.
+for browser in chromium chromium-browser google-chrome google-chrome-stable; do has "$browser" && break; done
+if ! has "$browser"; then
+    browser=chromium
+    if has apt-cache && ! apt-cache show chromium >/dev/null 2>&1; then browser=chromium-browser; fi
+fi
 has_prometheus=$(has promtool && echo yes || echo no)
 
 need_rust
 need mariadbd="$mariadb" mariadb-install-db="$mariadb" my_print_defaults="$mariadb_client" \
-    promtool=prometheus sqlite3=sqlite3 curl=curl wrk=wrk faketime=faketime mount=mount unshare=util-linux nsenter=util-linux script=bsdutils
+    promtool=prometheus sqlite3=sqlite3 curl=curl wrk=wrk faketime=faketime mount=mount unshare=util-linux nsenter=util-linux script=bsdutils "$browser=$browser"
 # Only promtool is wanted: the server that came with it must not start with the machine either.
 if [ "$has_prometheus" = no ] && has systemctl; then as_root systemctl disable prometheus || true; fi
 

@@ -16,7 +16,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{InstanceState, LogState, State};
+pub use state::{InstanceState, KeyStoreState, KeysState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
 
@@ -93,7 +93,7 @@ struct RouteSeries {
     upstream_duration: OnceLock<Histogram>,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
-    auth: [OnceLock<IntCounter>; 5],
+    auth: [OnceLock<IntCounter>; 8],
     cache: [OnceLock<IntCounter>; 5],
 }
 
@@ -110,7 +110,10 @@ enum AuthResult {
     Anonymous,
     NoKey,
     UnknownKey,
-    KeyNotAllowed,
+    AmbiguousKey,
+    ExpiredKey,
+    KeysUnavailable,
+    NotAllowed,
 }
 
 impl Metrics {
@@ -328,7 +331,10 @@ impl AuthResult {
             Self::Anonymous => "anonymous",
             Self::NoKey => "no_key",
             Self::UnknownKey => "unknown_key",
-            Self::KeyNotAllowed => "key_not_allowed",
+            Self::AmbiguousKey => "ambiguous_key",
+            Self::ExpiredKey => "expired_key",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }
@@ -338,8 +344,12 @@ fn auth_result(record: &Record) -> Option<AuthResult> {
     match record.decided_by {
         "no_key" => Some(AuthResult::NoKey),
         "unknown_key" => Some(AuthResult::UnknownKey),
-        "key_not_allowed" => Some(AuthResult::KeyNotAllowed),
-        "flood_guard" | "method_not_allowed" | "bad_host" | "bad_path" | "redirect_https" => None,
+        "ambiguous_key" => Some(AuthResult::AmbiguousKey),
+        "expired_key" => Some(AuthResult::ExpiredKey),
+        "keys_unavailable" => Some(AuthResult::KeysUnavailable),
+        "not_allowed" => Some(AuthResult::NotAllowed),
+        "flood_guard" | "method_not_allowed" | "bad_host" | "bad_path" | "redirect_https" | "cors"
+        | "client_not_allowed" => None,
         _ if record.key.is_some() => Some(AuthResult::Accepted),
         _ if record.endpoint.as_ref() == NO_ENDPOINT => None,
         _ => Some(AuthResult::Anonymous),
@@ -426,6 +436,10 @@ mod tests {
 
     fn state() -> State {
         State {
+            keys: KeysState {
+                in_force: 4,
+                store: Some(KeyStoreState { up: true, age: Duration::from_millis(1_500), keys: 3 }),
+            },
             requests_in_flight: 2,
             connections_open: 3,
             instances: vec![
@@ -601,7 +615,9 @@ mod tests {
             (Record { key: None, ..record() }, Some(AuthResult::Anonymous)),
             (refused(401, "no_key", true), Some(AuthResult::NoKey)),
             (refused(401, "unknown_key", true), Some(AuthResult::UnknownKey)),
-            (Record { decided_by: "key_not_allowed", ..record() }, Some(AuthResult::KeyNotAllowed)),
+            (Record { decided_by: "not_allowed", ..record() }, Some(AuthResult::NotAllowed)),
+            (Record { decided_by: "expired_key", ..record() }, Some(AuthResult::ExpiredKey)),
+            (refused(403, "client_not_allowed", true), None),
             (Record { key: Some("a".into()), ..refused(429, "rate_limited", true) }, Some(AuthResult::Accepted)),
             (refused(429, "flood_guard", true), None),
             (refused(405, "method_not_allowed", false), None),

@@ -83,8 +83,21 @@ pub enum Refusal {
         /// The value of `WWW-Authenticate`.
         challenge: HeaderValue,
     },
+    /// Two values where one key is expected.
+    AmbiguousKey,
+    /// A key that was valid until a moment ago.
+    ExpiredKey {
+        /// The value of `WWW-Authenticate`.
+        challenge: HeaderValue,
+    },
+    /// Whether the key is valid can't be told: the key store was not read since the process began.
+    KeysUnavailable,
     /// A key whose consumer may not use this route.
-    KeyNotAllowed,
+    NotAllowed,
+    /// An address from which this route may not be used.
+    ClientNotAllowed,
+    /// No refusal: the answer to a preflight, whose headers are the route's.
+    Preflight,
     /// The address sends more than `flood_guard` admits.
     FloodGuard {
         /// When to try again.
@@ -132,9 +145,10 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::RedirectHttps { .. } => StatusCode::PERMANENT_REDIRECT,
-            Self::BadHost | Self::BadPath(_) | Self::BadBody => StatusCode::BAD_REQUEST,
-            Self::NoKey { .. } | Self::UnknownKey { .. } => StatusCode::UNAUTHORIZED,
-            Self::KeyNotAllowed => StatusCode::FORBIDDEN,
+            Self::Preflight => StatusCode::NO_CONTENT,
+            Self::BadHost | Self::BadPath(_) | Self::BadBody | Self::AmbiguousKey => StatusCode::BAD_REQUEST,
+            Self::NoKey { .. } | Self::UnknownKey { .. } | Self::ExpiredKey { .. } => StatusCode::UNAUTHORIZED,
+            Self::NotAllowed | Self::ClientNotAllowed => StatusCode::FORBIDDEN,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -144,7 +158,7 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -163,7 +177,12 @@ impl Refusal {
             Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::NoKey { .. } => "no_key",
             Self::UnknownKey { .. } => "unknown_key",
-            Self::KeyNotAllowed => "key_not_allowed",
+            Self::AmbiguousKey => "ambiguous_key",
+            Self::ExpiredKey { .. } => "expired_key",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::NotAllowed => "not_allowed",
+            Self::ClientNotAllowed => "client_not_allowed",
+            Self::Preflight => "cors",
             Self::FloodGuard { .. } => "flood_guard",
             Self::RateLimited { .. } => "rate_limited",
             Self::ConcurrencyLimited { .. } => "concurrency_limited",
@@ -184,7 +203,10 @@ impl Refusal {
         match self {
             Self::NoKey { .. }
             | Self::UnknownKey { .. }
-            | Self::KeyNotAllowed
+            | Self::AmbiguousKey
+            | Self::ExpiredKey { .. }
+            | Self::NotAllowed
+            | Self::ClientNotAllowed
             | Self::FloodGuard { .. }
             | Self::RateLimited { .. }
             | Self::ConcurrencyLimited { .. }
@@ -196,6 +218,8 @@ impl Refusal {
             | Self::RedirectHttps { .. }
             | Self::NoRoute
             | Self::MethodNotAllowed { .. }
+            | Self::Preflight
+            | Self::KeysUnavailable
             | Self::ClientTimeout
             | Self::ClientClosed
             | Self::NoInstance
@@ -220,8 +244,15 @@ impl Refusal {
             Self::NoKey { .. } => {
                 "This route needs a key: send it as the header X-API-Key or as Authorization: Bearer.".into()
             }
+            Self::AmbiguousKey => "Two keys in the same place: send one key, once.".into(),
+            Self::ExpiredKey { .. } => "The key has expired.".into(),
+            Self::KeysUnavailable => {
+                "The gateway has not read its keys yet, so it can't tell whether this one is valid.".into()
+            }
             Self::UnknownKey { .. } => "The key is not known here.".into(),
-            Self::KeyNotAllowed => "The key is known, but may not be used on this route.".into(),
+            Self::NotAllowed => "The key is known, but may not be used on this route.".into(),
+            Self::ClientNotAllowed => "This route may not be used from this address.".into(),
+            Self::Preflight => "Pages of this origin may call with the methods and headers that are named.".into(),
             Self::FloodGuard { retry_after_seconds } => {
                 format!("Too many requests from this address. Try again in {retry_after_seconds} s.").into()
             }
@@ -256,7 +287,7 @@ impl Refusal {
                     headers.push((ALLOW, allow));
                 }
             }
-            Self::NoKey { challenge } | Self::UnknownKey { challenge } => {
+            Self::NoKey { challenge } | Self::UnknownKey { challenge } | Self::ExpiredKey { challenge } => {
                 headers.push((WWW_AUTHENTICATE, challenge.clone()));
             }
             Self::FloodGuard { retry_after_seconds } => {
@@ -268,7 +299,7 @@ impl Refusal {
                 headers.push((RATELIMIT, fields.state.clone()));
                 headers.extend(fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers()));
             }
-            Self::NoInstance | Self::ConcurrencyLimited { .. } => {
+            Self::NoInstance | Self::ConcurrencyLimited { .. } | Self::KeysUnavailable => {
                 headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
             }
             Self::BadHost
@@ -276,7 +307,10 @@ impl Refusal {
             | Self::BadBody
             | Self::HeaderTooLarge
             | Self::NoRoute
-            | Self::KeyNotAllowed
+            | Self::AmbiguousKey
+            | Self::NotAllowed
+            | Self::ClientNotAllowed
+            | Self::Preflight
             | Self::BodyTooLarge { .. }
             | Self::ClientTimeout
             | Self::ClientClosed

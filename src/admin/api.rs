@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::control::{CacheScope, ClientName, Control, LimitEntry, LogStatus, ServiceStatus};
 use super::guard::Guard;
 use super::problem::Problem;
-use super::{questions, tail};
+use super::{keys, questions, tail};
 use crate::config::Admin;
 
 /// Bytes of a request body.
@@ -63,6 +63,14 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/admin/usage", get(questions::usage::<C>))
         .route("/admin/requests", get(questions::requests::<C>))
         .route("/admin/requests/{id}", get(questions::request::<C>))
+        .route("/admin/keys", get(keys::list::<C>).post(keys::add::<C>))
+        .route("/admin/keys/unused", get(keys::unused::<C>))
+        .route("/admin/keys/check", post(keys::check::<C>))
+        .route("/admin/keys/{name}", get(keys::show::<C>))
+        .route("/admin/keys/{name}/rotate", post(keys::rotate::<C>))
+        .route("/admin/keys/{name}/expire", post(keys::expire::<C>))
+        .route("/admin/keys/{name}/revoke", post(keys::revoke::<C>))
+        .route("/admin/consumers/{name}", post(keys::consumer::<C>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(Extension(questions::Readers::default()))

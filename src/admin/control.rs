@@ -4,11 +4,12 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::{Retention, StoreUrl};
+use crate::config::{Config, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
 
@@ -61,6 +62,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Where the request log is, to be read.
     fn log_store(&self) -> StoreUrl;
+
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config>;
+
+    /// The key store was changed through this gateway, which need not wait to know it.
+    fn keys_changed(&self);
 }
 
 /// The request log: what became of every record.

@@ -6,6 +6,7 @@
 mod api;
 mod control;
 mod guard;
+mod keys;
 mod listener;
 mod problem;
 mod questions;

@@ -21,10 +21,10 @@ use crate::analytics::{Format, Parameters, question, usage};
 use crate::store::read::{Reader, Unreadable};
 
 /// Questions at once; more are refused.
-const READERS_MAX: usize = 2;
+pub(super) const READERS_MAX: usize = 2;
 
 /// How long one may take.
-const TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Who may read.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub(super) fn parameters(given: Given) -> Result<Parameters, Problem> {
     Ok(Parameters::new(pairs))
 }
 
-fn unreadable(why: &Unreadable) -> Problem {
+pub(super) fn unreadable(why: &Unreadable) -> Problem {
     let (status, reason) = match why {
         Unreadable::Absent(_) => (StatusCode::NOT_FOUND, "no_log"),
         Unreadable::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, "log_away"),

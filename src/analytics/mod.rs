@@ -5,6 +5,7 @@
 
 mod audit;
 mod filter;
+mod inventory;
 mod parameters;
 pub mod requests;
 mod sheet;
@@ -18,7 +19,10 @@ pub(crate) mod tests;
 
 use jiff::Timestamp;
 
+use crate::config::Span;
+
 pub use audit::Audit;
+pub use inventory::Inventory;
 pub use parameters::Parameters;
 pub use sheet::Style;
 pub use tail::wanted;
@@ -48,6 +52,27 @@ impl Format {
     pub fn take(parameters: &mut Parameters, formats: &[(&'static str, Self)]) -> Result<Self, String> {
         let format = parameters.parsed("format", |text| parameters::word(text, formats))?;
         Ok(format.or_else(|| formats.first().map(|(_, format)| *format)).unwrap_or(Self::Table))
+    }
+}
+
+/// Takes a parameter that is there or not.
+///
+/// # Errors
+/// It has a value that is neither true nor false.
+pub fn flag(parameters: &mut Parameters, name: &'static str) -> Result<bool, String> {
+    parameters.flag(name)
+}
+
+/// Takes a length of time in whole days, such as `90d`; `usual` unless it is given.
+///
+/// # Errors
+/// It is none, or less than a day.
+pub fn days(parameters: &mut Parameters, name: &'static str, usual: u32) -> Result<u32, String> {
+    let days = parameters.parsed(name, |text| Ok(Span::parse(text)?.0.as_secs() / 86_400))?;
+    match days.map(u32::try_from) {
+        None => Ok(usual),
+        Some(Ok(days)) if days > 0 => Ok(days),
+        Some(_) => Err(format!("{name}: use is counted by days: write 1d at least")),
     }
 }
 

@@ -1,11 +1,10 @@
-//! The commands about the configuration: check, dump; and a new key.
+//! The commands about the configuration: check, dump.
 //! Each gives the text to print, or why it could not be done. None changes anything.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::config::{self, Config, Problems};
-use crate::keys::NewKey;
+use crate::config::{self, Config, KeyStoreUrl, Problems};
 use crate::{runtime, store};
 
 /// Reads and compiles the configuration; with `connect` the stores are tried as well.
@@ -21,6 +20,10 @@ pub(super) fn check(path: &Path, connect: bool) -> Result<String, String> {
         for line in found {
             let _ = writeln!(text, "{line}");
         }
+        if let KeyStoreUrl::Own(url) = &config.key_store {
+            let found = store::keys::probe(url).map_err(|reason| format!("{text}key_store: {reason}"))?;
+            let _ = writeln!(text, "{found}");
+        }
     }
     let _ = writeln!(text, "{}: no problem found", path.display());
     Ok(text)
@@ -31,18 +34,6 @@ pub(super) fn dump(path: &Path) -> Result<String, String> {
     config::dump(&load(path)?)
 }
 
-/// A key, shown this once.
-pub(super) fn new_key(name: &str) -> Result<String, String> {
-    if !config::is_name(name) {
-        return Err(format!("`{name}` is no name: 1 to 64 letters, digits, `.`, `_` and `-`"));
-    }
-    let new = NewKey::generate().map_err(|error| format!("no random numbers from the operating system: {error}"))?;
-    Ok(format!(
-        "The key, shown only now; clients send it as X-API-Key:\n{}\n\nFor the configuration, under `keys:`\n  {name}: {{sha256: {}}}\n",
-        new.key, new.digest
-    ))
-}
-
 /// Reads the configuration, or says everything that is wrong with it.
 pub(super) fn load(path: &Path) -> Result<Config, String> {
     config::load(path).map_err(|problems| list(&problems))
@@ -51,21 +42,4 @@ pub(super) fn load(path: &Path) -> Result<Config, String> {
 fn list(problems: &Problems) -> String {
     let count = problems.lines().len();
     format!("{problems}\n{count} problem{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_key_comes_with_a_line_that_the_configuration_takes() {
-        let text = new_key("acme-2026").unwrap();
-        let line = text.lines().last().unwrap();
-        let file = format!("listen: 127.0.0.1:1\nadmin: none\nlog: none\nkeys:\n{line}\n");
-        let config = config::read(&file, Path::new("/x/tollgate.yaml"), &|_| None).unwrap();
-        let key = text.lines().nth(1).unwrap();
-        assert!(key.starts_with("tg_") && key.len() == 52, "{key}");
-        assert_eq!(config.keys["acme-2026"].sha256, crate::keys::digest_of(key.as_bytes()));
-        assert!(new_key("a b").is_err());
-    }
 }

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Not here: what the answers are made of.
 
 mod commands;
+mod keys;
 mod logging;
 mod questions;
 mod reload;
@@ -98,9 +99,9 @@ Examples:
     /// The request log: where it stands, whether its database accounts for every record, its tables
     #[command(subcommand)]
     Log(LogCommand),
-    /// Makes keys
+    /// Makes keys, and what becomes of them
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
     /// Requests, errors and latency by endpoint, consumer, key and more, from the request log
     #[command(after_help = "\
 Read from the roll-ups, in whole minutes. The admin API answers the same at /admin/usage.
@@ -203,21 +204,6 @@ Example:
     Schema,
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Prints a new key, once, and the line with its digest for the configuration
-    #[command(after_help = "\
-The gateway keeps only the digest: a lost key cannot be shown again, only replaced.
-To rotate, add the new key under another name with the same consumer, and remove the old one later.
-
-Example:
-  tollgate keys new acme-2026")]
-    New {
-        /// The key's name in the configuration, log and metrics
-        name: String,
-    },
-}
-
 impl File {
     /// The named file, or the first of the usual ones.
     fn path(self) -> Result<PathBuf, String> {
@@ -285,7 +271,7 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Schema) => finish(Ok(crate::config::json_schema())),
         Command::Reload { gateway } => finish(gateway.find().and_then(|gateway| reload::reload(&gateway))),
         Command::Log(command) => log(command),
-        Command::Keys(KeysCommand::New { name }) => finish(commands::new_key(&name)),
+        Command::Keys(command) => keys::run(command),
         Command::Usage(line) => questions::usage(line),
         Command::Tail { gateway, filter, json } => match gateway.find() {
             Ok(gateway) => tail::tail(&gateway, &filter.pairs(), json),
@@ -345,12 +331,19 @@ mod tests {
             "tollgate requests --status 5xx --min-ms 10 --before 00",
             "tollgate requests show 0195cd21-7a4b-7cc3-98c4-dc0c0c07398f -c x.yaml --format json",
             "tollgate log audit -c x.yaml",
+            "tollgate keys new acme-2026 --consumer acme --label a --label b --expires 2027-01-01",
+            "tollgate keys rotate acme --for 30d -c x.yaml --format json",
+            "tollgate keys expire acme --in 30d",
+            "tollgate keys unused --for 90d",
         ] {
             assert!(Line::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
         for line in [
             "tollgate usage --watch=0",
             "tollgate usage --nonsense",
+            "tollgate keys expire acme",
+            "tollgate keys expire acme --never --in 30d",
+            "tollgate keys rotate acme --for soon",
             "tollgate requests show nonsense",
             "tollgate requests --limit 5 show 0195cd21-7a4b-7cc3-98c4-dc0c0c07398f",
         ] {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::access::KeyRule;
 use super::schema::*;
 use super::store_url::StoreUrl;
 use super::units::{Size, Span};
@@ -121,7 +122,22 @@ impl HealthCheck {
     }
 }
 
+impl Key {
+    /// A key of its own consumer, for ever.
+    pub const fn new(sha256: Digest) -> Self {
+        Self { sha256, consumer: None, plan: None, expires: None, labels: Vec::new() }
+    }
+}
+
 impl KeyPlace {
+    /// The parameter of the query string, where this is one.
+    pub fn query(&self) -> Option<&str> {
+        match self {
+            Self::Query(name) => Some(name),
+            Self::Header(_) | Self::Bearer => None,
+        }
+    }
+
     pub(super) fn defaults() -> Vec<Self> {
         vec![Self::Header(http::HeaderName::from_static("x-api-key")), Self::Bearer]
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+use super::access::KeyStoreUrl;
 use super::fault::{FaultKind, Step};
 use super::limits::Plan;
 use super::pattern::Pattern;
@@ -22,7 +23,7 @@ use super::{not_built, short_forms};
 /// Faults that are reported for one entry; a broken file need not be listed to its end.
 const FAULTS_MAX: usize = 50;
 
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 18] = [
     "listen",
     "admin",
     "node",
@@ -33,6 +34,7 @@ const SECTIONS: [&str; 17] = [
     "flood_guard",
     "limits",
     "key_in",
+    "key_store",
     "defaults",
     "services",
     "routes",
@@ -103,6 +105,7 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
         key_in: reading
             .section::<OneOrMany<KeyPlace>>(&mut root, "key_in", false)
             .map_or_else(KeyPlace::defaults, |list| list.0),
+        key_store: reading.section::<KeyStoreUrl>(&mut root, "key_store", false).unwrap_or_default(),
         defaults: reading.section(&mut root, "defaults", false).unwrap_or_default(),
         services: reading.entries::<Service>(&mut root, "services"),
         routes: reading.routes(&mut root),

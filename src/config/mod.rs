@@ -3,6 +3,7 @@
 //! the second (`entries.rs`) reads each entry into the types of `schema.rs`; then come the rules across fields (`check/`).
 //! Not here: what a configuration compiles to (`runtime`).
 
+mod access;
 mod check;
 mod defaults;
 mod dump;
@@ -29,6 +30,7 @@ mod variables;
 use std::collections::HashMap;
 use std::path::Path;
 
+pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
 pub use check::DEMO_KEY_SHA256;
 pub use dump::dump;
 pub use json_schema::json_schema;
@@ -142,6 +144,9 @@ fn make_absolute(config: &mut Config, folder: &Path) {
     }
     config.services.values_mut().filter_map(|service| service.tls.as_mut()?.ca.as_mut()).for_each(absolute);
     if let StoreUrl::Sqlite(path) = &mut config.log.store {
+        absolute(path);
+    }
+    if let KeyStoreUrl::Own(StoreUrl::Sqlite(path)) = &mut config.key_store {
         absolute(path);
     }
     if let JsonLines::File(path) = &mut config.log.json {

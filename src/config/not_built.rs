@@ -6,7 +6,6 @@ use super::tree::{Kind, Node, join, problem};
 
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
-    "key_store",
     "limits.store",
     "limits.timeout",
     "limits.on_error",
@@ -19,8 +18,6 @@ const NOT_BUILT: &[&str] = &[
     "services.*.queue",
     "services.*.instances.*.backup",
     "services.*.*.backup",
-    "routes.*.cors",
-    "routes.*.clients",
     "routes.*.retry",
     "routes.*.breaker",
     "routes.*.cache.heuristic",
@@ -34,8 +31,6 @@ const NOT_BUILT: &[&str] = &[
     "defaults.breaker",
     "defaults.cache",
     "defaults.body_max.mode",
-    "keys.*.expires",
-    "keys.*.labels",
 ];
 
 const BALANCES: &[&str] = &[

@@ -11,7 +11,7 @@ use super::text::text_form;
 use super::units::split;
 
 text_form!(FloodGuard, "requests of one address in a window, such as `500/s per ip`", "");
-text_form!(KeyPlace, "the name of a request header, or `bearer`", "");
+text_form!(KeyPlace, "the name of a request header, `bearer`, or `query:NAME`", "");
 text_form!(JsonLines, "`none`, `stdout`, or a path", "");
 text_form!(Spool, "a folder, or `none`", "");
 text_form!(Digest, "a SHA-256 digest, 64 hex digits", r"^([0-9a-fA-F]{64}|.*\$\{.+\}.*)$");
@@ -115,7 +115,23 @@ impl KeyPlace {
         if text.eq_ignore_ascii_case("authorization") {
             return Err("a key in `Authorization: Bearer` is written `bearer`".to_owned());
         }
+        if let Some(name) = text.strip_prefix("query:") {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            return match name.len() {
+                1..=64 if name.bytes().all(is_plain) => Ok(Self::Query(name.to_owned())),
+                _ => Err(format!("`{name}` is no parameter: 1 to 64 letters, digits, `_`, `-` and `.`")),
+            };
+        }
+        if text == "query" {
+            return Err("a parameter has a name: write query:api_key".to_owned());
+        }
         let name = http::HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is no header name"))?;
+        if text.contains('_') {
+            return Err(format!(
+                "`{text}`: many servers can't tell `_` from `-` in header names, so none is read; write {}",
+                text.replace('_', "-")
+            ));
+        }
         match name.as_str() {
             "host" | "cookie" | "content-length" | "connection" | "transfer-encoding" => {
                 Err(format!("no key can be in `{text}`"))
@@ -130,6 +146,7 @@ impl fmt::Display for KeyPlace {
         match self {
             Self::Header(name) => out.write_str(name.as_str()),
             Self::Bearer => out.write_str("bearer"),
+            Self::Query(name) => write!(out, "query:{name}"),
         }
     }
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
@@ -57,6 +58,9 @@ pub struct Config {
     /// Where a key is looked for; the first place that holds something decides.
     #[serde(default = "KeyPlace::defaults")]
     pub key_in: Vec<KeyPlace>,
+    /// Where keys are that are not in this file: `log` (the request log's database), a database of its own, or `none`.
+    #[serde(default)]
+    pub key_store: KeyStoreUrl,
     /// What routes do that do not say otherwise.
     #[serde(default)]
     pub defaults: Defaults,
@@ -194,6 +198,8 @@ pub enum KeyPlace {
     Header(http::HeaderName),
     /// `Authorization: Bearer`
     Bearer,
+    /// A parameter of the query string: it stands in logs and histories of all that a request passes before this gateway.
+    Query(String),
 }
 
 /// `defaults`: what holds for routes that do not say otherwise.
@@ -325,6 +331,12 @@ pub struct Route {
     /// Who may call; `defaults.keys` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub keys: Option<KeyRule>,
+    /// From which addresses; from everywhere when left out.
+    #[serde(default)]
+    pub clients: Option<Clients>,
+    /// Pages of which other origins may call; none when left out.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// How often; `defaults.limit` when left out, no limit with `none`.
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
@@ -344,18 +356,6 @@ pub struct Route {
     /// Until the header of the final answer; `defaults.timeout` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub timeout: Option<Span>,
-}
-
-/// `routes.X.keys`, `defaults.keys`
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum KeyRule {
-    /// Any configured key.
-    #[default]
-    Required,
-    /// Anyone, without a key.
-    None,
-    /// Only these consumers.
-    Consumers(Vec<String>),
 }
 
 /// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
@@ -407,6 +407,13 @@ pub struct Key {
     /// The plan of its consumer, one of `plans`; all keys of a consumer have the same.
     #[serde(default)]
     pub plan: Option<String>,
+    /// From when on it is refused; never when left out.
+    #[serde(default)]
+    pub expires: Option<Expiry>,
+    /// Of its consumer, for `keys: {label: NAME}` on routes; all keys of a consumer have the same.
+    #[serde(default, deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub labels: Vec<String>,
 }
 
 /// `cache`

@@ -12,13 +12,14 @@ use pingora_http::RequestHeader;
 use uuid::Uuid;
 
 use super::exchange::{Admitted, Exchange, Facts};
-use super::query::redact;
-use crate::config::QueryLog;
+use super::query::{raw_query, redact};
+use crate::config::{Config, QueryLog};
 use crate::policy::concurrency::{self, Concurrency, Place};
 use crate::policy::headers::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::policy::limit::{Caller, Now};
-use crate::policy::path;
+use crate::policy::{cors, path};
 use crate::refusal::Refusal;
+use crate::runtime::{Route, Runtime};
 
 /// Bytes of the client's own texts that are kept for the log.
 pub(super) const CLIENT_REQUEST_ID_BYTES_MAX: usize = 128;
@@ -43,15 +44,23 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
     let (host, path) = target(request)?; // 400
     let kept: Arc<str> = Arc::from(&*path);
     let facts = &mut exchange.facts;
-    facts.path = logged_path(request, &kept, runtime.config.log.query);
+    facts.path = logged_path(request, &kept, &runtime.config);
     facts.host = Box::from(&*host);
     if exchange.connection.as_ref().is_some_and(|connection| connection.redirects_to_https) {
         return Err(to_https(request, &host)); // 308
     }
+    if let Some(route) = preflighted(request, &runtime, &host, &path) {
+        exchange.route = Some(route);
+        return Err(Refusal::Preflight); // 204: it can't carry a key
+    }
     let found = runtime.routes.find(&host, &path, &request.method)?; // 404, 405
     let route = exchange.route.insert(Arc::clone(found.route));
-    let key = route.auth.identify(&request.headers)?; // 401, 403
+    let client = route.clients.as_ref().map_or(Ok(None), |clients| clients.admit(exchange.facts.client_ip))?; // 403
+    let query = raw_query(request);
+    let key = route.auth.identify(&request.headers, query)?; // 400, 401, 503
     exchange.key = key.as_ref().map(|key| Arc::clone(&key.entry));
+    let access = key.as_ref().map_or(Ok(None), |key| route.auth.permit(&key.entry, exchange.started_at))?; // 401, 403
+    exchange.observed = client.or(access).map(Arc::from);
     let caller = Caller {
         ip: exchange.facts.client_ip,
         consumer: key.as_ref().map(|key| key.entry.consumer_id),
@@ -74,10 +83,18 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
         route: Arc::clone(route),
         pattern: Arc::clone(found.pattern),
         path: kept,
-        key_header: key.map(|key| key.used),
+        key_header: key.and_then(|key| key.header),
+        query: route.auth.forwarded_query(query),
         limit_fields: decision.fields,
     });
     Ok(())
+}
+
+/// The route that a preflight asks about, where it has a policy for that: found by the method that is going to be used.
+fn preflighted(request: &RequestHeader, runtime: &Runtime, host: &str, path: &str) -> Option<Arc<Route>> {
+    let method = cors::preflight(request)?;
+    let found = runtime.routes.find(host, path, &method).ok()?;
+    found.route.cors.is_some().then(|| Arc::clone(found.route))
 }
 
 /// A place among those that the route serves at once, before limits are asked: whom it turns away uses up none of them.
@@ -218,10 +235,10 @@ pub(super) fn text_of(bytes: &[u8], bytes_max: usize) -> Box<str> {
 }
 
 /// The path as the log keeps it: with the query where the configuration asks for it, secrets replaced.
-fn logged_path(request: &RequestHeader, path: &Arc<str>, query: QueryLog) -> Arc<str> {
-    match (query, request.uri.query()) {
+fn logged_path(request: &RequestHeader, path: &Arc<str>, config: &Config) -> Arc<str> {
+    match (config.log.query, request.uri.query()) {
         (QueryLog::Redacted, Some(query)) => {
-            let whole = format!("{path}?{}", redact(query));
+            let whole = format!("{path}?{}", redact(query, &config.key_in));
             if whole.len() <= PATH_BYTES_MAX { whole.into() } else { cut(&whole, PATH_BYTES_MAX).into() }
         }
         (QueryLog::None, _) | (_, None) if path.len() <= PATH_BYTES_MAX => Arc::clone(path),

@@ -4,13 +4,16 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, DATE, EXPECT, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Method};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HeaderValue, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, Method, StatusCode};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
+use crate::policy::cors::Fields;
 use crate::policy::headers::written;
 use crate::refusal::Refusal;
 
@@ -20,17 +23,26 @@ pub(super) const DRAINED_BYTES_MAX: u64 = 64 << 10;
 /// How long an unread body may take to arrive.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers with `refusal` and ends the response.
+/// Answers with `refusal`, with what CORS says of it, and ends the response.
 ///
 /// # Errors
 /// Pingora's, when the client can't be written to.
-pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, request_id: Uuid) -> Result<()> {
+pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, request_id: Uuid, cors: Fields) -> Result<()> {
     if matches!(refusal, Refusal::ClientClosed) {
         return Ok(());
     }
-    let body = Bytes::from(refusal.body(request_id));
-    let header = header(refusal, request_id, body.len())?;
-    let without_body = session.req_header().method == Method::HEAD;
+    let is_empty = refusal.status() == StatusCode::NO_CONTENT;
+    let body = if is_empty { Bytes::new() } else { Bytes::from(refusal.body(request_id)) };
+    let mut header = header(refusal, request_id, body.len())?;
+    if is_empty {
+        // Neither a length nor a type of nothing (RFC 9110 section 8.6).
+        header.remove_header(&CONTENT_LENGTH);
+        header.remove_header(&CONTENT_TYPE);
+    }
+    for (name, value) in cors {
+        header.append_header(name, value)?;
+    }
+    let without_body = is_empty || session.req_header().method == Method::HEAD;
     keep_open_where_safe(session);
     // `respond_error` would close the client's connection, so the response is written here.
     session.write_response_header(Box::new(header), without_body).await?;

@@ -11,13 +11,25 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::admit::authority;
-use super::exchange::Exchange;
+use super::exchange::{Admitted, Exchange};
 use crate::cache;
 use crate::policy::cache::{CacheRule, invalidates};
 use crate::policy::headers::X_FORWARDED_FOR;
 use crate::record::CacheResult;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+impl Admitted {
+    /// The query as an instance sees it: a key that was in it must neither tell answers apart nor be kept with them.
+    fn asked_query<'a>(&'a self, request: &'a RequestHeader) -> Option<Cow<'a, str>> {
+        let Some(query) = &self.query else { return request.uri.query().map(Cow::Borrowed) };
+        let text = || match std::str::from_utf8(query) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(query.escape_ascii().to_string()),
+        };
+        (!query.is_empty()).then(text)
+    }
+}
 
 impl Exchange {
     /// The rule of an admitted request, where its route has one.
@@ -42,7 +54,7 @@ impl Exchange {
         let scheme = self.asked_scheme(request)?;
         let host = authority(request).unwrap_or_default().to_ascii_lowercase();
         let consumer = self.key.as_ref().map(|key| &*key.consumer);
-        Some(rule.key(&scheme, &host, &admitted.path, request.uri.query(), consumer))
+        Some(rule.key(&scheme, &host, &admitted.path, admitted.asked_query(request).as_deref(), consumer))
     }
 
     /// The scheme as the instance is told it, with all else that a trusted proxy says of the client's request: an answer
@@ -83,7 +95,7 @@ impl Exchange {
             && let Some(admitted) = &self.admitted
         {
             let host = authority(request).unwrap_or_default().to_ascii_lowercase();
-            let query = request.uri.query().map_or(String::new(), |query| format!("?{query}"));
+            let query = admitted.asked_query(request).map_or(String::new(), |query| format!("?{query}"));
             cache::store().invalidate(&host, &format!("{}{query}", admitted.path));
         }
     }

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::header::ORIGIN;
 use http::{HeaderName, Method, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -17,6 +19,7 @@ use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
+use crate::policy::cors::{self, Fields};
 use crate::record::{self, CacheResult, Record};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
@@ -78,6 +81,8 @@ pub(super) struct Admitted {
     pub path: Arc<str>,
     /// The header that held the key.
     pub key_header: Option<HeaderName>,
+    /// The query without the parameters that may hold a key, where it differs from what came.
+    pub query: Option<Vec<u8>>,
     /// Where the client stands with the route's limits.
     pub limit_fields: Option<RateLimitFields>,
 }
@@ -155,6 +160,15 @@ impl Exchange {
         let error = Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.reason());
         self.refusal = Some(refusal);
         error
+    }
+
+    /// What the route's CORS policy puts on an answer of the gateway's own.
+    pub(super) fn cors_fields(&self, request: &RequestHeader, refusal: &Refusal) -> Fields {
+        let Some(cors) = self.route.as_ref().and_then(|route| route.cors.as_ref()) else { return Fields::new() };
+        match (refusal, cors::preflight(request)) {
+            (Refusal::Preflight, Some(method)) => cors.answer_preflight(&request.headers, &method),
+            _ => cors.fields(request.headers.get(ORIGIN)),
+        }
     }
 
     /// The last try got no answer.

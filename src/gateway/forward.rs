@@ -1,7 +1,7 @@
 //! What an instance is told, and what of its answer the client is told: headers and path, both ways.
 //! Not here: whether a request is forwarded at all (`admit`), and to whom (`upstream`).
 
-use http::header::{COOKIE, HOST, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderValue, ORIGIN};
 use pingora_core::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use uuid::Uuid;
@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::admit::authority;
 use super::connection::Connection;
 use super::exchange::{Admitted, Exchange};
+use super::query::raw_query;
 use crate::policy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, remove_claims, written};
 
 /// Makes the client's request the one that is forwarded.
@@ -23,7 +24,7 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     }
     join_cookies(request)?;
     let host = authority_value(request);
-    remove_claims(request, exchange.facts.from_trusted_proxy);
+    remove_claims(request, exchange.facts.from_trusted_proxy, &exchange.runtime.config.key_in);
     set_forwarded(request, exchange, host.as_ref())?;
     match (&route.pool.host, host) {
         (Some(host), _) => request.insert_header(HOST, host)?,
@@ -43,15 +44,22 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     route.request_headers.apply_to_request(request)
 }
 
-/// The path in the form that was routed, rewritten where the route says so; the query as it came.
+/// The path in the form that was routed, rewritten where the route says so; the query as it came, but for keys.
 fn set_target(request: &mut RequestHeader, admitted: &Admitted) -> Result<()> {
     let path = admitted.route.rewrite.apply(&admitted.path, &admitted.pattern);
     let raw = request.raw_path();
-    let query = raw.iter().position(|byte| *byte == b'?').map(|mark| &raw[mark..]).unwrap_or_default();
-    if raw.len() == path.len() + query.len() && raw.starts_with(path.as_bytes()) {
+    let query = raw_query(request);
+    let bytes = path.len() + query.map_or(0, |query| query.len() + 1);
+    if admitted.query.is_none() && raw.len() == bytes && raw.starts_with(path.as_bytes()) {
         return Ok(());
     }
-    let target = [path.as_bytes(), query].concat();
+    let mut target = path.as_bytes().to_vec();
+    if let Some(query) =
+        admitted.query.as_deref().filter(|query| !query.is_empty()).or(query.filter(|_| admitted.query.is_none()))
+    {
+        target.push(b'?');
+        target.extend_from_slice(query);
+    }
     // Bytes outside of ASCII in a query are kept as they came.
     request.set_raw_path(&target).or_err(pingora_core::ErrorType::InvalidHTTPHeader, "the rewritten path")
 }
@@ -113,7 +121,11 @@ fn chain(request: &RequestHeader, connection: &Connection) -> String {
 ///
 /// # Errors
 /// Pingora's, when a header can't be set.
-pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &mut Exchange) -> Result<()> {
+pub(super) fn prepare_response(
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    exchange: &mut Exchange,
+) -> Result<()> {
     let mut id = Uuid::encode_buffer();
     let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
     response.insert_header(written::X_REQUEST_ID, &*id)?;
@@ -126,5 +138,10 @@ pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &mut Exc
             response.insert_header(name, value)?;
         }
     }
-    admitted.route.response_headers.apply_to_response(response)
+    admitted.route.response_headers.apply_to_response(response)?;
+    // At last: whatever else is on the answer, the page that asked may see it.
+    match &admitted.route.cors {
+        Some(cors) => cors.apply(request.headers.get(ORIGIN), response),
+        None => Ok(()),
+    }
 }

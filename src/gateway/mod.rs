@@ -37,6 +37,7 @@ pub use front::{Entrance, Front, Listener};
 
 use self::exchange::{Exchange, Sent};
 use crate::metrics::Metrics;
+use crate::policy::cors;
 use crate::policy::headers::remove_hop_by_hop;
 use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT};
 use crate::refusal::Refusal;
@@ -132,7 +133,8 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
-        answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
+        let cors = exchange.cors_fields(session.req_header(), &refusal);
+        answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
         Ok(true)
     }
 
@@ -247,6 +249,9 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
         }
         exchange.upstream_answered(response.status)?;
+        if exchange.route.as_ref().is_some_and(|route| route.cors.is_some()) {
+            cors::remove_claims(response);
+        }
         exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
         Ok(())
@@ -267,7 +272,7 @@ impl ProxyHttp for Gateway {
             response.remove_header(&TRANSFER_ENCODING);
         }
         exchange.say_cache_status(session, response)?;
-        forward::prepare_response(response, exchange)
+        forward::prepare_response(session.req_header(), response, exchange)
     }
 
     fn error_while_proxy(
@@ -303,7 +308,8 @@ impl ProxyHttp for Gateway {
         let answered = session.response_written().is_some_and(|response| {
             !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS
         });
-        if !answered && let Err(error) = answer::refuse(session, &refusal, exchange.facts.request_id).await {
+        let cors = exchange.cors_fields(session.req_header(), &refusal);
+        if !answered && let Err(error) = answer::refuse(session, &refusal, exchange.facts.request_id, cors).await {
             log::debug!("request {}: the client could not be answered: {error}", exchange.facts.request_id);
         }
         let error_code = exchange.refusal.insert(refusal).status().as_u16();

@@ -7,9 +7,12 @@ use std::io;
 use super::table::digest_of;
 use crate::config::Digest;
 
-const PREFIX: &str = "tg_";
+/// What every key that is made here begins with.
+pub(super) const PREFIX: &str = "tg_";
 const RANDOM_CHARACTERS: usize = 43; // 62^43 > 2^256
 const CHECKSUM_CHARACTERS: usize = 6; // 62^6 > 2^32
+/// Characters of a whole key.
+pub(super) const KEY_LENGTH: usize = PREFIX.len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A key that was just made, the only time that it is known in full. Has no `Debug`: it must not reach a log by accident.
@@ -26,7 +29,7 @@ impl NewKey {
     /// # Errors
     /// The operating system has no random numbers to give.
     pub fn generate() -> io::Result<Self> {
-        let mut key = String::with_capacity(PREFIX.len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS);
+        let mut key = String::with_capacity(KEY_LENGTH);
         key.push_str(PREFIX);
         let mut random = [0_u8; 64];
         while key.len() < PREFIX.len() + RANDOM_CHARACTERS {
@@ -50,7 +53,7 @@ impl NewKey {
 
 /// Whether `text` has the form and the checksum of a key that `tollgate keys new` made.
 pub fn looks_like_key(text: &str) -> bool {
-    let length = PREFIX.len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS;
+    let length = KEY_LENGTH;
     if text.len() != length || !text.starts_with(PREFIX) {
         return false;
     }

@@ -1,20 +1,24 @@
-//! The table of keys: SHA-256 digest to key name and consumer. Immutable; a reload builds a new one.
+//! The table of keys: SHA-256 digest to key name and consumer. Immutable; a change of any key builds a new one.
 //! A key is random and 256 bits long, so its digest needs no salt: there is nothing to guess it from.
-//! Rows are found by the digest's first bytes, which tell nothing about a key, and compared whole in constant time.
+//!
+//! No time that a client can measure depends on the bytes of a secret. What is looked at is a function of the digest alone: the
+//! text is hashed whole before anything else (only its length, which the client chose, decides before), the digest's first bytes
+//! choose the row, and rows are compared whole, in constant time. Whoever could make digests agree in their first bytes with one in the
+//! table would have to search for keys by SHA-256 of his own guesses, and would learn bytes of a digest, from which no key follows.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::names::{NameId, name_id};
-use crate::config::{Digest, Key};
+use crate::config::Digest;
 
 /// Longer texts are no keys; they are refused before anything is hashed, so a long header costs nothing.
 pub const KEY_BYTES_MAX: usize = 512;
 
-/// A configured key.
+/// A known key.
 #[derive(Debug, PartialEq)]
 pub struct KeyEntry {
     /// The key's name.
@@ -27,6 +31,19 @@ pub struct KeyEntry {
     pub consumer_id: NameId,
     /// The plan of its consumer.
     pub plan: Option<PlanOfKey>,
+    /// The consumer's labels.
+    pub labels: Arc<[NameId]>,
+    /// From when on it is refused.
+    pub expires: Option<Timestamp>,
+}
+
+/// What belongs to a consumer, whichever of its keys is used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConsumerFacts {
+    /// The plan.
+    pub plan: Option<PlanOfKey>,
+    /// The labels.
+    pub labels: Arc<[NameId]>,
 }
 
 /// The plan of a consumer.
@@ -38,51 +55,68 @@ pub struct PlanOfKey {
     pub id: NameId,
 }
 
-/// Every configured key by its digest.
+/// Every known key by its digest.
 #[derive(Debug)]
 pub struct KeyTable {
-    /// Open addressing: at most half of the rows are taken, so a search ends after one or two.
-    rows: Box<[Option<Row>]>,
+    /// Open addressing: at most four rows of five are taken. All zeros is an empty row; no key has that digest.
+    digests: Box<[Row]>,
+    /// In the same places.
+    entries: Box<[Option<Arc<KeyEntry>>]>,
     count: usize,
 }
 
-#[derive(Debug)]
-struct Row {
-    digest: [u8; 32],
-    entry: Arc<KeyEntry>,
-}
+/// A digest, two to a cache line: what a look-up costs is the memory that it has to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(align(32))]
+struct Row([u64; 4]);
 
 impl KeyTable {
-    /// Builds the table. Of two keys with one digest (a problem that `check` reports) the first by name counts.
-    pub fn compile(keys: &BTreeMap<String, Key>) -> Self {
-        let mut rows: Box<[Option<Row>]> = (0..(keys.len() * 2).next_power_of_two().max(2)).map(|_| None).collect();
+    /// The table of these keys. Of two with one digest the first counts.
+    pub fn of(keys: impl ExactSizeIterator<Item = (Digest, KeyEntry)>) -> Self {
+        let rows = (keys.len() * 5 / 4 + 1).next_power_of_two();
+        let mut digests = vec![Row::default(); rows].into_boxed_slice();
+        let mut entries: Box<[Option<Arc<KeyEntry>>]> = (0..rows).map(|_| None).collect();
         let mut count = 0;
-        for (name, key) in keys {
-            let digest = key.sha256.0;
-            let free = probe(&digest, rows.len())
-                .take_while(|at| rows[*at].as_ref().is_none_or(|row| row.digest != digest))
-                .find(|at| rows[*at].is_none());
-            if let Some(at) = free {
-                rows[at] = Some(Row { digest, entry: Arc::new(KeyEntry::new(name, key)) });
+        for (digest, entry) in keys {
+            let row = Row::of(&digest);
+            let free = probe(row, rows)
+                .take_while(|at| entries[*at].is_none() || digests[*at] != row)
+                .find(|at| entries[*at].is_none());
+            if let Some(at) = free.filter(|_| row != Row::default()) {
+                digests[at] = row;
+                entries[at] = Some(Arc::new(entry));
                 count += 1;
             }
         }
-        Self { rows, count }
+        Self { digests, entries, count }
     }
 
-    /// Whose key this is; none when it is not configured.
+    /// Whose key this is; none when it is not known.
     pub fn find(&self, key: &[u8]) -> Option<&Arc<KeyEntry>> {
         if key.len() > KEY_BYTES_MAX {
             return None;
         }
-        let digest = digest_of(key).0;
-        for at in probe(&digest, self.rows.len()) {
-            let row = self.rows[at].as_ref()?;
-            if bool::from(row.digest.ct_eq(&digest)) {
-                return Some(&row.entry);
+        let wanted = Row::of(&digest_of(key));
+        for at in probe(wanted, self.digests.len()) {
+            let row = self.digests[at];
+            if bool::from(row.0.ct_eq(&wanted.0)) {
+                return self.entries[at].as_ref();
+            }
+            if row == Row::default() {
+                return None;
             }
         }
         None
+    }
+
+    /// Every key, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<KeyEntry>> {
+        self.entries.iter().flatten()
+    }
+
+    /// The key of this name, searched for among all: for questions of operators.
+    pub fn named(&self, name: &str) -> Option<&Arc<KeyEntry>> {
+        self.entries().find(|entry| *entry.name == *name)
     }
 
     /// How many keys there are.
@@ -97,16 +131,31 @@ impl KeyTable {
 }
 
 impl KeyEntry {
-    fn new(name: &str, key: &Key) -> Self {
-        let consumer = key.consumer.as_deref().unwrap_or(name);
-        let plan = key.plan.as_deref().map(|plan| PlanOfKey { name: plan.into(), id: name_id(plan) });
-        Self {
-            name: name.into(),
-            consumer: consumer.into(),
-            name_id: name_id(name),
-            consumer_id: name_id(consumer),
-            plan,
+    /// An entry under these names.
+    pub fn new(name: &str, consumer: &str, facts: ConsumerFacts, expires: Option<Timestamp>) -> Self {
+        let (name_id, consumer_id) = (name_id(name), name_id(consumer));
+        let ConsumerFacts { plan, labels } = facts;
+        Self { name: name.into(), consumer: consumer.into(), name_id, consumer_id, plan, labels, expires }
+    }
+}
+
+impl ConsumerFacts {
+    /// The facts by these names.
+    pub fn of(plan: Option<&str>, labels: &[String]) -> Self {
+        let plan = plan.map(|plan| PlanOfKey { name: plan.into(), id: name_id(plan) });
+        let mut labels: Vec<NameId> = labels.iter().map(|label| name_id(label)).collect();
+        labels.sort_unstable();
+        Self { plan, labels: labels.into() }
+    }
+}
+
+impl Row {
+    fn of(digest: &Digest) -> Self {
+        let mut words = [0; 4];
+        for (word, bytes) in words.iter_mut().zip(digest.0.chunks_exact(8)) {
+            *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
+        Self(words)
     }
 }
 
@@ -116,22 +165,20 @@ pub fn digest_of(key: &[u8]) -> Digest {
 }
 
 /// The rows where a digest may stand, in the order of the search; `rows` is a power of two.
-fn probe(digest: &[u8; 32], rows: usize) -> impl Iterator<Item = usize> + use<> {
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest[..8]);
-    let start = u64::from_le_bytes(first) as usize;
+fn probe(row: Row, rows: usize) -> impl Iterator<Item = usize> + use<> {
+    let start = row.0[0] as usize;
     (0..rows).map(move |step| start.wrapping_add(step) & (rows - 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Key;
 
     fn configured(keys: &[(&str, &str, Option<&str>)]) -> KeyTable {
         let key = |secret: &str, consumer: Option<&str>| Key {
-            sha256: digest_of(secret.as_bytes()),
             consumer: consumer.map(str::to_owned),
-            plan: None,
+            ..Key::new(digest_of(secret.as_bytes()))
         };
         KeyTable::compile(
             &keys.iter().map(|(name, secret, consumer)| ((*name).into(), key(secret, *consumer))).collect(),
@@ -176,7 +223,7 @@ mod tests {
         let key = |last: u8| {
             let mut digest = [7; 32];
             digest[31] = last;
-            Key { sha256: Digest(digest), consumer: None, plan: None }
+            Key::new(Digest(digest))
         };
         let table = KeyTable::compile(&(0..50).map(|n| (n.to_string(), key(n))).collect());
         assert_eq!(table.len(), 50);
@@ -187,10 +234,30 @@ mod tests {
     fn ten_thousand_keys_are_all_found() {
         let secrets: Vec<String> = (0..10_000).map(|n| format!("secret-{n}")).collect();
         let keys = secrets.iter().map(|secret| {
-            (secret.clone(), Key { sha256: digest_of(secret.as_bytes()), consumer: Some("many".into()), plan: None })
+            (secret.clone(), Key { consumer: Some("many".into()), ..Key::new(digest_of(secret.as_bytes())) })
         });
         let table = KeyTable::compile(&keys.collect());
         assert!(secrets.iter().all(|secret| &*table.find(secret.as_bytes()).unwrap().name == secret.as_str()));
         assert!((0..10_000).all(|n| table.find(format!("other-{n}").as_bytes()).is_none()));
+    }
+
+    #[test]
+    fn a_digest_of_zeros_is_no_key() {
+        let table = KeyTable::compile(&[("zeros".to_owned(), Key::new(Digest([0; 32])))].into());
+        assert!(table.is_empty() && table.find(b"anything").is_none());
+    }
+
+    /// What a look-up reads depends on the digest alone, so a text that begins like a key, and one that does not, are looked up
+    /// in the same time: the rows where they are looked for are as different.
+    #[test]
+    fn a_valid_prefix_leads_to_no_other_rows_than_any_text() {
+        const ROWS: usize = 1 << 10;
+        let key = super::super::NewKey::generate().unwrap().key;
+        let right = probe(Row::of(&digest_of(key.as_bytes())), ROWS).next();
+        let same_row = |text: String| probe(Row::of(&digest_of(text.as_bytes())), ROWS).next() == right;
+        let prefixed = (0..20_000).filter(|n| same_row(format!("{}{n:06}", &key[..46]))).count();
+        let random = (0..20_000).filter(|n| same_row(format!("{n:052}"))).count();
+        // Both expect 20,000 / 1,024 = 19.5, so above 50 is less than one in a million.
+        assert!(prefixed < 50 && random < 50, "{prefixed} {random}");
     }
 }

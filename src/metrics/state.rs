@@ -35,6 +35,8 @@ pub struct State {
     pub cache_bytes: u64,
     /// Answers that were removed to make room.
     pub cache_evictions: u64,
+    /// Keys.
+    pub keys: KeysState,
     /// Counts that limits hold.
     pub limit_entries: u64,
     /// Requests that met a full table of limits.
@@ -45,6 +47,26 @@ pub struct State {
     pub limits_saved_rows: u64,
     /// Times that they could not be written, or read at start.
     pub limits_save_failures: u64,
+}
+
+/// Keys, and the store of some of them.
+#[derive(Clone, Debug, Default)]
+pub struct KeysState {
+    /// Keys that are looked up, those that expired included.
+    pub in_force: u64,
+    /// The key store; none where there is none.
+    pub store: Option<KeyStoreState>,
+}
+
+/// Where the key store stands.
+#[derive(Clone, Debug, Default)]
+pub struct KeyStoreState {
+    /// Whether the last question was answered.
+    pub up: bool,
+    /// How old the keys in force are; before the first reading, how long the process has waited for it.
+    pub age: Duration,
+    /// Keys in it, revoked ones included.
+    pub keys: u64,
 }
 
 /// One instance of a service.
@@ -105,7 +127,8 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     });
     let reloads = [("success", state.reloads_succeeded), ("failure", state.reloads_failed)]
         .map(|(result, count)| sample(MetricType::COUNTER, &[("result", result)], count as f64));
-    let mut families = vec![
+    let mut families = key_families(&state.keys);
+    families.extend([
         family(
             MetricType::GAUGE,
             "tollgate_build_info",
@@ -133,7 +156,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "Answers removed from the cache to make room.",
             state.cache_evictions as f64,
         ),
-    ];
+    ]);
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {
         let help = "When the live configuration went live.";
@@ -164,6 +187,20 @@ fn limit_families(state: &State) -> Vec<MetricFamily> {
     if let Some(age) = state.limits_saved_age {
         let help = "Since the counts of limits that outlive the process were saved last.";
         families.push(gauge("tollgate_limit_save_age_seconds", help, age.as_secs_f64()));
+    }
+    families
+}
+
+fn key_families(keys: &KeysState) -> Vec<MetricFamily> {
+    let in_force = "Keys that are looked up, those that expired included.";
+    let mut families = vec![gauge("tollgate_keys", in_force, keys.in_force as f64)];
+    if let Some(store) = &keys.store {
+        let up = "Whether the key store answered the last question.";
+        families.push(gauge("tollgate_key_store_up", up, f64::from(u8::from(store.up))));
+        let age = "How old the store's keys in force are; a few seconds while it answers.";
+        families.push(gauge("tollgate_key_store_age_seconds", age, store.age.as_secs_f64()));
+        let held = "Keys in the key store, revoked ones included.";
+        families.push(gauge("tollgate_key_store_keys", held, store.keys as f64));
     }
     families
 }

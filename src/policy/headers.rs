@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora_http::{RequestHeader, ResponseHeader};
 
-use crate::config::HeaderChanges;
+use crate::config::{HeaderChanges, KeyPlace};
 
 /// The names that the gateway sets, as it writes them. Pingora keeps a header's spelling beside its name: for a constant text
 /// it needs no allocation, for a [`HeaderName`] it does.
@@ -105,10 +105,13 @@ impl Changes {
 }
 
 /// Removes what only the gateway, or a proxy it trusts, may tell an instance.
-/// Look-alikes with underscores go always: servers that map headers to variables can't tell them apart.
-pub fn remove_claims(request: &mut RequestHeader, from_trusted_proxy: bool) {
-    let claims: smallvec::SmallVec<[HeaderName; 4]> =
-        request.headers.keys().filter(|name| is_claim(name.as_str(), from_trusted_proxy)).cloned().collect();
+/// Look-alikes with underscores go always, those of key headers included: servers that map headers to variables can't tell them apart.
+pub fn remove_claims(request: &mut RequestHeader, from_trusted_proxy: bool, key_in: &[KeyPlace]) {
+    let is_going = |name: &&HeaderName| {
+        let name = name.as_str();
+        is_claim(name, from_trusted_proxy) || imitates_key_header(name, key_in)
+    };
+    let claims: smallvec::SmallVec<[HeaderName; 4]> = request.headers.keys().filter(is_going).cloned().collect();
     for name in &claims {
         request.remove_header(name);
     }
@@ -128,6 +131,15 @@ fn is_claim(name: &str, from_trusted_proxy: bool) -> bool {
         dashed => dashed.starts_with("x-forwarded-"),
     };
     claim && (lookalike || !from_trusted_proxy)
+}
+
+/// Whether this is the name of a header in which keys are looked for, but for underscores.
+fn imitates_key_header(name: &str, key_in: &[KeyPlace]) -> bool {
+    let is_like = |real: &str| {
+        real.len() == name.len()
+            && real.bytes().zip(name.bytes()).all(|(real, byte)| real == byte || (real == b'-' && byte == b'_'))
+    };
+    name.contains('_') && key_in.iter().any(|place| matches!(place, KeyPlace::Header(real) if is_like(real.as_str())))
 }
 
 /// Removes what an instance told the gateway and nobody else (RFC 9110 section 7.6.1).
@@ -175,7 +187,11 @@ mod tests {
 
     fn left(names: &[&'static str], trusted: bool) -> Vec<String> {
         let mut request = request(names);
-        remove_claims(&mut request, trusted);
+        remove_claims(
+            &mut request,
+            trusted,
+            &[KeyPlace::Header(HeaderName::from_static("x-api-key")), KeyPlace::Bearer],
+        );
         let mut left: Vec<String> = request.headers.keys().map(ToString::to_string).collect();
         left.sort();
         left
@@ -193,6 +209,12 @@ mod tests {
         let names = ["X_Forwarded_For", "X-Forwarded_Proto", "X_Consumer", "X_Real-IP", "X_Request_Id", "X_Other"];
         assert_eq!(left(&names, false), ["x_other"]);
         assert_eq!(left(&names, true), ["x_other"]);
+    }
+
+    #[test]
+    fn look_alikes_of_key_headers_go_and_key_headers_stay() {
+        let names = ["X_API_Key", "X-API_Key", "X_API-Key", "X-API-Key", "X_API_Keys"];
+        assert_eq!(left(&names, true), ["x-api-key", "x_api_keys"]);
     }
 
     #[test]

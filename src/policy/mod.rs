@@ -4,7 +4,9 @@
 pub mod auth;
 pub mod cache;
 pub mod client_address;
+pub mod clients;
 pub mod concurrency;
+pub mod cors;
 pub mod flood_guard;
 pub mod headers;
 pub mod limit;

@@ -71,7 +71,12 @@ impl Live {
             Ok(next) => {
                 let generation = next.generation;
                 next.start(Some(&self.load()), &self.background);
+                let keys = Arc::clone(&next.keys);
                 self.current.store(Arc::new(next));
+                // What the key store said meanwhile went to the runtime before.
+                for overruled in keys.renew() {
+                    log::warn!("keys: {overruled}");
+                }
                 self.succeeded.fetch_add(1, Ordering::Relaxed);
                 *self.in_force_since.lock() = SystemTime::now();
                 log::info!("configuration {} is in force, generation {generation}", self.path.display());
@@ -110,6 +115,7 @@ fn changes_at_start_only(current: &Config, next: &Config) -> Result<(), Problems
         ("admin", current.admin == next.admin),
         ("node", current.node == next.node),
         ("threads", current.threads == next.threads),
+        ("key_store", current.key_store == next.key_store),
         ("log", current.log == next.log),
     ];
     for (name, same) in fixed {

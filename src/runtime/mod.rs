@@ -18,11 +18,13 @@ pub use route::Route;
 pub use routes::{Found, Routes};
 
 use crate::config::{self, Config, Problems};
-use crate::keys::KeyTable;
+use crate::keys::LiveKeys;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
+use crate::policy::clients::Clients;
 use crate::policy::concurrency::Concurrency;
+use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
 use crate::policy::limit::{Book, Now, RouteLimits};
@@ -34,7 +36,7 @@ pub struct Runtime {
     /// Counts the configurations since the process began, from 1.
     pub generation: u32,
     /// What it was compiled from.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Which route a request belongs to.
     pub routes: Routes,
     /// Services by name.
@@ -47,6 +49,8 @@ pub struct Runtime {
     pub trusted_proxies: TrustedProxies,
     /// The first of all checks.
     pub flood_guard: Option<FloodGuard>,
+    /// The keys of the file and of the key store.
+    pub keys: Arc<LiveKeys>,
     /// Certificates by listener.
     pub certificates: HashMap<SocketAddr, Certificates>,
 }
@@ -60,7 +64,8 @@ impl Runtime {
         let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
-        let keys = Arc::new(KeyTable::compile(&config.keys));
+        let stored = previous.map_or_else(Arc::default, |runtime| runtime.keys.stored());
+        let keys = Arc::new(LiveKeys::compile(&config, stored));
         let (limits, mut limits_of) = Book::compile(&config, previous.map(|runtime| &runtime.limits));
         let mut endpoints = Vec::with_capacity(config.routes.len());
         for (endpoint, route) in &config.routes {
@@ -86,8 +91,9 @@ impl Runtime {
             endpoints,
             trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
             flood_guard,
+            keys,
             certificates,
-            config,
+            config: Arc::new(config),
         };
         problems.or(runtime)
     }
@@ -166,7 +172,7 @@ fn compile_route(
     endpoint: &str,
     route: &config::Route,
     pool: &Arc<Pool>,
-    keys: &Arc<KeyTable>,
+    keys: &Arc<LiveKeys>,
     limits: RouteLimits,
     before: Option<&Arc<Route>>,
 ) -> Result<Route, String> {
@@ -177,6 +183,8 @@ fn compile_route(
         endpoint: Arc::clone(&label),
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
+        clients: route.clients.as_ref().map(Clients::compile),
+        cors: route.cors.as_ref().map(|cors| Cors::compile(cors, &config.key_in)),
         limits,
         concurrency: route
             .concurrency

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
+use crate::policy::clients::Clients;
 use crate::policy::concurrency::Concurrency;
+use crate::policy::cors::Cors;
 use crate::policy::headers::Changes;
 use crate::policy::limit::RouteLimits;
 use crate::policy::rewrite::Rewrite;
@@ -20,6 +22,10 @@ pub struct Route {
     pub pool: Arc<Pool>,
     /// Who may call.
     pub auth: Auth,
+    /// From which addresses.
+    pub clients: Option<Clients>,
+    /// From pages of which origins.
+    pub cors: Option<Cors>,
     /// How often, for each plan.
     pub limits: RouteLimits,
     /// How many of one caller at once.
@@ -44,7 +50,7 @@ pub struct Route {
 pub(super) mod tests {
     use super::*;
     use crate::config;
-    use crate::keys::KeyTable;
+    use crate::keys::{KeyTable, LiveKeys};
 
     /// A route to nowhere with this endpoint.
     pub fn route_named(endpoint: &str) -> Arc<Route> {
@@ -56,11 +62,13 @@ pub(super) mod tests {
             health: None,
             timeouts: config::Timeouts::default(),
         };
-        let keys = Arc::new(KeyTable::compile(&std::collections::BTreeMap::new()));
+        let keys = Arc::new(LiveKeys::of_table(KeyTable::compile(&std::collections::BTreeMap::new())));
         Arc::new(Route {
             endpoint: endpoint.into(),
             pool: Pool::compile("nowhere", &service, None).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
+            clients: None,
+            cors: None,
             limits: RouteLimits::default(),
             concurrency: None,
             body_bytes_max: 0,

@@ -11,9 +11,9 @@ use crate::admin::{
     Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
-use crate::config::StoreUrl;
+use crate::config::{Config, StoreUrl};
 use crate::gateway::Parts;
-use crate::keys::name_id;
+use crate::keys::{KeyPoll, Status};
 use crate::metrics;
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
@@ -25,6 +25,7 @@ pub(super) struct Wiring {
     pub(super) parts: Arc<Parts>,
     pub(super) ready: Arc<Ready>,
     pub(super) saved: Arc<Saved>,
+    pub(super) key_poll: Option<KeyPoll>,
 }
 
 impl Control for Wiring {
@@ -49,6 +50,7 @@ impl Control for Wiring {
         if let Some(error) = log.spool_error {
             degraded.push(format!("request log: the spool {error}"));
         }
+        degraded.extend(self.key_poll.as_ref().and_then(|poll| key_store_away(&poll.status())));
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
         degraded.extend(
@@ -165,20 +167,48 @@ impl Control for Wiring {
     }
 
     fn metrics(&self) -> String {
-        self.parts.metrics.encode(&state(&self.parts, &self.saved))
+        let mut state = state(&self.parts, &self.saved);
+        state.keys.store = self.key_poll.as_ref().map(|poll| {
+            let status = poll.status();
+            let age = status
+                .read
+                .map_or_else(|| self.parts.metrics.started().elapsed().unwrap_or_default(), |read| read.elapsed());
+            metrics::KeyStoreState { up: status.up, age, keys: status.keys as u64 }
+        });
+        self.parts.metrics.encode(&state)
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.parts.live.load().config)
+    }
+
+    fn keys_changed(&self) {
+        if let Some(poll) = &self.key_poll {
+            poll.wake();
+        }
     }
 }
 
-/// None for a key that is not configured: only names of the configuration have numbers.
+/// None for a key that is not known: names of others have no numbers.
 fn client(runtime: &Runtime, name: &ClientName) -> Option<Client> {
     match name {
         ClientName::Ip(ip) => Some(Client::Ip(*ip)),
         ClientName::Key(name) => {
-            let key = runtime.config.keys.get(name)?;
-            let consumer = key.consumer.as_deref().unwrap_or(name);
-            Some(Client::Key { key: name_id(name), consumer: name_id(consumer) })
+            let table = runtime.keys.table();
+            let entry = table.named(name)?;
+            Some(Client::Key { key: entry.name_id, consumer: entry.consumer_id })
         }
     }
+}
+
+fn key_store_away(status: &Status) -> Option<String> {
+    let problem = status.problem.as_ref()?;
+    Some(match status.read {
+        Some(read) => {
+            format!("key store: away, the keys of {} s ago are in force: {problem}", read.elapsed().as_secs())
+        }
+        None => format!("key store: never read, so only keys of the file are known: {problem}"),
+    })
 }
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
@@ -264,6 +294,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         cache_entries: stored.entries,
         cache_bytes: stored.bytes,
         cache_evictions: stored.evictions,
+        keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
         limits_saved_age: saved.age(),

@@ -20,6 +20,7 @@ use self::control::Wiring;
 use self::counters::{Saved, Saver};
 use crate::config::{self, Config};
 use crate::gateway::Parts;
+use crate::keys::KeyPoll;
 use crate::metrics::{BuildFacts, Metrics};
 use crate::request_log::{RequestLog, Writer};
 use crate::runtime::{Live, Runtime};
@@ -77,9 +78,10 @@ fn start(path: &Path) -> Result<Running, String> {
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
     let saved = Arc::new(Saved::default());
     let saver = Saver::start(&config, &node, &live, &saved)?;
+    let key_poll = poll_keys(&config, &live).map_err(|error| format!("no thread for the key store: {error}"))?;
     let parts = Arc::new(Parts::new(live, metrics, log));
     let ready = Arc::new(Ready::default());
-    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready), saved });
+    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready), saved, key_poll });
     let (stop_admin, admin_stop) = oneshot::channel();
     let admin_stopped =
         admin.map(|(listener, admin)| background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop)));
@@ -124,6 +126,17 @@ impl Running {
         log::info!("stopped");
         ended.exit_code()
     }
+}
+
+/// Keeps the keys of the store in force, whatever runtime is; none where there is no store.
+fn poll_keys(config: &Config, live: &Arc<Live>) -> std::io::Result<Option<KeyPoll>> {
+    let url = config.key_store.database(&config.log.store);
+    if url == config::StoreUrl::None {
+        return Ok(None);
+    }
+    let stored = live.load().keys.stored();
+    let live = Arc::clone(live);
+    KeyPoll::start(url, stored, move || live.load().keys.renew()).map(Some)
 }
 
 fn bind_admin(admin: &config::Admin) -> Result<std::net::TcpListener, String> {

@@ -27,6 +27,7 @@ pub const SQLITE: &[Migration] = migrations![
     2 "sqlite" "0002_ledger_and_usage",
     3 "sqlite" "0003_usage_outlines",
     4 "sqlite" "0004_limit_counters",
+    5 "sqlite" "0005_keys",
 ];
 
 /// Those of MySQL and MariaDB.
@@ -35,7 +36,14 @@ pub const MYSQL: &[Migration] = migrations![
     2 "mysql" "0002_ledger_and_usage",
     3 "mysql" "0003_usage_outlines",
     4 "mysql" "0004_limit_counters",
+    5 "mysql" "0005_keys",
 ];
+
+/// What a key store of its own needs of them.
+pub const SQLITE_KEYS: &[Migration] = migrations![5 "sqlite" "0005_keys"];
+
+/// The same in a server.
+pub const MYSQL_KEYS: &[Migration] = migrations![5 "mysql" "0005_keys"];
 
 /// The table of what was applied.
 pub const APPLIED: &str = "log_migrations";
@@ -102,7 +110,7 @@ impl Plan {
 
 /// The highest version.
 pub fn newest(all: &[Migration]) -> u32 {
-    all.last().map_or(0, |one| one.version)
+    all.iter().map(|one| one.version).max().unwrap_or_default()
 }
 
 /// The statement that makes the view.
@@ -164,7 +172,22 @@ mod tests {
         "api_usage_hour_outline",
         "api_usage_day_outline",
         "limit_counters",
+        "api_consumers",
+        "api_keys",
+        "key_changes",
     ];
+
+    fn versions(all: &[Migration]) -> Vec<u32> {
+        all.iter().map(|one| one.version).collect()
+    }
+
+    #[test]
+    fn a_key_store_of_its_own_gets_its_tables_only() {
+        for (keys, all) in [(SQLITE_KEYS, SQLITE), (MYSQL_KEYS, MYSQL)] {
+            assert_eq!(tables(keys).collect::<Vec<_>>(), ["api_consumers", "api_keys", "key_changes"]);
+            assert!(keys.iter().all(|one| all.contains(one)));
+        }
+    }
 
     #[test]
     fn every_statement_has_its_table() {
@@ -174,16 +197,19 @@ mod tests {
                 assert!(ALL.contains(&target(statement)) || target(statement) == VIEW, "{statement}");
             }
             assert!(migrations.is_sorted_by(|one, next| one.version < next.version));
-            assert!(migrations.iter().all(|one| one.name.starts_with(&format!("{:04}_", one.version))));
+            for one in migrations {
+                assert!(one.name.starts_with(&format!("{:04}_", one.version)), "{one:?}");
+            }
         }
     }
 
     #[test]
     fn a_new_database_gets_everything() {
         let plan = Plan::of(MYSQL, &[], |_| false);
-        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (4, 11, 0));
+        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (MYSQL.len(), ALL.len(), 0));
         assert!(
-            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration 0003")
+            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration")
+                && plan.lacking().contains("; tables log_runs, ")
         );
         assert!(view(MYSQL).is_some() && view(SQLITE).is_some());
     }
@@ -196,12 +222,12 @@ mod tests {
 
     #[test]
     fn a_complete_database_gets_nothing() {
-        assert!(Plan::of(SQLITE, &[1, 2, 3, 4], |_| true).is_empty());
+        assert!(Plan::of(SQLITE, &versions(SQLITE), |_| true).is_empty());
     }
 
     #[test]
     fn a_table_that_was_dropped_is_made_with_all_its_columns_and_no_other_is_touched() {
-        let plan = Plan::of(SQLITE, &[1, 2, 3, 4], |name| name != "log_runs");
+        let plan = Plan::of(SQLITE, &versions(SQLITE), |name| name != "log_runs");
         let statements: Vec<_> = plan.statements().collect();
         assert_eq!(statements.len(), 1 + 3 + 1);
         assert!(statements.iter().all(|statement| target(statement) == "log_runs"));

@@ -4,6 +4,7 @@
 //! No message that leaves here holds a password or the contents of a row.
 
 mod counters;
+pub mod keys;
 mod ledger;
 mod migrations;
 mod mysql;

@@ -282,7 +282,7 @@ async fn a_key_may_be_bound_to_routes_of_its_consumer() {
     let config = keyed(&backend).route("/only", "to: service, keys: [alice]");
     let gateway = Gateway::start(&config).await;
     assert_eq!(gateway.get("/only").key("first").await.status, 200);
-    assert_eq!(gateway.get("/only").key("second").await.refused(), (403, "key_not_allowed".into()));
+    assert_eq!(gateway.get("/only").key("second").await.refused(), (403, "not_allowed".into()));
 }
 
 #[tokio::test]

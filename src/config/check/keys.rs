@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Check;
-use crate::config::{Digest, did_you_mean};
+use crate::config::{Digest, KeyStoreUrl, StoreUrl, did_you_mean};
 
 /// SHA-256 of the key in `conf/tollgate.yaml`: everybody knows it, so it is refused beyond loopback.
 pub const DEMO_KEY_SHA256: Digest = Digest([
@@ -15,7 +15,11 @@ pub const DEMO_KEY_SHA256: Digest = Digest([
 impl Check<'_> {
     pub(super) fn keys(&mut self) {
         let config = &self.draft.config;
+        if config.key_store == KeyStoreUrl::Log && config.log.store == StoreUrl::None && !self.lost("log") {
+            self.problem("key_store", "`log` is the database of `log.store`, which is none: write a URL");
+        }
         let loopback_only = config.is_loopback_only();
+        let mut labels: HashMap<&str, (&str, &Vec<String>)> = HashMap::new();
         let mut seen: HashMap<Digest, &str> = HashMap::new();
         let mut plans: HashMap<&str, (&str, Option<&str>)> = HashMap::new();
         for (name, key) in &config.keys {
@@ -28,7 +32,18 @@ impl Check<'_> {
                 self.name(format!("{path}.consumer"), consumer);
             }
             self.plan(&path, key.plan.as_deref());
+            for (index, label) in key.labels.iter().enumerate() {
+                let element = self.element(&format!("{path}.labels"), index, key.labels.len());
+                self.name(element, label);
+            }
             let consumer = key.consumer.as_deref().unwrap_or(name);
+            let (first, before) = *labels.entry(consumer).or_insert((name, &key.labels));
+            if !same_set(before, &key.labels) {
+                let message = format!(
+                    "`{consumer}` has other labels here than at the key `{first}`: labels belong to the consumer, write the same at each of its keys"
+                );
+                self.problem(self.written(&path, "labels"), message);
+            }
             let (first, plan) = *plans.entry(consumer).or_insert((name, key.plan.as_deref()));
             if plan != key.plan.as_deref() {
                 let said =
@@ -60,6 +75,10 @@ impl Check<'_> {
             self.problem(format!("{path}.plan"), format!("no plan named `{plan}`{hint}"));
         }
     }
+}
+
+fn same_set(one: &[String], other: &[String]) -> bool {
+    one.iter().all(|label| other.contains(label)) && other.iter().all(|label| one.contains(label))
 }
 
 /// Whether somebody wrote the key where its name belongs.

@@ -122,7 +122,7 @@ impl Check<'_> {
     }
 
     /// `element.field` where the file writes it, otherwise the element.
-    fn written(&self, element: &str, field: &str) -> String {
+    pub(super) fn written(&self, element: &str, field: &str) -> String {
         let path = format!("{element}.{field}");
         if self.places.has(&path) { path } else { element.to_owned() }
     }

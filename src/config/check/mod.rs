@@ -2,6 +2,7 @@
 //! Everything is reported at once. What could not be read (`Draft::is_lost`) is no reason to complain about its absence.
 //! Not here: whether files exist and names resolve; that is compiled in `runtime`.
 
+mod access;
 mod keys;
 mod limits;
 mod listeners;

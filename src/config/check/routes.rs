@@ -9,7 +9,7 @@ use super::Check;
 use super::overlap::Overlaps;
 use crate::config::did_you_mean;
 use crate::config::pattern::literal;
-use crate::config::{HeaderChanges, HeaderRules, KeyRule, Pattern, Route, Segment};
+use crate::config::{HeaderChanges, HeaderRules, Pattern, Route, Segment};
 
 impl Check<'_> {
     pub(super) fn routes(&mut self) {
@@ -35,6 +35,12 @@ impl Check<'_> {
         if let Some(keys) = &route.keys {
             self.key_rule(&format!("{path}.keys"), keys);
         }
+        if let Some(clients) = &route.clients {
+            self.clients(&format!("{path}.clients"), clients);
+        }
+        if let Some(cors) = &route.cors {
+            self.cors(&format!("{path}.cors"), cors);
+        }
         if let Some(timeout) = route.timeout {
             self.not_zero(format!("{path}.timeout"), timeout);
         }
@@ -45,19 +51,6 @@ impl Check<'_> {
         }
         self.paths(path, route);
         self.headers(&format!("{path}.headers"), &route.headers);
-    }
-
-    fn key_rule(&mut self, path: &str, rule: &KeyRule) {
-        let KeyRule::Consumers(consumers) = rule else { return };
-        if consumers.is_empty() && !self.lost(path) {
-            self.problem(path, "an empty list admits nobody: name consumers, or write `required` or `none`");
-        }
-        for (index, consumer) in consumers.iter().enumerate() {
-            if !self.draft.consumers.contains(consumer) && !self.draft.lost.contains("keys") {
-                let hint = did_you_mean(consumer, self.draft.consumers.iter().map(String::as_str));
-                self.problem(format!("{path}[{index}]"), format!("no key has a consumer named `{consumer}`{hint}"));
-            }
-        }
     }
 
     fn paths(&mut self, path: &str, route: &Route) {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::super::migrations::{APPLIED, MYSQL, Plan, VIEW, tables, view};
+use super::super::migrations::{APPLIED, MYSQL, Migration, Plan, VIEW, tables, view};
 use super::super::{Failure, Moment};
 use super::failure::{Meaning, meaning};
 use super::link::{Link, date, value};
@@ -18,8 +18,8 @@ const LOCK_NAME: &str = "CONCAT('tollgate.', MD5(DATABASE()))";
 /// Table, column or row is there already: an earlier try was cut off behind it.
 const THERE_ALREADY: [u16; 3] = [1050, 1060, 1062];
 
-/// What lacks, and whether the view is there.
-async fn plan(link: &mut Link) -> Result<(Plan, bool), Failure> {
+/// What lacks of these migrations, and whether the view is there.
+async fn plan(link: &mut Link, all: &[Migration]) -> Result<(Plan, bool), Failure> {
     let sql = "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()";
     let names: Vec<String> = link.text_rows(sql).await?.iter().filter_map(|row| value(row, 0)).collect();
     let exists = |name: &str| names.iter().any(|one| one == name);
@@ -28,21 +28,21 @@ async fn plan(link: &mut Link) -> Result<(Plan, bool), Failure> {
         let rows = link.text_rows("SELECT version FROM log_migrations").await?;
         applied = rows.iter().filter_map(|row| value(row, 0)).collect();
     }
-    Ok((Plan::of(MYSQL, &applied, exists), exists(VIEW)))
+    Ok((Plan::of(all, &applied, exists), exists(VIEW)))
 }
 
 /// Makes what lacks; what was done, a line each.
 pub(super) async fn apply(link: &mut Link) -> Result<Vec<String>, Failure> {
-    let (plan_before, has_view) = plan(link).await?;
+    let (plan_before, has_view) = plan(link, MYSQL).await?;
     if plan_before.is_empty() && has_view {
         return Ok(Vec::new());
     }
     if !lock(link, LOCK_TIMEOUT).await? {
         return Err(Failure::Away(format!("{}: another gateway is making the tables", link.server)));
     }
-    let (plan, has_view) = plan(link).await?;
+    let (plan, has_view) = plan(link, MYSQL).await?;
     if !plan.is_empty() {
-        make(link, &plan).await?;
+        make(link, &plan, MYSQL).await?;
     }
     let mut done = plan.done();
     if plan.missing.contains(&"api_logs") || !plan.new.is_empty() {
@@ -60,7 +60,22 @@ pub(super) async fn apply(link: &mut Link) -> Result<Vec<String>, Failure> {
     Ok(done)
 }
 
-async fn make(link: &mut Link, plan: &Plan) -> Result<(), Failure> {
+/// Makes what lacks of these migrations, without the view.
+pub(super) async fn apply_only(link: &mut Link, all: &[Migration]) -> Result<(), Failure> {
+    if plan(link, all).await?.0.is_empty() {
+        return Ok(());
+    }
+    if !lock(link, LOCK_TIMEOUT).await? {
+        return Err(Failure::Away(format!("{}: another gateway is making the tables", link.server)));
+    }
+    let (plan, _) = plan(link, all).await?;
+    if !plan.is_empty() {
+        make(link, &plan, all).await?;
+    }
+    unlock(link).await
+}
+
+async fn make(link: &mut Link, plan: &Plan, all: &[Migration]) -> Result<(), Failure> {
     let applied = "CREATE TABLE IF NOT EXISTS log_migrations (
         version INT UNSIGNED NOT NULL, name VARCHAR(64) NOT NULL, applied_at DATETIME(6) NOT NULL, PRIMARY KEY (version)
       ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin";
@@ -71,7 +86,7 @@ async fn make(link: &mut Link, plan: &Plan) -> Result<(), Failure> {
             Err((code, text)) => return Err(refused(&link.server, plan, code, &text)),
         }
     }
-    for one in MYSQL {
+    for one in all {
         let values = vec![one.version.into(), one.name.into(), date(Moment::of(SystemTime::now()))];
         let sql = "INSERT INTO log_migrations (version, name, applied_at) VALUES (?, ?, ?)
                    ON DUPLICATE KEY UPDATE version = version";
@@ -113,12 +128,18 @@ pub fn probe(url: &str) -> Result<Vec<String>, String> {
     if lacking.is_empty() { Ok(found) } else { Err(format!("{server}: {}", lacking.join("; "))) }
 }
 
+/// Whether the server answers; see [`super::super::keys::probe`].
+pub fn probe_connection(url: &str) -> Result<String, String> {
+    let (options, server) = options(url)?;
+    ask(async { Link::open(&options, &server).await.map(|_| format!("{server}: connected")) })
+}
+
 /// What was found, and what is lacking.
 async fn look(link: &mut Link) -> Result<(Vec<String>, Vec<String>), Failure> {
     let version: Option<String> = link.first("SELECT VERSION()", vec![]).await?;
     let mut found = vec![format!("{}: connected, version {}", link.server, version.unwrap_or_default())];
     let mut lacking = Vec::new();
-    let (plan, _) = plan(link).await?;
+    let (plan, _) = plan(link, MYSQL).await?;
     if plan.is_empty() {
         for table in tables(MYSQL) {
             for right in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
@@ -149,7 +170,12 @@ async fn look(link: &mut Link) -> Result<(Vec<String>, Vec<String>), Failure> {
 
 /// The error when this user lacks a right. Explaining a statement needs the rights of the statement, and changes nothing.
 async fn denied(link: &mut Link, right: &str, table: &str) -> Result<Option<u16>, Failure> {
-    let column = if table == "log_retention" { "what" } else { "run" };
+    let column = match table {
+        "log_retention" => "what",
+        "api_consumers" | "api_keys" => "consumer",
+        "key_changes" => "id",
+        _ => "run",
+    };
     let statement = match right {
         "INSERT" => format!("EXPLAIN INSERT INTO {table} SELECT * FROM {table}"),
         "UPDATE" => format!("EXPLAIN UPDATE {table} SET {column} = 0 WHERE {column} = 0"),

@@ -4,6 +4,7 @@
 
 mod counters;
 pub(super) mod failure;
+mod keys;
 mod ledger;
 mod link;
 mod load;
@@ -19,15 +20,16 @@ use std::time::{Duration, SystemTime};
 
 use mysql_async::{Opts, OptsBuilder};
 
-use super::migrations::MYSQL;
+use super::migrations::{MYSQL, newest};
 use super::upkeep::Upkeep;
 use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
 pub use counters::Counters;
+pub use keys::Keys;
 use link::Link;
-pub use migrate::probe;
+pub use migrate::{probe, probe_connection};
 
 /// What the session must be, whatever the server's defaults are: data that does not fit is an error, times are UTC.
 const SESSION: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE', \
@@ -149,7 +151,7 @@ pub fn migrate(url: &str) -> Result<Vec<String>, String> {
         let mut link = Link::open(&options, &server).await?;
         let mut done = migrate::apply(&mut link).await?;
         if done.is_empty() {
-            done.push(format!("nothing to do, version {} is applied", super::migrations::newest(MYSQL)));
+            done.push(format!("nothing to do, version {} is applied", newest(MYSQL)));
         }
         Ok(done.into_iter().map(|line| format!("{server}: {line}")).collect())
     })

@@ -7,23 +7,23 @@ use std::time::SystemTime;
 use rusqlite::{Connection, Error, OptionalExtension, params};
 
 use super::super::Moment;
-use super::super::migrations::{APPLIED, Plan, SQLITE, VIEW, tables, view};
+use super::super::migrations::{APPLIED, Migration, Plan, SQLITE, VIEW, tables, view};
 use super::open_to_read;
 
-/// What lacks.
-fn plan(connection: &Connection) -> Result<Plan, Error> {
+/// What lacks of these migrations.
+fn plan(connection: &Connection, all: &[Migration]) -> Result<Plan, Error> {
     let mut applied = Vec::new();
     if exists(connection, APPLIED)? {
         let mut statement = connection.prepare("SELECT version FROM log_migrations")?;
         applied = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     }
     let mut there = Vec::new();
-    for name in tables(SQLITE) {
+    for name in tables(all) {
         if exists(connection, name)? {
             there.push(name);
         }
     }
-    Ok(Plan::of(SQLITE, &applied, |name| there.contains(&name)))
+    Ok(Plan::of(all, &applied, |name| there.contains(&name)))
 }
 
 fn exists(connection: &Connection, name: &str) -> Result<bool, Error> {
@@ -33,7 +33,17 @@ fn exists(connection: &Connection, name: &str) -> Result<bool, Error> {
 
 /// Makes what lacks; what was done, a line each. The caller holds the transaction.
 pub(super) fn apply(connection: &Connection) -> Result<Vec<String>, Error> {
-    let plan = plan(connection)?;
+    let mut done = apply_only(connection, SQLITE)?;
+    if let Some(view) = view(SQLITE).filter(|_| !matches!(exists(connection, VIEW), Ok(true))) {
+        connection.execute_batch(view)?;
+        done.push(format!("view {VIEW} made"));
+    }
+    Ok(done)
+}
+
+/// Makes what lacks of these migrations, without the view. The caller holds the transaction.
+pub(super) fn apply_only(connection: &Connection, all: &[Migration]) -> Result<Vec<String>, Error> {
+    let plan = plan(connection, all)?;
     if !plan.is_empty() {
         for statement in plan.statements() {
             connection.execute_batch(statement)?;
@@ -45,19 +55,19 @@ pub(super) fn apply(connection: &Connection) -> Result<Vec<String>, Error> {
          )",
     )?;
     let now = Moment::of(SystemTime::now()).to_string();
-    for one in SQLITE {
+    for one in all {
         connection.prepare_cached("INSERT OR IGNORE INTO log_migrations VALUES (?1, ?2, ?3)")?.execute(params![
             one.version,
             one.name,
             now
         ])?;
     }
-    let mut done = plan.done();
-    if let Some(view) = view(SQLITE).filter(|_| !matches!(exists(connection, VIEW), Ok(true))) {
-        connection.execute_batch(view)?;
-        done.push(format!("view {VIEW} made"));
-    }
-    Ok(done)
+    Ok(plan.done())
+}
+
+/// Whether nothing lacks of these migrations.
+pub(super) fn is_complete(connection: &Connection, all: &[Migration]) -> Result<bool, Error> {
+    plan(connection, all).map(|plan| plan.is_empty())
 }
 
 /// What is there, without creating anything; see [`super::super::probe`].
@@ -72,7 +82,7 @@ pub fn probe(path: &Path) -> Result<Vec<String>, String> {
         return Ok(vec![format!("{} does not exist yet: start creates it", path.display())]);
     }
     let connection = open_to_read(path)?;
-    let plan = plan(&connection).map_err(|error| format!("{}: {error}", path.display()))?;
+    let plan = plan(&connection, SQLITE).map_err(|error| format!("{}: {error}", path.display()))?;
     if std::fs::OpenOptions::new().append(true).open(path).is_err() {
         return Err(format!("{} can't be written by this user", path.display()));
     }

@@ -4,6 +4,7 @@
 //! The only folder that knows rusqlite.
 
 mod counters;
+mod keys;
 mod ledger;
 mod migrate;
 mod pack;
@@ -18,13 +19,14 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::migrations::SQLITE;
+use super::migrations::{SQLITE, newest};
 use super::upkeep::Upkeep;
 use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
 pub use counters::Counters;
+pub use keys::Keys;
 pub use migrate::probe;
 
 /// How long one statement waits for another program's lock. Short, because the writer tries again anyway and a
@@ -222,11 +224,7 @@ pub fn migrate(path: &Path) -> Result<Vec<String>, String> {
     };
     let mut done = apply().map_err(|error| failure(path, &error).message().to_owned())?;
     if done.is_empty() {
-        done.push(format!(
-            "{}: nothing to do, version {} is applied",
-            path.display(),
-            super::migrations::newest(SQLITE)
-        ));
+        done.push(format!("{}: nothing to do, version {} is applied", path.display(), newest(SQLITE)));
     }
     Ok(done)
 }

@@ -5,6 +5,7 @@
 mod answer;
 mod ask;
 mod backend;
+mod browser;
 mod config;
 mod disk;
 mod gateway;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 pub use answer::Answer;
 pub use ask::Ask;
 pub use backend::{Backend, Reply, Seen};
+pub use browser::Page;
 pub use config::{Config, digest};
 pub use disk::Disk;
 pub use gateway::Gateway;
