@@ -455,7 +455,7 @@ fn tables_from_before_are_migrated(place: &Place) {
     assert_eq!(store::probe(&place.url()).unwrap().len(), 1);
     assert_eq!(
         place.sql("SELECT version, name FROM log_migrations"),
-        "1\t0001_request_log\n2\t0002_ledger_and_usage\n3\t0003_usage_outlines\n4\t0004_limit_counters"
+        "1\t0001_request_log\n2\t0002_ledger_and_usage\n3\t0003_usage_outlines\n4\t0004_limit_counters\n5\t0005_keys"
     );
     assert_eq!(place.sql("SELECT first, last, `rows` FROM log_batches"), "3\t5\t3");
     assert_eq!(place.sql("SELECT last FROM log_runs"), "5");
@@ -496,7 +496,7 @@ fn gateways_that_start_at_once_do_not_collide(place: &Place) {
     });
     assert_eq!(place.sql("SELECT COUNT(*), COUNT(DISTINCT run), MAX(sequence) FROM api_logs"), "800\t4\t200");
     assert_eq!(place.number("SELECT SUM(`count`) FROM api_usage_minute"), 800);
-    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 4);
+    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 5);
     assert_eq!(place.number("SELECT COUNT(*) FROM log_batches"), 40);
 }
 
