@@ -22,6 +22,8 @@ mod log_faults;
 mod odd_requests;
 mod paths;
 mod seen_to_work;
+mod shared_limits;
+mod shared_limits_faults;
 mod shutdown_and_reload;
 mod tls;
 mod under_load;

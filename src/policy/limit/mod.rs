@@ -361,7 +361,7 @@ mod tests {
         assert!(admits(&limits, &from("192.0.2.1"), at(0.0)));
         let refused = limits.admit(&from("192.0.2.1"), at(0.0));
         let Some(Refusal::RateLimited { violated, retry_after_seconds, .. }) = refused.refused else { panic!() };
-        assert_eq!(violated, ["ip-10s".into(), "key-3600s".into()]);
+        assert_eq!(violated.iter().map(|name| &**name).collect::<Vec<_>>(), ["ip-10s", "key-3600s"]);
         assert!((3_600..=3_600 + 225).contains(&retry_after_seconds), "{retry_after_seconds}");
     }
 

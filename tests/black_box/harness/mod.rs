@@ -12,6 +12,8 @@ mod mariadb;
 mod metrics;
 mod mocks;
 mod program;
+#[path = "../../support/redis.rs"]
+mod redis;
 mod relay;
 pub mod tls;
 mod wire;
@@ -33,6 +35,7 @@ pub use metrics::Metrics;
 pub use mocks::Mocks;
 pub use nix::sys::signal::Signal;
 pub use program::{Folder, tollgate};
+pub use redis::{Redis, servers};
 pub use relay::Relay;
 pub use tls::Authority;
 pub use wire::Wire;
