@@ -63,7 +63,7 @@ fn key_text(number: u32) -> String {
 fn key(keys: u32, asked: u32) -> Work {
     let entry = |number: u32| {
         let sha256 = digest_of(key_text(number).as_bytes());
-        (format!("key-{number}"), Key { sha256, consumer: None })
+        (format!("key-{number}"), Key { sha256, consumer: None, plan: None })
     };
     let table = KeyTable::compile(&(0..keys).map(entry).collect::<BTreeMap<String, Key>>());
     let text = key_text(asked);

@@ -2,12 +2,13 @@
 //! The clock stands still, so that nothing is forgotten; reading it is not part of a decision.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use tollgate::config::{Limit, Mode, Per, Rate, Span, Window};
-use tollgate::policy::limit::{Caller, Limits, Now};
+use tollgate::config::{self, Limit, LimitRule, Per, Rate, Span, Window};
+use tollgate::policy::limit::{Book, Caller, Now, RouteLimits};
 
 use super::case::{Case, SAMPLE_SIZE, Work, case, work};
 use super::checks::addresses_in_turn;
@@ -51,20 +52,37 @@ fn by_threads(bencher: Bencher<'_, '_>, config: &[Limit], addresses: u32) {
 fn decide(config: Vec<Limit>, addresses: u32) -> Work {
     let (limits, now) = (filled(&config, addresses), Now::read());
     let mut ip = addresses_in_turn(addresses);
-    work(move || limits.admit(black_box(&Caller { ip: ip(), consumer: None, key: None }), now).refused.is_none())
+    work(move || {
+        limits
+            .of(None)
+            .unwrap()
+            .admit(black_box(&Caller { ip: ip(), consumer: None, key: None, headers: None }), now)
+            .refused
+            .is_none()
+    })
 }
 
 /// Limits that have counted each of these addresses once.
-fn filled(config: &[Limit], addresses: u32) -> Limits {
-    let (limits, now) = (Limits::compile(config, "/bench", None), Now::read());
+fn filled(config: &[Limit], addresses: u32) -> RouteLimits {
+    let (limits, now) = (limits_of(config), Now::read());
     for number in 0..addresses {
-        assert!(limits.admit(&caller(number), now).refused.is_none(), "address {number}");
+        assert!(limits.of(None).unwrap().admit(&caller(number), now).refused.is_none(), "address {number}");
     }
     limits
 }
 
-fn caller(number: u32) -> Caller {
-    Caller { ip: IpAddr::from((0x0a00_0000 + number).to_be_bytes()), consumer: None, key: None }
+/// A route with these limits.
+fn limits_of(limits: &[Limit]) -> RouteLimits {
+    const REST: &str =
+        "listen: 127.0.0.1:1\nadmin: none\nlog: none\nservices: {a: ['127.0.0.1:9']}\nroutes: {/bench: {to: a}}";
+    let mut config = config::read(REST, Path::new("/bench.yaml"), &|_| None).unwrap();
+    config.routes["/bench"].limit = Some(limits.iter().cloned().map(LimitRule::Own).collect());
+    Book::compile(&config, None).1.remove("/bench").unwrap()
+}
+
+fn caller(number: u32) -> Caller<'static> {
+    let ip = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
+    Caller { ip, consumer: None, key: None, headers: None }
 }
 
 fn sliding_window() -> Vec<Limit> {
@@ -77,5 +95,5 @@ fn token_bucket() -> Vec<Limit> {
 
 fn limit(count: u32, burst: Option<u32>) -> Limit {
     let rate = Rate { count, window: Window::Rolling(Span(Duration::from_secs(3_600))), burst };
-    Limit { rate, per: vec![Per::Ip], name: None, cost: 1, mode: Mode::Enforce, algorithm: None }
+    Limit::of(rate, vec![Per::Ip])
 }

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use super::fault::{FaultKind, Step};
+use super::limits::Plan;
 use super::pattern::Pattern;
 use super::places::Places;
 use super::problems::{Problem, Problems, did_you_mean, nearest};
@@ -21,7 +22,7 @@ use super::{not_built, short_forms};
 /// Faults that are reported for one entry; a broken file need not be listed to its end.
 const FAULTS_MAX: usize = 50;
 
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 17] = [
     "listen",
     "admin",
     "node",
@@ -30,10 +31,12 @@ const SECTIONS: [&str; 15] = [
     "connections",
     "trusted_proxies",
     "flood_guard",
+    "limits",
     "key_in",
     "defaults",
     "services",
     "routes",
+    "plans",
     "keys",
     "cache",
     "log",
@@ -50,6 +53,10 @@ pub struct Draft {
     pub lost: HashSet<String>,
     /// Names of services in the file, those included that could not be read.
     pub services: HashSet<String>,
+    /// Plans in the file, those included that could not be read.
+    pub plans: HashSet<String>,
+    /// Limits of `limits.named` in the file, those included that could not be read.
+    pub named_limits: HashSet<String>,
     /// Consumers in the file, those included whose key could not be read.
     pub consumers: HashSet<String>,
 }
@@ -74,6 +81,8 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
     }
     reading.unknown_sections(&root);
     let services = root.get("services").map(names).unwrap_or_default();
+    let plans = root.get("plans").map(names).unwrap_or_default();
+    let named_limits = root.get("limits").and_then(|limits| limits.get("named")).map(names).unwrap_or_default();
     let consumers = root.get("keys").map(consumers).unwrap_or_default();
     let config = Config {
         listen: reading
@@ -90,19 +99,21 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
             .map(short_forms::into_networks)
             .unwrap_or_default(),
         flood_guard: reading.section::<Option<FloodGuard>>(&mut root, "flood_guard", false).flatten(),
+        limits: reading.section(&mut root, "limits", false).unwrap_or_default(),
         key_in: reading
             .section::<OneOrMany<KeyPlace>>(&mut root, "key_in", false)
             .map_or_else(KeyPlace::defaults, |list| list.0),
         defaults: reading.section(&mut root, "defaults", false).unwrap_or_default(),
         services: reading.entries::<Service>(&mut root, "services"),
         routes: reading.routes(&mut root),
+        plans: reading.entries::<Plan>(&mut root, "plans"),
         keys: reading.entries::<Key>(&mut root, "keys").into_iter().collect::<BTreeMap<_, _>>(),
         cache: reading.section(&mut root, "cache", false).unwrap_or_default(),
         log: reading.section(&mut root, "log", true).unwrap_or_default(),
         places: Arc::default(),
     };
     let lost = reading.lost;
-    Draft { config: Config { places: Arc::new(places), ..config }, lost, services, consumers }
+    Draft { config: Config { places: Arc::new(places), ..config }, lost, services, plans, named_limits, consumers }
 }
 
 /// Reads `admin` alone.
@@ -277,6 +288,7 @@ fn one_of(section: &str) -> &'static str {
     match section {
         "services" => "a service",
         "routes" => "a route, or a pattern",
+        "plans" => "a plan",
         _ => "a key",
     }
 }

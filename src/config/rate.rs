@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::limits::{LimitStore, Zone};
 use super::problems::did_you_mean;
 use super::short_forms::OneOrMany;
 use super::text::text_form;
@@ -21,6 +22,10 @@ pub struct Limit {
     /// What is counted together.
     #[schemars(default = "Per::defaults", with = "OneOrMany<Per>")]
     pub per: Vec<Per>,
+    /// A request header each of whose values counts by itself, as part of `per`; without it the address counts.
+    #[schemars(default, with = "Option<String>")]
+    #[serde(serialize_with = "header_name")]
+    pub header: Option<http::HeaderName>,
     /// The policy's name in `RateLimit`, log and metrics; made of dimension and window when left out.
     #[schemars(default)]
     pub name: Option<String>,
@@ -33,6 +38,12 @@ pub struct Limit {
     /// `sliding_window`, or `token_bucket` with a burst, or `day` and `month` by the calendar; `fixed_window` only when asked for.
     #[schemars(default)]
     pub algorithm: Option<Algorithm>,
+    /// The time zone of `day`, `month` and `fixed_window`; UTC when left out.
+    #[schemars(default)]
+    pub zone: Option<Zone>,
+    /// Where it is counted; in this process when left out.
+    #[schemars(default)]
+    pub store: Option<LimitStore>,
 }
 
 /// Requests per window.
@@ -51,9 +62,9 @@ pub struct Rate {
 pub enum Window {
     /// The last so much time: `s`, `10s`, `min`, `5min`, `h`, `24h`.
     Rolling(Span),
-    /// The calendar day, UTC.
+    /// The calendar day in the limit's zone.
     Day,
-    /// The calendar month, UTC.
+    /// The calendar month in the limit's zone.
     Month,
 }
 
@@ -111,6 +122,44 @@ impl Limit {
     const fn default_cost() -> u32 {
         1
     }
+
+    /// The name in `RateLimit`, log and metrics: the written one, or what is counted together and the window: `consumer-60s`,
+    /// `ip-key-10s`, `consumer-day`. In a plan with the plan's name before it, since a route's limits count beside it.
+    pub fn policy_name(&self, plan: Option<&str>) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let mut name = plan.map(|plan| format!("{plan}-")).unwrap_or_default();
+        for what in self.per.iter().map(|per| per.word()).chain(self.header.as_ref().map(http::HeaderName::as_str)) {
+            name.push_str(what);
+            name.push('-');
+        }
+        match self.rate.window {
+            Window::Rolling(span) if span.0.subsec_millis() > 0 => name + &format!("{}ms", span.0.as_millis()),
+            Window::Rolling(span) => name + &format!("{}s", span.0.as_secs()),
+            Window::Day => name + "day",
+            Window::Month => name + "month",
+        }
+    }
+
+    /// A limit of this rate, everything else as it is when left out.
+    pub fn of(rate: Rate, per: Vec<Per>) -> Self {
+        Self {
+            rate,
+            per,
+            header: None,
+            name: None,
+            cost: Self::default_cost(),
+            mode: Mode::default(),
+            algorithm: None,
+            zone: None,
+            store: None,
+        }
+    }
+}
+
+fn header_name<S: serde::Serializer>(name: &Option<http::HeaderName>, serializer: S) -> Result<S::Ok, S::Error> {
+    name.as_ref().map(http::HeaderName::as_str).serialize(serializer)
 }
 
 impl Per {
@@ -145,7 +194,7 @@ impl Limit {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (rate, per) = parse(text)?;
         let per = per.unwrap_or_else(Per::defaults);
-        Ok(Self { rate, per, name: None, cost: Self::default_cost(), mode: Mode::default(), algorithm: None })
+        Ok(Self::of(rate, per))
     }
 }
 
@@ -160,7 +209,7 @@ pub fn parse(text: &str) -> Result<(Rate, Option<Vec<Per>>), String> {
         return Err(match first.parse::<u64>() {
             Ok(count) => format!("`{text}` has no window: write {count}/s, {count}/min or {count}/h"),
             Err(_) if first.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                format!("`{text}` is no rate such as 100/min; a limit by name (`limits.named`): not built yet")
+                format!("`{text}` is no rate such as 100/min, and no name of a limit")
             }
             Err(_) => format!("`{text}` is no rate: write COUNT/WINDOW, such as 100/min or 10/10s"),
         });
@@ -319,23 +368,39 @@ struct LongForm {
     mode: Mode,
     #[serde(default)]
     algorithm: Option<Algorithm>,
+    #[serde(default)]
+    header: Option<String>,
+    #[serde(default)]
+    zone: Option<Zone>,
+    #[serde(default)]
+    store: Option<LimitStore>,
 }
 
 impl LongForm {
     fn limit(self) -> Result<Limit, String> {
+        let header = self.header.map(|name| match name.parse::<http::HeaderName>() {
+            Ok(header) => Ok(header),
+            Err(_) => Err(format!("`{name}` is no header name")),
+        });
+        let header = header.transpose()?;
         let per = match (self.rate.1, self.per) {
             (Some(_), Some(_)) => return Err("`per` is written twice, in `rate` and beside it".to_owned()),
             (Some(per), None) => per,
             (None, Some(OneOrMany(per))) => per,
+            // The header alone says who is counted together.
+            (None, None) if header.is_some() => Vec::new(),
             (None, None) => Per::defaults(),
         };
         Ok(Limit {
             rate: self.rate.0,
             per,
+            header,
             name: self.name,
             cost: self.cost,
             mode: self.mode,
             algorithm: self.algorithm,
+            zone: self.zone,
+            store: self.store,
         })
     }
 }
@@ -412,11 +477,29 @@ mod tests {
             ("10/s per consumr", "did you mean `consumer`"),
             ("10/s per key route", "write `and`"),
             ("10/s brust 5", "not understood"),
-            ("api", "not built yet"),
+            ("api", "no name of a limit"),
             ("", "is no rate"),
         ] {
             assert!(limit(text).contains(part), "{text}: {}", limit(text));
         }
+    }
+
+    #[test]
+    fn names_are_made_of_dimension_and_window() {
+        for (text, plan, expected) in [
+            ("1/min", None, "consumer-60s"),
+            ("1/10s per ip", None, "ip-10s"),
+            ("1/s burst 5 per ip and key", None, "ip-key-1s"),
+            ("1/day", None, "consumer-day"),
+            ("1/month per all", Some("gold"), "gold-all-month"),
+        ] {
+            assert_eq!(Limit::parse(text).unwrap().policy_name(plan), expected);
+        }
+        let limit = Limit::parse("1/min per ip").unwrap();
+        let header =
+            Limit { header: Some(http::HeaderName::from_static("x-tenant")), per: Vec::new(), ..limit.clone() };
+        assert_eq!(header.policy_name(None), "x-tenant-60s");
+        assert_eq!(Limit { name: Some("users".into()), ..limit }.policy_name(Some("gold")), "users");
     }
 
     proptest::proptest! {

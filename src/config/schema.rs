@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
-use super::rate::Limit;
 use super::scalar_forms::Network;
 use super::short_forms::{self, Limits, OneOrMany};
 use super::store_url::StoreUrl;
@@ -51,6 +51,9 @@ pub struct Config {
     /// An estimate in constant memory that refuses single addresses first of all: `500/s per ip`.
     #[serde(default)]
     pub flood_guard: Option<FloodGuard>,
+    /// What holds for all limits, and limits that several routes share.
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// Where a key is looked for; the first place that holds something decides.
     #[serde(default = "KeyPlace::defaults")]
     pub key_in: Vec<KeyPlace>,
@@ -63,6 +66,9 @@ pub struct Config {
     /// Patterns, and what happens to the requests that match them.
     #[serde(default)]
     pub routes: IndexMap<String, Route>,
+    /// Limits by plan, over all requests of a consumer.
+    #[serde(default)]
+    pub plans: IndexMap<String, Plan>,
     /// Keys by name.
     #[serde(default)]
     pub keys: BTreeMap<String, Key>,
@@ -203,7 +209,7 @@ pub struct Defaults {
     /// A template: each route counts for itself.
     #[serde(deserialize_with = "short_forms::limits")]
     #[schemars(with = "Limits")]
-    pub limit: Vec<Limit>,
+    pub limit: Vec<LimitRule>,
 }
 
 /// `services.NAME`
@@ -322,7 +328,7 @@ pub struct Route {
     /// How often; `defaults.limit` when left out, no limit with `none`.
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
-    pub limit: Option<Vec<Limit>>,
+    pub limit: Option<Vec<LimitRule>>,
     /// Bytes of a request body; `defaults.body_max` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub body_max: Option<Size>,
@@ -395,6 +401,9 @@ pub struct Key {
     /// Whose key it is; the key's own name when left out.
     #[serde(default)]
     pub consumer: Option<String>,
+    /// The plan of its consumer, one of `plans`; all keys of a consumer have the same.
+    #[serde(default)]
+    pub plan: Option<String>,
 }
 
 /// `cache`

@@ -12,7 +12,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::rate::Limit;
+use super::limits::LimitRule;
 use super::scalar_forms::{Network, listen_address};
 use super::schema::*;
 use super::store_url::StoreUrl;
@@ -119,7 +119,7 @@ pub fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer:
 }
 
 /// The limits of a route: one, a list, or `none`.
-pub struct Limits(pub Vec<Limit>);
+pub struct Limits(pub Vec<LimitRule>);
 
 impl<'de> Deserialize<'de> for Limits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Limits {
                 if text == "none" {
                     return Ok(Limits(Vec::new()));
                 }
-                Limit::parse(text).map(|limit| Limits(vec![limit])).map_err(E::custom)
+                LimitRule::parse(text).map(|limit| Limits(vec![limit])).map_err(E::custom)
             }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Limits, E> {
                 self.visit_str(&number.to_string())
@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for Limits {
                 self.visit_str(&number.to_string())
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Limits, A::Error> {
-                Limit::deserialize(MapAccessDeserializer::new(map)).map(|limit| Limits(vec![limit]))
+                LimitRule::deserialize(MapAccessDeserializer::new(map)).map(|limit| Limits(vec![limit]))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Limits, A::Error> {
                 Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Limits)
@@ -160,13 +160,13 @@ impl JsonSchema for Limits {
         "Limits".into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let one = generator.subschema_for::<Limit>();
+        let one = generator.subschema_for::<LimitRule>();
         json_schema!({"anyOf": [{"const": "none", "description": "No limit."}, one, {"type": "array", "items": one}]})
     }
 }
 
 /// `deserialize_with` of `defaults.limit`.
-pub fn limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Limit>, D::Error> {
+pub fn limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LimitRule>, D::Error> {
     Limits::deserialize(deserializer).map(|limits| limits.0)
 }
 
@@ -176,7 +176,7 @@ pub fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 }
 
 /// `deserialize_with` of a route's limit, where `none` is not the same as nothing.
-pub fn some_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Limit>>, D::Error> {
+pub fn some_limits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<LimitRule>>, D::Error> {
     limits(deserializer).map(Some)
 }
 

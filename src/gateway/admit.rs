@@ -55,8 +55,11 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
         ip: exchange.facts.client_ip,
         consumer: key.as_ref().map(|key| key.entry.consumer_id),
         key: key.as_ref().map(|key| key.entry.name_id),
+        headers: Some(&request.headers),
     };
-    let decision = route.limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
+    let plan = key.as_ref().and_then(|key| key.entry.plan.as_ref()).map(|plan| plan.id);
+    let limits = route.limits.of(plan).ok_or(Refusal::Internal("the plan of the key is not configured"))?;
+    let decision = limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
     exchange.limit_name = decision.limit_name;
     exchange.observed = decision.observed;
     if let Some(refusal) = decision.refused {

@@ -9,4 +9,4 @@ mod table;
 
 pub use names::{NameId, name_id, name_of};
 pub use new_key::{NewKey, looks_like_key};
-pub use table::{KEY_BYTES_MAX, KeyEntry, KeyTable, digest_of};
+pub use table::{KEY_BYTES_MAX, KeyEntry, KeyTable, PlanOfKey, digest_of};

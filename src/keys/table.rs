@@ -25,6 +25,17 @@ pub struct KeyEntry {
     pub name_id: NameId,
     /// The consumer as a number.
     pub consumer_id: NameId,
+    /// The plan of its consumer.
+    pub plan: Option<PlanOfKey>,
+}
+
+/// The plan of a consumer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanOfKey {
+    /// Its name in `plans`.
+    pub name: Arc<str>,
+    /// The name as a number.
+    pub id: NameId,
 }
 
 /// Every configured key by its digest.
@@ -88,7 +99,14 @@ impl KeyTable {
 impl KeyEntry {
     fn new(name: &str, key: &Key) -> Self {
         let consumer = key.consumer.as_deref().unwrap_or(name);
-        Self { name: name.into(), consumer: consumer.into(), name_id: name_id(name), consumer_id: name_id(consumer) }
+        let plan = key.plan.as_deref().map(|plan| PlanOfKey { name: plan.into(), id: name_id(plan) });
+        Self {
+            name: name.into(),
+            consumer: consumer.into(),
+            name_id: name_id(name),
+            consumer_id: name_id(consumer),
+            plan,
+        }
     }
 }
 
@@ -113,6 +131,7 @@ mod tests {
         let key = |secret: &str, consumer: Option<&str>| Key {
             sha256: digest_of(secret.as_bytes()),
             consumer: consumer.map(str::to_owned),
+            plan: None,
         };
         KeyTable::compile(
             &keys.iter().map(|(name, secret, consumer)| ((*name).into(), key(secret, *consumer))).collect(),
@@ -157,7 +176,7 @@ mod tests {
         let key = |last: u8| {
             let mut digest = [7; 32];
             digest[31] = last;
-            Key { sha256: Digest(digest), consumer: None }
+            Key { sha256: Digest(digest), consumer: None, plan: None }
         };
         let table = KeyTable::compile(&(0..50).map(|n| (n.to_string(), key(n))).collect());
         assert_eq!(table.len(), 50);
@@ -168,7 +187,7 @@ mod tests {
     fn ten_thousand_keys_are_all_found() {
         let secrets: Vec<String> = (0..10_000).map(|n| format!("secret-{n}")).collect();
         let keys = secrets.iter().map(|secret| {
-            (secret.clone(), Key { sha256: digest_of(secret.as_bytes()), consumer: Some("many".into()) })
+            (secret.clone(), Key { sha256: digest_of(secret.as_bytes()), consumer: Some("many".into()), plan: None })
         });
         let table = KeyTable::compile(&keys.collect());
         assert!(secrets.iter().all(|secret| &*table.find(secret.as_bytes()).unwrap().name == secret.as_str()));

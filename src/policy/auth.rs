@@ -164,6 +164,7 @@ mod tests {
         let key = |secret: &str, consumer: &str| Key {
             sha256: digest_of(secret.as_bytes()),
             consumer: Some(consumer.into()),
+            plan: None,
         };
         let keys =
             [("alice-1", key("alice", "alice")), ("alice-2", key("alice2", "alice")), ("bob", key("bob", "bob"))];

@@ -24,7 +24,7 @@ use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
-use crate::policy::limit::Limits;
+use crate::policy::limit::{Book, RouteLimits};
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -38,6 +38,8 @@ pub struct Runtime {
     pub routes: Routes,
     /// Services by name.
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    /// Every limit, by where it counts.
+    pub limits: Book,
     /// Routes by endpoint, in the order of the file.
     pub endpoints: Vec<Arc<Route>>,
     /// Whose `X-Forwarded-For` is believed.
@@ -58,12 +60,14 @@ impl Runtime {
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
         let keys = Arc::new(KeyTable::compile(&config.keys));
+        let (limits, mut limits_of) = Book::compile(&config, previous.map(|runtime| &runtime.limits));
         let mut endpoints = Vec::with_capacity(config.routes.len());
         for (endpoint, route) in &config.routes {
             // A service with a problem has no pool; that problem is reported already.
             let Some(pool) = pools.get(route.to.as_str()) else { continue };
             let before = previous.and_then(|runtime| runtime.route(endpoint));
-            match compile_route(&config, endpoint, route, pool, &keys, before) {
+            let Some(limits) = limits_of.remove(endpoint) else { continue };
+            match compile_route(&config, endpoint, route, pool, &keys, limits, before) {
                 Ok(route) => endpoints.push(Arc::new(route)),
                 Err(problem) => problems.add(&config.places, format!("routes.{endpoint}.headers"), problem),
             }
@@ -77,6 +81,7 @@ impl Runtime {
             generation: previous.map_or(1, |runtime| runtime.generation + 1),
             routes: Routes::compile(patterns),
             pools,
+            limits,
             endpoints,
             trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
             flood_guard,
@@ -157,17 +162,17 @@ fn compile_route(
     route: &config::Route,
     pool: &Arc<Pool>,
     keys: &Arc<KeyTable>,
+    limits: RouteLimits,
     before: Option<&Arc<Route>>,
 ) -> Result<Route, String> {
     let defaults = &config.defaults;
-    let limits = route.limit.as_ref().unwrap_or(&defaults.limit);
     let cache = route.cache.as_ref();
     let label: Arc<str> = before.map_or_else(|| endpoint.into(), |before| Arc::clone(&before.endpoint));
     Ok(Route {
         endpoint: Arc::clone(&label),
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
-        limits: Limits::compile(limits, endpoint, before.map(|before| &before.limits)),
+        limits,
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,

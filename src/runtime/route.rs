@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::headers::Changes;
-use crate::policy::limit::Limits;
+use crate::policy::limit::RouteLimits;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -19,8 +19,8 @@ pub struct Route {
     pub pool: Arc<Pool>,
     /// Who may call.
     pub auth: Auth,
-    /// How often.
-    pub limits: Limits,
+    /// How often, for each plan.
+    pub limits: RouteLimits,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
     /// Whether and how answers are cached.
@@ -58,7 +58,7 @@ pub(super) mod tests {
             endpoint: endpoint.into(),
             pool: Pool::compile("nowhere", &service, None).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
-            limits: Limits::compile(&[], endpoint, None),
+            limits: RouteLimits::default(),
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,

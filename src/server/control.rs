@@ -96,20 +96,20 @@ impl Control for Wiring {
 
     fn rate_limits(&self) -> Vec<LimitEntry> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
-        runtime.endpoints.iter().flat_map(|route| route.limits.status(now)).map(limit_entry).collect()
+        runtime.limits.status(now).into_iter().map(limit_entry).collect()
     }
 
     fn client(&self, ip: IpAddr) -> Vec<ClientLimit> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
         // Where a key is required nobody is counted under the address for want of one.
-        let standings = runtime.endpoints.iter().flat_map(|route| {
-            let standings = route.limits.status_of(ip, now).into_iter();
-            standings.filter(|standing| !standing.anonymous_only || route.auth.is_anonymous())
-        });
+        let is_anonymous = |route: &str| runtime.route(route).is_some_and(|route| route.auth.is_anonymous());
+        let standings = runtime.limits.status_of(ip, now).into_iter();
+        let standings = standings
+            .filter(|standing| !standing.anonymous_only || standing.place.route.as_deref().is_none_or(is_anonymous));
         standings
             .map(|standing| ClientLimit {
                 limit: standing.limit.to_string(),
-                route: Some(standing.endpoint.to_string()),
+                route: standing.place.route.as_deref().map(str::to_owned),
                 tokens_remaining: standing.tokens_remaining as f64,
                 capacity: standing.capacity,
                 refill_rate: standing.refill_per_second,
@@ -161,7 +161,7 @@ fn service(pool: &Arc<Pool>) -> ServiceStatus {
 }
 
 fn limit_entry(status: LimitStatus) -> LimitEntry {
-    let who = [status.consumer.as_deref(), status.key.as_deref(), status.address.as_deref()];
+    let who = [status.consumer.as_deref(), status.key.as_deref(), status.address.as_deref(), status.header.as_deref()];
     let mut who = who.into_iter().flatten().collect::<Vec<_>>().join(" and ");
     if status.overflow {
         who = "everyone who came when the table was full".to_owned();
@@ -170,7 +170,7 @@ fn limit_entry(status: LimitStatus) -> LimitEntry {
     }
     LimitEntry {
         limit: status.limit.to_string(),
-        route: Some(status.endpoint.to_string()),
+        route: status.place.route.as_deref().map(str::to_owned),
         who,
         tokens_remaining: status.remaining as f64,
         capacity: status.capacity,
@@ -235,8 +235,7 @@ fn instances(pool: &Arc<Pool>) -> Vec<metrics::InstanceState> {
 }
 
 fn limit_entries(runtime: &Runtime) -> u64 {
-    let tables = runtime.endpoints.iter().flat_map(|route| route.limits.tables());
-    tables.map(|table| table.entries as u64).sum()
+    runtime.limits.tables().iter().map(|table| table.entries as u64).sum()
 }
 
 #[cfg(test)]

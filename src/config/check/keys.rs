@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Check;
-use crate::config::Digest;
+use crate::config::{Digest, did_you_mean};
 
 /// SHA-256 of the key in `conf/tollgate.yaml`: everybody knows it, so it is refused beyond loopback.
 pub const DEMO_KEY_SHA256: Digest = Digest([
@@ -17,6 +17,7 @@ impl Check<'_> {
         let config = &self.draft.config;
         let loopback_only = config.is_loopback_only();
         let mut seen: HashMap<Digest, &str> = HashMap::new();
+        let mut plans: HashMap<&str, (&str, Option<&str>)> = HashMap::new();
         for (name, key) in &config.keys {
             let path = format!("keys.{name}");
             if looks_like_a_key(name) {
@@ -26,6 +27,19 @@ impl Check<'_> {
             if let Some(consumer) = &key.consumer {
                 self.name(format!("{path}.consumer"), consumer);
             }
+            self.plan(&path, key.plan.as_deref());
+            let consumer = key.consumer.as_deref().unwrap_or(name);
+            let (first, plan) = *plans.entry(consumer).or_insert((name, key.plan.as_deref()));
+            if plan != key.plan.as_deref() {
+                let said =
+                    |plan: Option<&str>| plan.map_or_else(|| "no plan".to_owned(), |plan| format!("the plan `{plan}`"));
+                let message = format!(
+                    "`{consumer}` has {} here and {} at the key `{first}`: a plan belongs to the consumer, write the same at each of its keys",
+                    said(key.plan.as_deref()),
+                    said(plan)
+                );
+                self.problem(if key.plan.is_some() { format!("{path}.plan") } else { path.clone() }, message);
+            }
             if let Some(first) = seen.insert(key.sha256, name) {
                 self.problem(format!("{path}.sha256"), format!("the same digest as `{first}`: one key has one name"));
             }
@@ -34,6 +48,16 @@ impl Check<'_> {
                                make another with `tollgate keys new NAME`";
                 self.problem(format!("{path}.sha256"), message);
             }
+        }
+    }
+}
+
+impl Check<'_> {
+    fn plan(&mut self, path: &str, plan: Option<&str>) {
+        let Some(plan) = plan else { return };
+        if !self.draft.plans.contains(plan) && !self.draft.lost.contains("plans") {
+            let hint = did_you_mean(plan, self.draft.plans.iter().map(String::as_str));
+            self.problem(format!("{path}.plan"), format!("no plan named `{plan}`{hint}"));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Not here: whether files exist and names resolve; that is compiled in `runtime`.
 
 mod keys;
+mod limits;
 mod listeners;
 mod overlap;
 mod routes;
@@ -25,6 +26,7 @@ pub fn check(draft: &Draft, problems: &mut Problems) {
     check.log();
     check.services();
     check.routes();
+    check.all_limits();
     check.keys();
 }
 

@@ -1,5 +1,5 @@
-//! Routes: services and consumers that exist, paths that fit the patterns, headers that may be set, limits that can admit.
-//! Not here: patterns that cannot stand together (`overlap.rs`), and which pattern wins (`runtime`).
+//! Routes: services and consumers that exist, paths that fit the patterns, headers that may be set.
+//! Not here: limits (`limits.rs`), patterns that cannot stand together (`overlap.rs`), and which pattern wins (`runtime`).
 
 use std::collections::HashSet;
 
@@ -9,13 +9,12 @@ use super::Check;
 use super::overlap::Overlaps;
 use crate::config::did_you_mean;
 use crate::config::pattern::literal;
-use crate::config::{Algorithm, HeaderChanges, HeaderRules, KeyRule, Limit, Pattern, Per, Route, Segment, Window};
+use crate::config::{HeaderChanges, HeaderRules, KeyRule, Pattern, Route, Segment};
 
 impl Check<'_> {
     pub(super) fn routes(&mut self) {
         let config = &self.draft.config;
         self.key_rule("defaults.keys", &config.defaults.keys);
-        self.limits("defaults.limit", &config.defaults.limit);
         for (name, route) in &config.routes {
             let path = format!("routes.{name}");
             if !name.contains('/') {
@@ -35,9 +34,6 @@ impl Check<'_> {
         }
         if let Some(keys) = &route.keys {
             self.key_rule(&format!("{path}.keys"), keys);
-        }
-        if let Some(limits) = &route.limit {
-            self.limits(&format!("{path}.limit"), limits);
         }
         if let Some(timeout) = route.timeout {
             self.not_zero(format!("{path}.timeout"), timeout);
@@ -62,38 +58,6 @@ impl Check<'_> {
                 self.problem(format!("{path}[{index}]"), format!("no key has a consumer named `{consumer}`{hint}"));
             }
         }
-    }
-
-    fn limits(&mut self, path: &str, limits: &[Limit]) {
-        let mut names = HashSet::new();
-        for (index, limit) in limits.iter().enumerate() {
-            let element = self.element(path, index, limits.len());
-            let most = limit.rate.burst.unwrap_or(limit.rate.count);
-            if limit.cost == 0 || limit.cost > most {
-                self.problem(
-                    format!("{element}.cost"),
-                    format!("{} is not a number from 1 to {most}, which is all the limit has", limit.cost),
-                );
-            }
-            if let Some(name) = &limit.name {
-                self.name(format!("{element}.name"), name);
-                if !names.insert(name) {
-                    self.problem(format!("{element}.name"), format!("a second limit named `{name}` on this route"));
-                }
-            }
-            if let Err(message) = check_per(&limit.per) {
-                self.problem(self.written(&element, "per"), message);
-            }
-            if let Some(message) = limit.algorithm.and_then(|algorithm| misfit(limit, algorithm)) {
-                self.problem(format!("{element}.algorithm"), message);
-            }
-        }
-    }
-
-    /// `element.field` where the file writes it, otherwise the element.
-    fn written(&self, element: &str, field: &str) -> String {
-        let path = format!("{element}.{field}");
-        if self.places.has(&path) { path } else { element.to_owned() }
     }
 
     fn paths(&mut self, path: &str, route: &Route) {
@@ -143,35 +107,6 @@ impl Check<'_> {
                 self.problem(at, message);
             }
         }
-    }
-}
-
-fn check_per(per: &[Per]) -> Result<(), String> {
-    if per.is_empty() {
-        return Err("nothing to count by: ip, key, consumer, route, service or all".to_owned());
-    }
-    for (index, what) in per.iter().enumerate() {
-        if per[..index].contains(what) {
-            return Err(format!("`{}` is there twice", what.word()));
-        }
-    }
-    if per.len() > 1 && per.contains(&Per::All) {
-        return Err("`all` counts every request together: nothing goes with it".to_owned());
-    }
-    Ok(())
-}
-
-fn misfit(limit: &Limit, algorithm: Algorithm) -> Option<&'static str> {
-    let calendar = !matches!(limit.rate.window, Window::Rolling(_));
-    match (algorithm, limit.rate.burst) {
-        (Algorithm::TokenBucket, None) => Some("a token bucket needs a burst: write the rate as 10/s burst 100"),
-        (Algorithm::SlidingWindow | Algorithm::FixedWindow, Some(_)) => {
-            Some("a burst makes a token bucket: leave `algorithm` or the burst out")
-        }
-        (Algorithm::SlidingWindow, None) if calendar => {
-            Some("day and month are windows of the calendar: write 24h for any 24 hours")
-        }
-        _ => None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! No locks, no clock, no text; time comes in as nanoseconds of the clock that the algorithm counts by.
 //! Invariant: [`Algorithm::wait`] is 0 exactly when a request would be admitted, and otherwise the time after which it would be.
 
-use super::Now;
+use super::{Now, Rule};
 
 /// A way of counting, with the numbers of one limit.
 pub(super) trait Algorithm: Clone {
@@ -29,6 +29,12 @@ pub(super) trait Algorithm: Clone {
 
     /// From when on nothing is counted any more.
     fn empty_at(&self, used: &Self::Used) -> u64;
+
+    /// How a shared store counts it, at `now`.
+    fn rule(&self, now: u64) -> Rule;
+
+    /// Whether what was used under `before` means the same here.
+    fn counts_like(&self, before: &Self) -> bool;
 
     /// What comes back each second, on average.
     fn refill_per_second(&self, now: u64) -> f64;

@@ -9,7 +9,7 @@ use super::identity::Identity;
 use super::sliding_window::SlidingWindow;
 use super::table::{Hold, Table, nanoseconds};
 use super::token_bucket::TokenBucket;
-use super::{Now, config};
+use super::{Now, Rule, config};
 
 /// How one limit counts.
 pub(super) enum Counting {
@@ -82,15 +82,19 @@ impl Counting {
     }
 
     /// Goes on with the table of `previous`, which counts the same windows by the same algorithm; what was used stays used.
-    /// False, and nothing happens, where the algorithms differ.
-    pub fn take_over(&mut self, previous: &Self, now: Now) -> bool {
+    /// Nothing happens where the algorithms or windows differ.
+    pub fn take_over(&mut self, previous: &Self, now: Now) {
         match (self, previous) {
             (Self::SlidingWindow(counter), Self::SlidingWindow(previous)) => counter.take_over(previous, now),
             (Self::TokenBucket(counter), Self::TokenBucket(previous)) => counter.take_over(previous, now),
             (Self::FixedWindow(counter), Self::FixedWindow(previous)) => counter.take_over(previous, now),
-            (Self::SlidingWindow(_) | Self::TokenBucket(_) | Self::FixedWindow(_), _) => return false,
+            (Self::SlidingWindow(_) | Self::TokenBucket(_) | Self::FixedWindow(_), _) => {}
         }
-        true
+    }
+
+    /// How a shared store counts it.
+    pub fn rule(&self, now: Now) -> Rule {
+        each!(self, counter => counter.algorithm.rule(counter.algorithm.time(now)))
     }
 
     /// Locks what `identity` has used.
@@ -146,6 +150,9 @@ impl<A: Algorithm> Counter<A> {
     }
 
     fn take_over(&mut self, previous: &Self, now: Now) {
+        if !self.algorithm.counts_like(&previous.algorithm) {
+            return;
+        }
         previous.table.settle(&previous.algorithm, &self.algorithm, self.algorithm.time(now));
         self.table = Arc::clone(&previous.table);
     }

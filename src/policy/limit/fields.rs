@@ -8,34 +8,8 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::algorithm::{Standing, seconds_up};
-use super::config::{Algorithm, Limit, Per, Window};
+use super::config::{Algorithm, Limit, Window};
 use super::table::nanoseconds;
-
-/// The name a limit has in fields, log and metrics: the written one, or what is counted together and the window,
-/// `consumer-60s`, `ip-key-10s`, `consumer-day`.
-pub fn name(limit: &Limit) -> String {
-    if let Some(name) = &limit.name {
-        return name.clone();
-    }
-    let mut name = String::new();
-    for per in &limit.per {
-        name.push_str(match per {
-            Per::Ip => "ip-",
-            Per::Key => "key-",
-            Per::Consumer => "consumer-",
-            Per::Route => "route-",
-            Per::Service => "service-",
-            Per::All => "all-",
-        });
-    }
-    match limit.rate.window {
-        Window::Rolling(span) if span.0.subsec_millis() > 0 => name.push_str(&format!("{}ms", span.0.as_millis())),
-        Window::Rolling(span) => name.push_str(&format!("{}s", span.0.as_secs())),
-        Window::Day => name.push_str("day"),
-        Window::Month => name.push_str("month"),
-    }
-    name
-}
 
 /// A structured field's string (RFC 9651, section 3.3.3); what can't be in one becomes `?`.
 fn quoted(name: &str) -> String {
@@ -113,32 +87,10 @@ fn push_decimal(text: &mut SmallVec<[u8; 256]>, mut number: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Mode, Rate, Span};
+    use crate::config::{Per, Rate, Span};
 
     fn limit(count: u32, window: Window, burst: Option<u32>, per: &[Per]) -> Limit {
-        Limit {
-            rate: Rate { count, window, burst },
-            per: per.to_vec(),
-            name: None,
-            cost: 1,
-            mode: Mode::Enforce,
-            algorithm: None,
-        }
-    }
-
-    #[test]
-    fn names_are_made_of_dimension_and_window() {
-        for (limit, expected) in [
-            (limit(1, Window::Rolling(Span::seconds(60)), None, &[Per::Consumer]), "consumer-60s"),
-            (limit(1, Window::Rolling(Span::seconds(10)), None, &[Per::Ip]), "ip-10s"),
-            (limit(1, Window::Rolling(Span(Duration::from_millis(1_500))), None, &[Per::Ip]), "ip-1500ms"),
-            (limit(1, Window::Rolling(Span::seconds(1)), Some(5), &[Per::Ip, Per::Key]), "ip-key-1s"),
-            (limit(1, Window::Day, None, &[Per::Consumer]), "consumer-day"),
-            (limit(1, Window::Month, None, &[Per::All]), "all-month"),
-            (Limit { name: Some("users".into()), ..limit(1, Window::Day, None, &[Per::Ip]) }, "users"),
-        ] {
-            assert_eq!(name(&limit), expected);
-        }
+        Limit::of(Rate { count, window, burst }, per.to_vec())
     }
 
     #[test]

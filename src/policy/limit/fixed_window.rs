@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-use super::Now;
 use super::algorithm::{Algorithm, Standing};
+use super::{Now, Rule};
 
 const SECOND: u64 = 1_000_000_000;
 /// The day in nanoseconds: UTC days are multiples of it since 1970, as Unix time has no leap seconds.
@@ -96,6 +96,14 @@ impl Algorithm for FixedWindow {
 
     fn empty_at(&self, used: &UsedPeriod) -> u64 {
         if used.count == 0 { 0 } else { used.ends }
+    }
+
+    fn rule(&self, now: u64) -> Rule {
+        Rule::FixedWindow { count: self.count, ends: self.ends(now) }
+    }
+
+    fn counts_like(&self, before: &Self) -> bool {
+        self.period == before.period
     }
 
     fn refill_per_second(&self, now: u64) -> f64 {

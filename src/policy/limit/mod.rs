@@ -1,13 +1,17 @@
 //! Limits: how often a caller may use a route. Exact within this process: never more is admitted than a limit allows.
-//! All limits of a request are decided together, under their locks: a request that one refuses uses up none of the others.
+//! All limits of a request (of its route, of its consumer's plan, and named ones) are decided together, under their locks: a request that
+//! one refuses uses up none of the others. Which limits there are, and where each counts, is in `book.rs`; one of them is `rule.rs`.
 //! What each algorithm admits is in its own file; who is counted together is in `identity.rs`, where the counts are kept in `table.rs`.
-//! Not here: the flood guard, which estimates; counts that outlive the process or are shared by several.
+//! What a store that several gateways share has to be asked, and what it answers, is in `shared.rs`. Not here: the flood guard, which estimates.
 
 mod algorithm;
+mod book;
 mod counting;
 mod fields;
 mod fixed_window;
 mod identity;
+mod rule;
+mod shared;
 mod sliding_window;
 mod status;
 mod table;
@@ -17,7 +21,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::config;
@@ -25,23 +29,25 @@ use crate::keys::NameId;
 use crate::refusal::{RateLimitFields, Refusal};
 
 use algorithm::{Standing, seconds_up};
-use counting::{Counting, Held};
-use identity::Dimensions;
-use table::{ENTRIES_MAX, label, nanoseconds};
+use rule::{Limit, Pending};
+use table::nanoseconds;
 
-pub use fields::name;
-pub use status::{ClientStatus, LimitStatus, STATUS_MAX, TableStatus};
+pub use book::{Book, RouteLimits};
+pub use shared::{Answer, Ask, Begun, Rule};
+pub use status::{ClientStatus, LimitStatus, Place, STATUS_MAX, TableStatus};
 pub use table::overflowed_since_start;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Caller {
+pub struct Caller<'a> {
     /// The client's address, after trusted proxies.
     pub ip: IpAddr,
     /// Whose key it is; none for anonymous requests.
     pub consumer: Option<NameId>,
     /// The key's name; none for anonymous requests.
     pub key: Option<NameId>,
+    /// The request's headers, for limits that count by one; none where no request is at hand.
+    pub headers: Option<&'a HeaderMap>,
 }
 
 /// The present, by both clocks; read once a request, so that all its limits see the same.
@@ -53,28 +59,19 @@ pub struct Now {
     pub wall: Duration,
 }
 
-/// The compiled limits of one route.
+/// The limits that one request has to pass: those of its route and of its consumer's plan.
+#[derive(Clone, Default)]
 pub struct Limits {
-    endpoint: Arc<str>,
-    /// In the order of locking.
-    limits: Box<[Limit]>,
+    /// In the order of locking; those that count in a shared store come last.
+    limits: Box<[Arc<Limit>]>,
+    /// How many of them count in this process.
+    local: usize,
     /// Where in `limits` those of the configuration are, in its order.
     order: Box<[usize]>,
     policy: Option<HeaderValue>,
 }
 
-struct Limit {
-    name: Arc<str>,
-    /// `"name";r=`, the constant beginning of the limit's member in `RateLimit`.
-    state_begins: String,
-    dimensions: Dimensions,
-    window: config::Window,
-    cost: u64,
-    enforced: bool,
-    counting: Counting,
-}
-
-/// What the limits of a route say to one request.
+/// What the limits of a request say to it.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
     /// For every answer of the route, refusals included; none when nothing is enforced.
@@ -87,13 +84,8 @@ pub struct Decision {
     pub observed: Option<Arc<str>>,
 }
 
-/// One limit while its request is decided.
-struct Pending<'a> {
-    limit: &'a Limit,
-    held: Held<'a>,
-    /// Nanoseconds until this limit would admit; 0 when it does.
-    wait: u64,
-}
+/// The wait and the standing of each limit, in the order of locking.
+type Verdicts = SmallVec<[(u64, Standing); 4]>;
 
 impl Now {
     /// Reads both clocks.
@@ -119,74 +111,60 @@ impl Now {
 }
 
 impl Limits {
-    /// Compiles the limits of the route with this endpoint label. Counts are kept where `previous` has a limit of the same name, dimension, window
-    /// and algorithm; where only its count or burst changed, what was used stays used.
-    pub fn compile(config: &[config::Limit], endpoint: &str, previous: Option<&Self>) -> Self {
-        Self::compile_with(config, endpoint, previous, Now::read(), ENTRIES_MAX)
-    }
-
-    fn compile_with(
-        config: &[config::Limit],
-        endpoint: &str,
-        previous: Option<&Self>,
-        now: Now,
-        entries_max: usize,
-    ) -> Self {
-        let previous = previous.filter(|previous| &*previous.endpoint == endpoint);
-        let mut kept = Vec::new();
-        let mut limits: Vec<(usize, Limit)> = Vec::with_capacity(config.len());
-        for (place, config) in config.iter().enumerate() {
-            let mut limit = Limit::compile(config, endpoint, entries_max);
-            let same = previous.and_then(|previous| {
-                // Each table once: two limits with one table would wait for each other.
-                previous.limits.iter().find(|same| limit.counts_like(same) && !kept.contains(&same.counting.table_id()))
-            });
-            if let Some(same) = same
-                && limit.counting.take_over(&same.counting, now)
-            {
-                kept.push(limit.counting.table_id());
+    /// The set of these limits, in the order of the configuration; one that is there twice counts once.
+    fn new(written: Vec<Arc<Limit>>) -> Self {
+        let mut limits: Vec<Arc<Limit>> = Vec::with_capacity(written.len());
+        for limit in written {
+            // Each table once: two limits with one table would wait for each other.
+            if limits.iter().all(|known| known.counting.table_id() != limit.counting.table_id()) {
+                limits.push(limit);
             }
-            limits.push((place, limit));
         }
-        limits.sort_by_key(|(_, limit)| limit.counting.table_id());
+        let members: Vec<&str> =
+            limits.iter().filter(|limit| limit.enforced).map(|limit| &*limit.policy_member).collect();
+        let policy = if members.is_empty() { None } else { HeaderValue::from_str(&members.join(", ")).ok() };
+        let mut places: Vec<usize> = (0..limits.len()).collect();
+        places.sort_by_key(|place| (limits[*place].is_shared, limits[*place].counting.table_id()));
         let mut order = vec![0; limits.len()];
-        for (at, (place, _)) in limits.iter().enumerate() {
+        for (at, place) in places.iter().enumerate() {
             order[*place] = at;
         }
-        let enforced = config.iter().filter(|limit| limit.mode == config::Mode::Enforce);
-        let members: Vec<String> = enforced.map(|limit| fields::policy_member(&name(limit), limit)).collect();
-        let policy = if members.is_empty() { None } else { HeaderValue::from_str(&members.join(", ")).ok() };
-        let limits = limits.into_iter().map(|(_, limit)| limit).collect();
-        Self { endpoint: endpoint.into(), limits, order: order.into(), policy }
+        let local = limits.iter().filter(|limit| !limit.is_shared).count();
+        let limits = places.into_iter().map(|place| Arc::clone(&limits[place])).collect();
+        Self { limits, local, order: order.into(), policy }
     }
 
-    /// Whether the route has no limits.
+    /// Whether there are no limits.
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty()
     }
 
-    /// Decides all limits of one request at once, and counts it when none refuses.
-    pub fn admit(&self, caller: &Caller, now: Now) -> Decision {
-        if self.limits.is_empty() {
-            return Decision::default();
-        }
-        if let [limit] = &*self.limits {
-            // The usual case, without the lists; the lock ends with the statement.
-            let (refused, verdict) = limit.hold(caller, now).decide_alone();
-            return self.decision(refused, &[verdict]);
-        }
-        // In the order of their tables' ids, whatever route they are on, so that no two requests wait for each other.
-        let mut pending: SmallVec<[Pending<'_>; 2]> = self.limits.iter().map(|limit| limit.hold(caller, now)).collect();
-        let refused = pending.iter().any(|pending| pending.refuses());
-        let verdicts: SmallVec<[(u64, Standing); 4]> =
-            pending.iter_mut().map(|pending| pending.decide(refused)).collect();
-        drop(pending); // the locks end here: what follows writes text
-        self.decision(refused, &verdicts)
+    /// Whether one of them counts in a shared store, so that it has to be asked: see [`Self::begin`].
+    pub fn is_shared(&self) -> bool {
+        self.local < self.limits.len()
     }
 
-    /// Tells a decision from the wait and standing of each limit, which are in the order of locking.
+    /// Decides all limits of one request at once, all by the counts of this process, and counts it when none refuses.
+    pub fn admit(&self, caller: &Caller<'_>, now: Now) -> Decision {
+        match &*self.limits {
+            [] => Decision::default(),
+            [limit] => {
+                // The usual case, without the lists; the lock ends with the statement.
+                let (refused, verdict) = limit.hold(caller, now, 1).decide_alone();
+                self.decision(refused, &[verdict])
+            }
+            limits => {
+                let (refused, verdicts) = decide(limits, caller, now, 1);
+                self.decision(refused, &verdicts)
+            }
+        }
+    }
+
+    /// Tells a decision from the wait and standing of each limit, which are in the order of locking. There may be none of the last ones:
+    /// those of a store that was not asked, and then are not shown.
     fn decision(&self, refused: bool, verdicts: &[(u64, Standing)]) -> Decision {
-        let written = || self.order.iter().map(|at| (&self.limits[*at], verdicts[*at].0, verdicts[*at].1));
+        let known = self.order.iter().filter(|at| **at < verdicts.len());
+        let written = || known.clone().map(|at| (&*self.limits[*at], verdicts[*at].0, verdicts[*at].1));
         let over = |enforced: bool| written().filter(move |(limit, wait, _)| limit.enforced == enforced && *wait > 0);
         let first = |enforced: bool| over(enforced).next().map(|(limit, ..)| Arc::clone(&limit.name));
         let shown =
@@ -204,59 +182,15 @@ impl Limits {
         let refusal = refused.then(refusal);
         Decision { fields, refused: refusal, limit_name: first(true), observed: first(false) }
     }
-
-    /// The limits in the order of the configuration.
-    fn written(&self) -> impl Iterator<Item = &Limit> {
-        self.order.iter().map(|at| &self.limits[*at])
-    }
 }
 
-impl Limit {
-    fn compile(config: &config::Limit, endpoint: &str, entries_max: usize) -> Self {
-        let name = name(config);
-        let counting = Counting::compile(config, label(&name, endpoint), entries_max);
-        Self {
-            state_begins: fields::state_begins(&name),
-            dimensions: Dimensions::compile(&config.per),
-            window: config.rate.window,
-            // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
-            cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
-            enforced: config.mode == config::Mode::Enforce,
-            name: name.into(),
-            counting,
-        }
-    }
-
-    /// Whether the counts of `other` mean the same here. The algorithm is compared where they are taken over.
-    fn counts_like(&self, other: &Self) -> bool {
-        self.name == other.name && self.dimensions == other.dimensions && self.window == other.window
-    }
-
-    fn hold(&self, caller: &Caller, now: Now) -> Pending<'_> {
-        let held = self.counting.hold(self.dimensions.identify(caller), now);
-        let wait = held.wait(self.cost);
-        Pending { limit: self, held, wait }
-    }
-}
-
-impl Pending<'_> {
-    fn refuses(&self) -> bool {
-        self.limit.enforced && self.wait > 0
-    }
-
-    /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
-    /// is the time until the request would be admitted, which is what its sender wants to know.
-    fn decide(&mut self, refused: bool) -> (u64, Standing) {
-        if self.wait > 0 {
-            return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
-        }
-        (0, if refused { self.held.standing() } else { self.held.count(self.limit.cost) })
-    }
-
-    fn decide_alone(mut self) -> (bool, (u64, Standing)) {
-        let refused = self.refuses();
-        (refused, self.decide(refused))
-    }
+/// Decides several limits under all of their locks. Each counts `times` its cost.
+fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now, times: u64) -> (bool, Verdicts) {
+    // In the order of their tables' ids, whoever has them, so that no two requests wait for each other.
+    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, times)).collect();
+    let refused = pending.iter().any(Pending::refuses);
+    let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
+    (refused, verdicts) // the locks end here: what follows writes text
 }
 
 #[cfg(test)]
@@ -271,7 +205,7 @@ mod tests {
 
     fn limit(count: u32, seconds: u64, per: Per) -> config::Limit {
         let rate = Rate { count, window: Window::Rolling(Span::seconds(seconds)), burst: None };
-        config::Limit { rate, per: vec![per], name: None, cost: 1, mode: Mode::Enforce, algorithm: None }
+        config::Limit::of(rate, vec![per])
     }
 
     fn bucket(count: u32, seconds: u64, burst: u32, per: Per) -> config::Limit {
@@ -284,8 +218,30 @@ mod tests {
         config::Limit { name: Some(name.into()), ..limit }
     }
 
+    fn rule(limit: &config::Limit, name: Option<&str>, previous: Option<&Limits>, now: Now, max: usize) -> Arc<Limit> {
+        let name = name.map_or_else(|| limit.policy_name(None), str::to_owned);
+        let place = Place { route: Some("/test".into()), ..Place::default() };
+        let previous = previous.and_then(|set| set.limits.iter().find(|limit| *limit.name == name));
+        Arc::new(Limit::compile(limit, &name, place, previous.map(|limit| &**limit), now, max))
+    }
+
+    fn compile_with(config: &[config::Limit], previous: Option<&Limits>, now: Now, max: usize) -> Limits {
+        let mut limits: Vec<Arc<Limit>> = Vec::new();
+        for config in config {
+            let limit = rule(config, None, previous, now, max);
+            if limits.iter().all(|known| known.key != limit.key) {
+                limits.push(limit);
+            }
+        }
+        Limits::new(limits)
+    }
+
     fn compile(config: &[config::Limit], previous: Option<&Limits>, now: Now) -> Limits {
-        Limits::compile_with(config, "/test", previous, now, 1_000)
+        compile_with(config, previous, now, 1_000)
+    }
+
+    fn book(limits: &Limits) -> Book {
+        Book { limits: limits.limits.iter().map(|limit| (limit.key.clone(), Arc::clone(limit))).collect() }
     }
 
     fn at(seconds: f64) -> Now {
@@ -293,19 +249,19 @@ mod tests {
         Now { monotonic, wall: monotonic + Duration::from_secs(1_800_000_000 - 1_000) }
     }
 
-    fn from(ip: &str) -> Caller {
-        Caller { ip: ip.parse().unwrap(), consumer: None, key: None }
+    fn from(ip: &str) -> Caller<'static> {
+        Caller { ip: ip.parse().unwrap(), consumer: None, key: None, headers: None }
     }
 
-    fn with_key(consumer: &str, key: &str) -> Caller {
+    fn with_key(consumer: &str, key: &str) -> Caller<'static> {
         Caller { consumer: Some(name_id(consumer)), key: Some(name_id(key)), ..from("192.0.2.1") }
     }
 
-    fn admits(limits: &Limits, caller: &Caller, now: Now) -> bool {
+    fn admits(limits: &Limits, caller: &Caller<'_>, now: Now) -> bool {
         limits.admit(caller, now).refused.is_none()
     }
 
-    fn admitted(limits: &Limits, caller: &Caller, now: Now, tries: usize) -> usize {
+    fn admitted(limits: &Limits, caller: &Caller<'_>, now: Now, tries: usize) -> usize {
         (0..tries).filter(|_| admits(limits, caller, now)).count()
     }
 
@@ -447,8 +403,6 @@ mod tests {
             0,
             "a limit written twice takes one table, and no request waits for itself"
         );
-        let elsewhere = Limits::compile_with(&base, "/other", Some(&use_up()), at(0.0), 1_000);
-        assert_eq!(admitted(&elsewhere, &caller, at(0.0), 9), 5, "another endpoint counts anew");
     }
 
     #[test]
@@ -480,18 +434,21 @@ mod tests {
         assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 3), 3);
         assert_eq!(admitted(&limits, &from("192.0.2.2"), at(0.0), 4), 4);
         assert_eq!(admitted(&limits, &from("2001:db8::1"), at(0.0), 9), 5);
-        let status = limits.status(at(0.0));
+        let status = book(&limits).status(at(0.0));
         let told: Vec<_> =
             status.iter().map(|s| (s.address.as_deref().unwrap(), s.used, s.remaining, s.over)).collect();
         assert_eq!(told, [("2001:db8::/64", 5, 0, true), ("192.0.2.2", 4, 1, false)]);
-        assert_eq!((&*status[0].limit, &*status[0].endpoint, status[0].capacity), ("ip-10s", "/test", 5));
-        assert!(limits.status(at(100.0)).is_empty());
+        assert_eq!(
+            (&*status[0].limit, status[0].place.route.as_deref(), status[0].capacity),
+            ("ip-10s", Some("/test"), 5)
+        );
+        assert!(book(&limits).status(at(100.0)).is_empty());
         let mut limits = compile(&[limit(1, 10, Per::Ip)], None, at(0.0));
         (0..300_u32).for_each(|n| assert!(admits(&limits, &from(&std::net::Ipv4Addr::from(n).to_string()), at(0.0))));
-        assert_eq!(limits.status(at(0.0)).len(), STATUS_MAX);
+        assert_eq!(book(&limits).status(at(0.0)).len(), STATUS_MAX);
         limits = compile(&[limit(1, 10, Per::Consumer)], None, at(0.0));
         assert!(admits(&limits, &with_key("alice", "alice-1"), at(0.0)));
-        assert_eq!(limits.status(at(0.0))[0].consumer.as_deref(), Some("alice"));
+        assert_eq!(book(&limits).status(at(0.0))[0].consumer.as_deref(), Some("alice"));
     }
 
     #[test]
@@ -499,24 +456,24 @@ mod tests {
         let config = [limit(5, 10, Per::Ip), bucket(2, 1, 20, Per::Key), limit(9, 60, Per::Route)];
         let limits = compile(&config, None, at(0.0));
         assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 2), 2);
-        let status = limits.status_of("192.0.2.1".parse().unwrap(), at(0.0));
+        let status = book(&limits).status_of("192.0.2.1".parse().unwrap(), at(0.0));
         let told: Vec<_> = status
             .iter()
             .map(|s| (&*s.limit, s.capacity, s.tokens_remaining, s.refill_per_second, s.anonymous_only))
             .collect();
         assert_eq!(told, [("ip-10s", 5, 3, 0.5, false), ("key-1s", 20, 18, 2.0, true)]);
-        let other = limits.status_of("192.0.2.9".parse().unwrap(), at(0.0));
+        let other = book(&limits).status_of("192.0.2.9".parse().unwrap(), at(0.0));
         assert_eq!((other[0].tokens_remaining, other[0].more_in_seconds), (5, 0));
-        assert_eq!(limits.tables().iter().map(|table| table.entries).collect::<Vec<_>>(), [1, 1, 1]);
+        assert_eq!(book(&limits).tables().iter().map(|table| table.entries).collect::<Vec<_>>(), [1, 1, 1]);
     }
 
     #[test]
     fn a_full_table_is_counted_and_limits_on() {
-        let limits = Limits::compile_with(&[limit(2, 10, Per::Ip)], "/test", None, at(0.0), 5);
+        let limits = compile_with(&[limit(2, 10, Per::Ip)], None, at(0.0), 5);
         let admitted =
             (0..100_u32).filter(|n| admits(&limits, &from(&std::net::Ipv4Addr::from(*n).to_string()), at(0.0))).count();
-        assert_eq!((admitted, limits.tables()[0].overflowed), (5 + 2, 95));
-        assert!(limits.status(at(0.0)).iter().any(|status| status.overflow && status.over));
+        assert_eq!((admitted, book(&limits).tables()[0].overflowed), (5 + 2, 95));
+        assert!(book(&limits).status(at(0.0)).iter().any(|status| status.overflow && status.over));
     }
 
     /// 2,000 requests at once, each on its own thread.
@@ -536,23 +493,73 @@ mod tests {
 
     #[test]
     fn two_thousand_at_once_are_admitted_exactly_100_times() {
-        assert_eq!(admitted_at_once(&Limits::compile(&[limit(100, 60, Per::Consumer)], "/test", None)), 100);
+        assert_eq!(admitted_at_once(&compile_with(&[limit(100, 60, Per::Consumer)], None, Now::read(), 1_000)), 100);
         let several = [limit(100, 60, Per::Consumer), bucket(1, 3_600, 150, Per::Ip), limit(200, 3_600, Per::Route)];
-        assert_eq!(admitted_at_once(&Limits::compile(&several, "/test", None)), 100);
+        assert_eq!(admitted_at_once(&compile_with(&several, None, Now::read(), 1_000)), 100);
     }
 
     #[test]
     fn requests_with_their_limits_in_different_orders_do_not_wait_for_each_other() {
         let config = [limit(u32::MAX, 60, Per::Route), named("b", limit(u32::MAX, 60, Per::Route))];
-        let one = Limits::compile(&config, "/test", None);
-        let other = Limits::compile(&[config[1].clone(), config[0].clone()], "/test", Some(&one));
+        let one = compile_with(&config, None, Now::read(), 1_000);
+        let other = compile_with(&[config[1].clone(), config[0].clone()], Some(&one), Now::read(), 1_000);
         std::thread::scope(|scope| {
             for limits in [&one, &other, &one, &other] {
                 scope.spawn(move || (0..20_000).for_each(|_| assert!(admits(limits, &from("192.0.2.1"), Now::read()))));
             }
         });
-        let left: u64 = other.status_of("192.0.2.1".parse().unwrap(), Now::read()).len() as u64;
+        let left: u64 = book(&other).status_of("192.0.2.1".parse().unwrap(), Now::read()).len() as u64;
         assert_eq!(left, 0, "limits of a route are nobody's own");
+    }
+
+    fn book_of(yaml: &str, previous: Option<&Book>) -> (Book, std::collections::HashMap<String, RouteLimits>) {
+        const HEAD: &str = "listen: 127.0.0.1:1\nadmin: none\nlog: none\nservices: {a: ['127.0.0.1:9'], b: ['127.0.0.1:9']}\ndefaults: {keys: none}\n";
+        let text = format!("{HEAD}{yaml}");
+        let config = config::read(&text, std::path::Path::new("/t.yaml"), &|_| None);
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        Book::compile_with(&config, previous, at(0.0), 1_000)
+    }
+
+    #[test]
+    fn a_plan_counts_over_all_routes_beside_their_own_limits() {
+        let yaml = "plans: {gold: {limit: 5/min per consumer}, free: {limit: 2/min per consumer}, open: {}}\nroutes: {/a: {to: a, limit: 3/min per ip}, /b: {to: b}}";
+        let (book, routes) = book_of(yaml, None);
+        let (a, b) = (&routes["/a"], &routes["/b"]);
+        let (gold, free) = (Some(name_id("gold")), Some(name_id("free")));
+        let alice = with_key("alice", "alice-1");
+        assert_eq!(admitted(a.of(gold).unwrap(), &alice, at(0.0), 9), 3, "the route's own limit");
+        assert_eq!(admitted(b.of(gold).unwrap(), &alice, at(0.0), 9), 2, "what is left of the plan");
+        let refused = b.of(gold).unwrap().admit(&alice, at(0.0));
+        assert_eq!(refused.limit_name.as_deref(), Some("gold-consumer-60s"));
+        assert_eq!(
+            shown(&a.of(gold).unwrap().admit(&alice, at(0.0))).0,
+            "\"ip-60s\";q=3;w=60, \"gold-consumer-60s\";q=5;w=60"
+        );
+        assert_eq!(admitted(b.of(free).unwrap(), &with_key("bob", "bob-1"), at(0.0), 9), 2);
+        assert!(b.of(None).unwrap().is_empty() && b.of(Some(name_id("open"))).unwrap().is_empty());
+        assert!(b.of(Some(name_id("unheard-of"))).is_none());
+        let keys: Vec<&str> = book.limits.keys().map(|key| &**key).collect();
+        assert_eq!(keys, ["plan free free-consumer-60s", "plan gold gold-consumer-60s", "route /a ip-60s"]);
+        // A reload in which the route's limit goes and the plan's grows: what was used stays used.
+        let (_, routes) = book_of(&yaml.replace("5/min", "7/min").replace(", limit: 3/min per ip", ""), Some(&book));
+        assert_eq!(admitted(routes["/a"].of(gold).unwrap(), &alice, at(0.0), 9), 2);
+    }
+
+    #[test]
+    fn a_named_limit_is_one_count_for_all_that_say_it() {
+        let yaml = "limits: {named: {api: 4/min per ip, each: 2/min per ip and route}}\nplans: {gold: {limit: api}}\nroutes: {/a: {to: a, limit: [api, each]}, /b: {to: b, limit: [api, each]}}";
+        let (_, routes) = book_of(yaml, None);
+        let (a, b) = (&routes["/a"], &routes["/b"]);
+        let caller = from("192.0.2.1");
+        assert_eq!(admitted(a.of(None).unwrap(), &caller, at(0.0), 9), 2, "two on each route");
+        assert_eq!(
+            admitted(b.of(Some(name_id("gold"))).unwrap(), &caller, at(0.0), 9),
+            2,
+            "counted once, though the plan says it, too"
+        );
+        let refused = a.of(None).unwrap().admit(&caller, at(0.0)).refused;
+        let Some(Refusal::RateLimited { violated, .. }) = refused else { panic!() };
+        assert_eq!(violated, ["api".into(), "each".into()]);
     }
 
     proptest! {

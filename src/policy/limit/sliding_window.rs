@@ -3,8 +3,8 @@
 //! So the limit never admits too many, and refuses for at most one slot (1/16 of the window) too long.
 //! Counts by the monotonic clock: setting the machine's clock changes nothing.
 
-use super::Now;
 use super::algorithm::{Algorithm, Standing};
+use super::{Now, Rule};
 
 /// Slots a window is cut into.
 pub(super) const SLOTS_PER_WINDOW: u64 = 16;
@@ -116,6 +116,14 @@ impl Algorithm for SlidingWindow {
     fn empty_at(&self, used: &UsedSlots) -> u64 {
         let newest = used.oldest_first().rposition(|count| count > 0);
         newest.map_or(0, |age| self.forgotten_at(used.last, age))
+    }
+
+    fn rule(&self, _now: u64) -> Rule {
+        Rule::SlidingWindow { count: self.count, window: self.window }
+    }
+
+    fn counts_like(&self, before: &Self) -> bool {
+        self.window == before.window
     }
 
     fn refill_per_second(&self, _now: u64) -> f64 {

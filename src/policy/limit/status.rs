@@ -8,20 +8,34 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::algorithm::seconds_up;
-use super::{Limits, Now};
+use super::{Book, Now};
 
 /// How many of those near or over a limit are told, the nearest first.
 pub const STATUS_MAX: usize = 100;
+
+/// Where a limit counts: everywhere, where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Place {
+    /// The endpoint label of the only route.
+    pub route: Option<Arc<str>>,
+    /// The only service.
+    pub service: Option<Arc<str>>,
+    /// The plan whose consumers are counted.
+    pub plan: Option<Arc<str>>,
+}
 
 /// Somebody who has used at least 80 % of a limit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitStatus {
     /// The limit's name.
     pub limit: Arc<str>,
-    /// The route's endpoint label.
-    pub endpoint: Arc<str>,
+    /// Where it counts.
+    #[serde(flatten)]
+    pub place: Place,
     /// The address, or the IPv6 network, where the limit counts by it.
     pub address: Option<String>,
+    /// The digest of the header's value, where the limit counts by one.
+    pub header: Option<String>,
     /// The consumer, where the limit counts by it.
     pub consumer: Option<Arc<str>>,
     /// The key's name, where the limit counts by it.
@@ -45,8 +59,9 @@ pub struct LimitStatus {
 pub struct ClientStatus {
     /// The limit's name.
     pub limit: Arc<str>,
-    /// The route's endpoint label.
-    pub endpoint: Arc<str>,
+    /// Where it counts.
+    #[serde(flatten)]
+    pub place: Place,
     /// Whether this is only for requests without the key or consumer that the limit counts by.
     pub anonymous_only: bool,
     /// Requests that may be counted at once.
@@ -64,19 +79,19 @@ pub struct ClientStatus {
 pub struct TableStatus {
     /// The limit's name.
     pub limit: Arc<str>,
-    /// The route's endpoint label.
-    pub endpoint: Arc<str>,
+    /// Where it counts.
+    pub place: Place,
     /// Identities that are counted.
     pub entries: usize,
     /// Requests so far that were counted together because the table was full; only grows while the limit lives.
     pub overflowed: u64,
 }
 
-impl Limits {
+impl Book {
     /// Who has used at least 80 % of a limit now, or is over it; the nearest first, at most [`STATUS_MAX`].
     pub fn status(&self, now: Now) -> Vec<LimitStatus> {
         let mut found = Vec::new();
-        for limit in &self.limits {
+        for limit in self.limits.values() {
             let capacity = limit.counting.capacity();
             limit.counting.visit(now, limit.cost, |seen| {
                 let used = capacity.saturating_sub(seen.standing.remaining);
@@ -86,8 +101,9 @@ impl Limits {
                 let identity = seen.identity;
                 found.push(LimitStatus {
                     limit: Arc::clone(&limit.name),
-                    endpoint: Arc::clone(&self.endpoint),
+                    place: limit.place.clone(),
                     address: identity.and_then(|identity| identity.address()),
+                    header: identity.and_then(|identity| identity.header()),
                     consumer: identity.and_then(|identity| identity.consumer()),
                     key: identity.and_then(|identity| identity.key()),
                     overflow: identity.is_none(),
@@ -108,15 +124,15 @@ impl Limits {
 
     /// Where `ip` stands with every limit that counts by address, or falls back to it.
     pub fn status_of(&self, ip: IpAddr, now: Now) -> Vec<ClientStatus> {
-        let counted =
-            self.written().filter_map(|limit| limit.dimensions.of_address(ip).map(|identity| (limit, identity)));
+        let limits = self.limits.values();
+        let counted = limits.filter_map(|limit| limit.dimensions.of_address(ip).map(|identity| (limit, identity)));
         counted
             .map(|(limit, identity)| {
                 let standing = limit.counting.look(identity, now);
                 ClientStatus {
                     limit: Arc::clone(&limit.name),
-                    endpoint: Arc::clone(&self.endpoint),
-                    anonymous_only: limit.dimensions.name.is_some(),
+                    place: limit.place.clone(),
+                    anonymous_only: limit.dimensions.is_by_more(),
                     capacity: limit.counting.capacity(),
                     tokens_remaining: standing.remaining,
                     refill_per_second: limit.counting.refill_per_second(now),
@@ -128,11 +144,11 @@ impl Limits {
 
     /// How large the tables are.
     pub fn tables(&self) -> Vec<TableStatus> {
-        let table = |limit: &super::Limit| {
+        let table = |limit: &Arc<super::Limit>| {
             let (entries, overflowed) = limit.counting.sizes();
-            TableStatus { limit: Arc::clone(&limit.name), endpoint: Arc::clone(&self.endpoint), entries, overflowed }
+            TableStatus { limit: Arc::clone(&limit.name), place: limit.place.clone(), entries, overflowed }
         };
-        self.written().map(table).collect()
+        self.limits.values().map(table).collect()
     }
 }
 

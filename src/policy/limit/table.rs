@@ -236,9 +236,9 @@ fn nothing<A: Algorithm>(algorithm: &A, now: u64) -> A::Used {
     used
 }
 
-/// The label of a table: which limit of which route.
-pub(super) fn label(limit: &str, endpoint: &str) -> String {
-    format!("limit `{limit}` of `{endpoint}`")
+/// The label of a table: which limit of which route or plan.
+pub(super) fn label(limit: &str, place: &str) -> String {
+    format!("limit `{limit}` of {place}")
 }
 
 /// Nanoseconds, for clocks that count them in 64 bits (584 years).
@@ -253,16 +253,13 @@ mod tests {
     use super::super::sliding_window::SlidingWindow;
     use super::super::token_bucket::TokenBucket;
     use super::*;
-    use crate::config::Per;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn identity(n: u32) -> Identity {
-        Dimensions::compile(&[Per::Ip]).identify(&Caller {
-            ip: std::net::IpAddr::V4(n.into()),
-            consumer: None,
-            key: None,
-        })
+        let ip = std::net::IpAddr::V4(n.into());
+        let limit = crate::config::Limit::parse("1/s per ip").unwrap();
+        Dimensions::compile(&limit).identify(&Caller { ip, consumer: None, key: None, headers: None })
     }
 
     fn admit<A: Algorithm>(table: &Table<A::Used>, algorithm: &A, n: u32, now: u64) -> bool {

@@ -3,8 +3,8 @@
 //! nanoseconds, so each nanosecond gives back `count` parts, and no division ever rounds. Integers only.
 //! Because the unit does not depend on `count`, what is used stays used when a reload changes it. Counts by the monotonic clock.
 
-use super::Now;
 use super::algorithm::{Algorithm, Standing};
+use super::{Now, Rule};
 
 /// The numbers of one token bucket.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,14 @@ impl Algorithm for TokenBucket {
 
     fn empty_at(&self, used: &Missing) -> u64 {
         if used.parts == 0 { 0 } else { self.refilled_in(used, 0, 0) }
+    }
+
+    fn rule(&self, _now: u64) -> Rule {
+        Rule::TokenBucket { count: self.count, window: self.window, burst: self.burst }
+    }
+
+    fn counts_like(&self, before: &Self) -> bool {
+        self.window == before.window
     }
 
     fn refill_per_second(&self, _now: u64) -> f64 {

@@ -1,0 +1,136 @@
+//! Limits: numbers that can admit, names that exist and differ, zones and algorithms that fit the window.
+//! A route's limits, those of a plan and those of `limits.named` meet in one request, so their names have to differ.
+
+use std::collections::HashMap;
+
+use super::Check;
+use crate::config::{Algorithm, Limit, LimitRule, Per, Window, did_you_mean};
+
+impl Check<'_> {
+    pub(super) fn all_limits(&mut self) {
+        let config = &self.draft.config;
+        for (name, limit) in &config.limits.named {
+            let path = format!("limits.named.{name}");
+            self.name(path.clone(), name);
+            if limit.name.is_some() {
+                self.problem(format!("{path}.name"), "a named limit's name is the one it stands under");
+            }
+            self.limit(&path, limit);
+        }
+        let mut of_plans = HashMap::new();
+        for (name, plan) in &config.plans {
+            let path = format!("plans.{name}");
+            self.name(path.clone(), name);
+            let names = self.limits(&format!("{path}.limit"), &plan.limit, Some(name));
+            of_plans.extend(names.into_iter().map(|(limit, at)| (limit, (name.as_str(), at))));
+        }
+        let template = self.limits("defaults.limit", &config.defaults.limit, None);
+        for (name, route) in &config.routes {
+            let path = format!("routes.{name}.limit");
+            let names = match &route.limit {
+                Some(limits) => self.limits(&path, limits, None),
+                None => template.clone(),
+            };
+            for (limit, at) in names {
+                let Some((plan, _)) = of_plans.get(&limit).filter(|_| !config.limits.named.contains_key(&limit)) else {
+                    continue;
+                };
+                self.problem(
+                    at,
+                    format!("`{limit}` is also the name of a limit of the plan `{plan}`, and both count the same requests: give one a `name`"),
+                );
+            }
+        }
+    }
+
+    /// Checks one list of limits; gives the name of each with its place.
+    fn limits(&mut self, path: &str, limits: &[LimitRule], plan: Option<&str>) -> Vec<(String, String)> {
+        let mut names: Vec<(String, String)> = Vec::new();
+        for (index, rule) in limits.iter().enumerate() {
+            let element = self.element(path, index, limits.len());
+            let name = match rule {
+                LimitRule::Named(name) => {
+                    self.reference(&element, name);
+                    name.clone()
+                }
+                LimitRule::Own(limit) => {
+                    if let Some(name) = &limit.name {
+                        self.name(format!("{element}.name"), name);
+                        if self.draft.named_limits.contains(name) {
+                            self.problem(format!("{element}.name"), format!("`{name}` is a limit of `limits.named`"));
+                        }
+                    }
+                    self.limit(&element, limit);
+                    limit.policy_name(plan)
+                }
+            };
+            let at = self.written(&element, "name");
+            if names.iter().any(|(known, _)| *known == name) {
+                self.problem(at.clone(), format!("a second limit named `{name}` here: give each a `name` of its own"));
+            }
+            names.push((name, at));
+        }
+        names
+    }
+
+    fn reference(&mut self, path: &str, name: &str) {
+        if !self.draft.named_limits.contains(name) && !self.lost("limits.named") {
+            let hint = did_you_mean(name, self.draft.named_limits.iter().map(String::as_str));
+            self.problem(path, format!("`limits.named` has no limit `{name}`{hint}; a rate is written 100/min"));
+        }
+    }
+
+    fn limit(&mut self, path: &str, limit: &Limit) {
+        let most = limit.rate.burst.unwrap_or(limit.rate.count);
+        if limit.cost == 0 || limit.cost > most {
+            let message = format!("{} is not a number from 1 to {most}, which is all the limit has", limit.cost);
+            self.problem(format!("{path}.cost"), message);
+        }
+        if let Err(message) = check_per(limit) {
+            self.problem(self.written(path, "per"), message);
+        }
+        if let Some(message) = limit.algorithm.and_then(|algorithm| misfit(limit, algorithm)) {
+            self.problem(format!("{path}.algorithm"), message);
+        }
+        if limit.zone.is_some() && limit.algorithm() != Algorithm::FixedWindow {
+            let message = "a zone goes with windows of the calendar: day, month, or `algorithm: fixed_window`";
+            self.problem(format!("{path}.zone"), message);
+        }
+    }
+
+    /// `element.field` where the file writes it, otherwise the element.
+    fn written(&self, element: &str, field: &str) -> String {
+        let path = format!("{element}.{field}");
+        if self.places.has(&path) { path } else { element.to_owned() }
+    }
+}
+
+fn check_per(limit: &Limit) -> Result<(), String> {
+    let per = &limit.per;
+    if per.is_empty() && limit.header.is_none() {
+        return Err("nothing to count by: ip, key, consumer, route, service or all".to_owned());
+    }
+    for (index, what) in per.iter().enumerate() {
+        if per[..index].contains(what) {
+            return Err(format!("`{}` is there twice", what.word()));
+        }
+    }
+    if per.contains(&Per::All) && (per.len() > 1 || limit.header.is_some()) {
+        return Err("`all` counts every request together: nothing goes with it".to_owned());
+    }
+    Ok(())
+}
+
+fn misfit(limit: &Limit, algorithm: Algorithm) -> Option<&'static str> {
+    let calendar = !matches!(limit.rate.window, Window::Rolling(_));
+    match (algorithm, limit.rate.burst) {
+        (Algorithm::TokenBucket, None) => Some("a token bucket needs a burst: write the rate as 10/s burst 100"),
+        (Algorithm::SlidingWindow | Algorithm::FixedWindow, Some(_)) => {
+            Some("a burst makes a token bucket: leave `algorithm` or the burst out")
+        }
+        (Algorithm::SlidingWindow, None) if calendar => {
+            Some("day and month are windows of the calendar: write 24h for any 24 hours")
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! One limit: its numbers, whom it counts together, and its table. It may be part of many requests' sets, and is shared by them.
+//! Not here: how several are decided at once (`mod.rs`), and which there are (`book.rs`).
+
+use std::sync::Arc;
+
+use super::algorithm::Standing;
+use super::counting::{Counting, Held};
+use super::identity::Dimensions;
+use super::status::Place;
+use super::table::label;
+use super::{Caller, Now, config, fields};
+
+/// A compiled limit.
+pub(super) struct Limit {
+    pub name: Arc<str>,
+    pub place: Place,
+    /// Name and place as one text: the same in every process that has the same limit.
+    pub key: Box<str>,
+    /// The limit's member in `RateLimit-Policy`.
+    pub policy_member: String,
+    /// `"name";r=`, the constant beginning of the limit's member in `RateLimit`.
+    pub state_begins: String,
+    pub dimensions: Dimensions,
+    pub cost: u64,
+    pub enforced: bool,
+    /// Whether it counts in a store that several gateways share.
+    pub is_shared: bool,
+    pub counting: Counting,
+}
+
+/// One limit while its request is decided.
+pub(super) struct Pending<'a> {
+    limit: &'a Limit,
+    held: Held<'a>,
+    cost: u64,
+    /// Nanoseconds until this limit would admit; 0 when it does.
+    wait: u64,
+}
+
+impl Place {
+    /// What the key of a limit of this name is here. Names hold no blanks.
+    pub fn key(&self, name: &str) -> String {
+        let mut key = String::new();
+        for (what, part) in [("plan", &self.plan), ("service", &self.service), ("route", &self.route)] {
+            if let Some(part) = part {
+                key.push_str(&format!("{what} {part} "));
+            }
+        }
+        key + name
+    }
+
+    /// The place in words.
+    fn words(&self) -> String {
+        let place = self.key("");
+        if place.is_empty() { "limits.named".to_owned() } else { place.trim_end().to_owned() }
+    }
+}
+
+impl Limit {
+    /// Compiles a limit of this name at this place; goes on with the counts of `previous`, the limit with the same key before a reload,
+    /// where these mean the same: what was used stays used.
+    pub fn compile(
+        config: &config::Limit,
+        name: &str,
+        place: Place,
+        previous: Option<&Self>,
+        now: Now,
+        entries_max: usize,
+    ) -> Self {
+        let dimensions = Dimensions::compile(config);
+        let mut counting = Counting::compile(config, label(name, &place.words()), entries_max);
+        if let Some(previous) = previous.filter(|previous| previous.dimensions == dimensions) {
+            counting.take_over(&previous.counting, now);
+        }
+        Self {
+            key: place.key(name).into(),
+            place,
+            policy_member: fields::policy_member(name, config),
+            state_begins: fields::state_begins(name),
+            dimensions,
+            // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
+            cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
+            enforced: config.mode == config::Mode::Enforce,
+            is_shared: is_shared(config),
+            name: name.into(),
+            counting,
+        }
+    }
+
+    /// Locks what the caller has used; the request counts `times` the limit's cost.
+    pub fn hold(&self, caller: &Caller<'_>, now: Now, times: u64) -> Pending<'_> {
+        let cost = self.cost.saturating_mul(times);
+        let held = self.counting.hold(self.dimensions.identify(caller), now);
+        let wait = held.wait(cost);
+        Pending { limit: self, held, cost, wait }
+    }
+}
+
+const fn is_shared(config: &config::Limit) -> bool {
+    match config.store {
+        None | Some(config::LimitStore::Local) => false,
+    }
+}
+
+impl Pending<'_> {
+    pub fn refuses(&self) -> bool {
+        self.limit.enforced && self.wait > 0
+    }
+
+    /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
+    /// is the time until the request would be admitted, which is what its sender wants to know.
+    pub fn decide(&mut self, refused: bool) -> (u64, Standing) {
+        if self.wait > 0 {
+            return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
+        }
+        (0, if refused { self.held.standing() } else { self.held.count(self.cost) })
+    }
+
+    pub fn decide_alone(mut self) -> (bool, (u64, Standing)) {
+        let refused = self.refuses();
+        (refused, self.decide(refused))
+    }
+}
