@@ -75,6 +75,8 @@ pub enum Refusal {
         /// The names of the limits that refused.
         violated: Vec<Arc<str>>,
     },
+    /// The store of shared limits gives no answer, and `limits.on_error` is `refuse`.
+    LimitStoreUnavailable,
     /// A request body over `body_max`.
     BodyTooLarge {
         /// What the route admits.
@@ -113,7 +115,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::FloodGuard { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoInstance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -135,6 +137,7 @@ impl Refusal {
             Self::KeyNotAllowed => "key_not_allowed",
             Self::FloodGuard { .. } => "flood_guard",
             Self::RateLimited { .. } => "rate_limited",
+            Self::LimitStoreUnavailable => "limit_store_unavailable",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::ClientTimeout => "client_timeout",
             Self::ClientClosed => crate::record::DECIDED_BY_CLIENT,
@@ -163,6 +166,7 @@ impl Refusal {
             | Self::RedirectHttps { .. }
             | Self::NoRoute
             | Self::MethodNotAllowed { .. }
+            | Self::LimitStoreUnavailable
             | Self::ClientTimeout
             | Self::ClientClosed
             | Self::NoInstance
@@ -194,6 +198,9 @@ impl Refusal {
             }
             Self::RateLimited { retry_after_seconds, violated, .. } => {
                 format!("Over the limit {}. Try again in {retry_after_seconds} s.", violated.join(", ")).into()
+            }
+            Self::LimitStoreUnavailable => {
+                "The limits of this route can't be decided now. Try again in a moment.".into()
             }
             Self::BodyTooLarge { bytes_max } => format!("The request body may have at most {bytes_max} bytes.").into(),
             Self::ClientTimeout => "The request did not arrive in time.".into(),
@@ -231,7 +238,7 @@ impl Refusal {
                 headers.push((RATELIMIT_POLICY, fields.policy.clone()));
                 headers.push((RATELIMIT, fields.state.clone()));
             }
-            Self::NoInstance => {
+            Self::NoInstance | Self::LimitStoreUnavailable => {
                 headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
             }
             Self::BadHost

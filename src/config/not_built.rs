@@ -7,10 +7,6 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "key_store",
-    "limits.store",
-    "limits.timeout",
-    "limits.on_error",
-    "limits.gateways",
     "cache.disk",
     "services.*.eject",
     "services.*.breaker",

@@ -59,7 +59,9 @@ impl SharedStore {
         };
         match scheme {
             "redis" | "rediss" => {}
-            "valkey" | "valkeys" => return Err("a Valkey server is written redis://..., or rediss://... with TLS".to_owned()),
+            "valkey" | "valkeys" => {
+                return Err("a Valkey server is written redis://..., or rediss://... with TLS".to_owned());
+            }
             "redis+unix" | "unix" => return Err("only redis://host:port and rediss://host:port are known".to_owned()),
             _ => return Err("only redis://..., rediss://... and local are known".to_owned()),
         }
@@ -71,7 +73,9 @@ impl SharedStore {
             return Err("the host is missing: redis://host:6379".to_owned());
         }
         if !url.username().is_empty() && url.password().is_none() {
-            return Err("a user without a password: write redis://user:password@host, or redis://:password@host".to_owned());
+            return Err(
+                "a user without a password: write redis://user:password@host, or redis://:password@host".to_owned()
+            );
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err("no options are known behind `?` or `#`".to_owned());
@@ -81,6 +85,13 @@ impl SharedStore {
             return Err("after the host comes nothing, or the number of a database: redis://host:6379/0".to_owned());
         }
         Ok(Self::Redis(text.to_owned()))
+    }
+}
+
+impl SharedStore {
+    /// Whether it is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Redis(url) if url.starts_with("rediss://"))
     }
 }
 

@@ -130,7 +130,7 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
+        let Err(refusal) = admit::admit(session.req_header(), exchange).await else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id).await?;
         Ok(true)

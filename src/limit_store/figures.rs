@@ -91,7 +91,7 @@ impl Figures {
             up,
             gateways,
             latency: LatencyState { buckets, count: all, sum: read(&self.latency_sum_us) as f64 / 1e6 },
-            fallback: [("local", local), ("refuse", refuse), ("allow", allow)],
+            fallback: [("fallback_local", local), ("fallback_refuse", refuse), ("fallback_allow", allow)],
             errors: FaultKind::ALL.map(|kind| (kind.word(), read(&self.failed[kind as usize]))),
             opened: read(&self.opened),
         }
@@ -111,6 +111,6 @@ mod tests {
         let state = figures.state(true, 3);
         assert_eq!((state.latency.count, state.latency.buckets[0], state.latency.buckets[1].1), (4, (1e-4, 2), 3));
         assert_eq!(state.latency.buckets[9], (0.25, 3));
-        assert_eq!((state.fallback[2], state.errors[4]), (("allow", 1), ("busy", 1)));
+        assert_eq!((state.fallback[2], state.errors[4]), (("fallback_allow", 1), ("busy", 1)));
     }
 }

@@ -1,5 +1,5 @@
 //! How many gateways share the limits, and which part of a limit is this one's while the store is away.
-//! The parts add up to the limit, so that all gateways together admit it once more and not each of them.
+//! The parts are never more than the limit, so that all gateways together admit it once more and not each of them.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ pub(super) const KNOWN_FOR: Duration = Duration::from_secs(60);
 pub struct Share {
     /// Among how many a limit is divided.
     pub gateways: u32,
-    /// This one's place among them, from 0; the first ones get what division leaves.
+    /// This one's place among them, from 0.
     pub rank: u32,
 }
 
@@ -24,10 +24,11 @@ pub(super) struct Census {
 }
 
 impl Share {
-    /// This gateway's part of `count`. May be 0: with fewer requests than gateways, the first ones get one each.
-    pub fn of(self, count: u32) -> u32 {
-        let gateways = self.gateways.max(1);
-        count / gateways + u32::from(self.rank < count % gateways)
+    /// How many times a request counts in this process, so that all gateways together admit no more than `requests`; none: never admitted.
+    /// With fewer requests than gateways, the first ones admit one each.
+    pub fn times(self, requests: u64) -> Option<u64> {
+        let gateways = u64::from(self.gateways.max(1));
+        if requests >= gateways { Some(gateways) } else { (u64::from(self.rank) < requests).then_some(requests) }
     }
 }
 
@@ -53,7 +54,7 @@ impl Census {
             (Gateways::Auto, Some((share, _))) => share,
             (Gateways::Auto, None) => Share { gateways: 1, rank: 0 },
             (Gateways::Count(count), Some((share, _))) => Share { gateways: u32::from(count), rank: share.rank },
-            // Nobody knows who is the first: nobody gets what is left.
+            // Nobody knows who is the first: what is too little for all goes to none.
             (Gateways::Count(count), None) => Share { gateways: u32::from(count), rank: u32::from(count) },
         }
     }
@@ -64,10 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_add_up_to_the_limit() {
-        for (count, gateways) in [(100, 3), (1, 3), (2, 5), (7, 7), (1000, 1), (0, 2)] {
-            let all: u32 = (0..gateways).map(|rank| Share { gateways, rank }.of(count)).sum();
-            assert_eq!(all, count, "{count} among {gateways}");
+    fn shares_are_never_more_than_the_limit() {
+        for (count, gateways, all) in
+            [(100, 3, 99), (1, 3, 1), (2, 5, 2), (7, 7, 7), (8, 7, 7), (1000, 1, 1000), (0, 2, 0)]
+        {
+            let share = |rank| Share { gateways, rank }.times(count).map_or(0, |times| count / times);
+            assert_eq!((0..gateways).map(share).sum::<u64>(), all, "{count} among {gateways}");
         }
     }
 
@@ -75,7 +78,7 @@ mod tests {
     fn fewer_gateways_are_believed_after_a_minute() {
         let (mut census, start) = (Census::default(), Instant::now());
         assert_eq!(census.share(Gateways::Auto), Share { gateways: 1, rank: 0 });
-        assert_eq!(census.share(Gateways::Count(4)).of(4 * 5 + 3), 5);
+        assert_eq!(census.share(Gateways::Count(4)).times(3), None);
         census.learn(3, 2, start);
         census.learn(1, 0, start + Duration::from_secs(59));
         assert_eq!(census.share(Gateways::Auto), Share { gateways: 3, rank: 2 });

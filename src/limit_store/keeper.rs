@@ -81,7 +81,8 @@ async fn beat(store: &LimitStore, link: &Link, longest: Duration) -> Result<(), 
     let seen = store.seen.load(std::sync::atomic::Ordering::Relaxed);
     let presence = Presence { id: &store.id, seen, known_for_us: KNOWN_FOR.as_micros() as u64 };
     let settings: &Settings = &store.settings;
-    let beat = timeout(longest, link.beat(settings, &presence)).await.unwrap_or_else(|_| Err(Fault::timeout(longest)))?;
+    let beat =
+        timeout(longest, link.beat(settings, &presence)).await.unwrap_or_else(|_| Err(Fault::timeout(longest)))?;
     store.learn(&beat);
     Ok(())
 }

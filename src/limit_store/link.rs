@@ -71,7 +71,7 @@ impl Link {
     }
 
     /// Asks about all limits of one request.
-    pub async fn ask(&self, asks: &[Ask<'_>], purpose: Purpose) -> Result<Answer, Fault> {
+    pub async fn ask(&self, asks: &[Ask], purpose: Purpose) -> Result<Answer, Fault> {
         let word = match purpose {
             Purpose::Decide => "decide",
             Purpose::Look => "look",

@@ -53,7 +53,7 @@ pub struct LimitStore {
     clock: Mutex<Option<(u64, Instant)>>,
     census: Mutex<Census>,
     outage: Mutex<Outage>,
-    figures: Figures,
+    figures: Arc<Figures>,
     started: AtomicBool,
 }
 
@@ -72,8 +72,8 @@ struct Outage {
 }
 
 impl LimitStore {
-    /// A store that is not connected yet; until it is, every question is [`Unavailable`].
-    pub fn new(settings: Settings) -> Self {
+    /// A store that is not connected yet; until it is, every question is [`Unavailable`]. Goes on with the figures of `previous`.
+    pub fn new(settings: Settings, previous: Option<&Self>) -> Self {
         Self {
             settings,
             id: uuid::Uuid::now_v7().to_string(),
@@ -86,7 +86,7 @@ impl LimitStore {
             clock: Mutex::new(None),
             census: Mutex::new(Census::default()),
             outage: Mutex::new(Outage { since: Some(Instant::now()), told: None, why: "not connected yet".to_owned() }),
-            figures: Figures::default(),
+            figures: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.figures)),
             started: AtomicBool::new(false),
         }
     }
@@ -115,7 +115,7 @@ impl LimitStore {
     ///
     /// # Errors
     /// There is no answer. It may have been counted nevertheless.
-    pub async fn decide(&self, asks: &[Ask<'_>]) -> Result<Answer, Unavailable> {
+    pub async fn decide(&self, asks: &[Ask]) -> Result<Answer, Unavailable> {
         let begun = Instant::now();
         let answer = self.ask(asks, link::Purpose::Decide).await?;
         self.figures.decided(begun.elapsed());
@@ -126,7 +126,7 @@ impl LimitStore {
     ///
     /// # Errors
     /// There is no answer.
-    pub async fn look(&self, asks: &[Ask<'_>]) -> Result<Answer, Unavailable> {
+    pub async fn look(&self, asks: &[Ask]) -> Result<Answer, Unavailable> {
         self.ask(asks, link::Purpose::Look).await
     }
 
@@ -173,9 +173,9 @@ impl LimitStore {
         self.figures.fell_back(to);
     }
 
-    /// A key's name: the deployment's prefix with its hash tag, and `rest`.
-    pub fn key(&self, rest: &str) -> String {
-        [self.settings.prefix(), rest].concat()
+    /// The beginning of every key: the deployment's prefix with its hash tag.
+    pub fn prefix(&self) -> &str {
+        self.settings.prefix()
     }
 
     /// For metrics.
@@ -183,7 +183,7 @@ impl LimitStore {
         self.figures.state(self.is_up(), self.census.lock().gateways())
     }
 
-    async fn ask(&self, asks: &[Ask<'_>], purpose: link::Purpose) -> Result<Answer, Unavailable> {
+    async fn ask(&self, asks: &[Ask], purpose: link::Purpose) -> Result<Answer, Unavailable> {
         let Some(link) = self.link.load_full() else { return Err(Unavailable) };
         let Ok(_place) = self.waiting.try_acquire() else {
             self.figures.failed(FaultKind::Busy);
@@ -238,7 +238,10 @@ impl LimitStore {
         let (name, gateways) = (self.settings.name(), self.census.lock().gateways());
         match (outage.told.take(), outage.since.take()) {
             (Some(_), Some(since)) => {
-                log::info!("limits.store: {name} is back after {:.1} s, {gateways} gateways seen", since.elapsed().as_secs_f64());
+                log::info!(
+                    "limits.store: {name} is back after {:.1} s, {gateways} gateways seen",
+                    since.elapsed().as_secs_f64()
+                );
             }
             _ => log::info!("limits.store: {name} is connected, {gateways} gateways seen"),
         }

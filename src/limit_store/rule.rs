@@ -47,11 +47,11 @@ pub struct Rule {
 
 /// One limit of a request.
 #[derive(Clone, Debug)]
-pub struct Ask<'a> {
+pub struct Ask {
     /// Under which key it is counted.
     pub key: String,
     /// The limit's numbers.
-    pub rule: &'a Rule,
+    pub rule: Rule,
     /// For [`Kind::Calendar`]: when the period before the present one begins, this one, the next, and the one after that.
     pub periods: [u64; 4],
 }
@@ -79,7 +79,7 @@ pub struct Answer {
 /// Bytes of a packed question: two of one byte, two of four, five of eight.
 const PACKED: usize = 2 + 2 * 4 + 5 * 8;
 
-impl Ask<'_> {
+impl Ask {
     /// The numbers as `decide.lua` unpacks them: `<BBI4I4ddddd`.
     pub(super) fn packed(&self) -> [u8; PACKED] {
         let (kind, window, numbers) = match self.rule.kind {
@@ -127,7 +127,9 @@ mod tests {
     fn an_answer_has_three_numbers_a_limit() {
         let verdict = Verdict { wait: 1, remaining: 2, more_in: 3 };
         assert_eq!(Answer::read(&[9, 1, 2, 3], 1).unwrap().verdicts.as_slice(), [verdict]);
-        for (numbers, asks) in [(&[][..], 0), (&[9, 1, 2], 1), (&[9, 1, 2, 3], 2), (&[9, -1, 2, 3], 1), (&[-9, 1, 2, 3], 1)] {
+        for (numbers, asks) in
+            [(&[][..], 0), (&[9, 1, 2], 1), (&[9, 1, 2, 3], 2), (&[9, -1, 2, 3], 1), (&[-9, 1, 2, 3], 1)]
+        {
             assert_eq!(Answer::read(numbers, asks), None, "{numbers:?}");
         }
     }

@@ -38,9 +38,8 @@ impl Settings {
         authorities: Option<&Path>,
     ) -> Result<Option<Self>, String> {
         let SharedStore::Redis(url) = store else { return Ok(None) };
-        let authorities = authorities.map(|path| {
-            std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display()))
-        });
+        let authorities = authorities
+            .map(|path| std::fs::read(path).map_err(|error| format!("can't read {}: {error}", path.display())));
         let settings = Self {
             url: url.clone(),
             name: store.to_string(),

@@ -13,6 +13,7 @@ use crate::admin::{
 use crate::cache::{self, Scope};
 use crate::config::StoreUrl;
 use crate::gateway::Parts;
+use crate::limit_store::LimitStore;
 use crate::metrics;
 use crate::policy::limit::{LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
@@ -44,6 +45,9 @@ impl Control for Wiring {
             let why = log.last_error.unwrap_or_else(|| "it does not answer".to_owned());
             degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued));
         }
+        let runtime = self.parts.live.load();
+        let away = runtime.sharing.as_ref().and_then(|sharing| sharing.store.why_down());
+        degraded.extend(away.map(|why| format!("limits: the shared store is away, on_error decides: {why}")));
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
         degraded.extend(
@@ -220,6 +224,20 @@ fn state(parts: &Parts) -> metrics::State {
         cache_evictions: stored.evictions,
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
+        limit_store: runtime.sharing.as_ref().map(|sharing| limit_store(&sharing.store)),
+    }
+}
+
+fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
+    let state = store.state();
+    metrics::LimitStoreState {
+        up: state.up,
+        gateways: state.gateways.into(),
+        buckets: state.latency.buckets,
+        decided: (state.latency.count, state.latency.sum),
+        fallback: state.fallback.to_vec(),
+        errors: state.errors.to_vec(),
+        opened: state.opened,
     }
 }
 

@@ -114,7 +114,11 @@ async fn a_gateway_whose_clock_is_wrong_counts_like_the_others() {
             let variables =
                 [("LD_PRELOAD", library.as_str()), ("FAKETIME", skew), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
             let wrong = Gateway::spawn_with(Folder::new(), &config, &variables).wait_until_ready().await;
-            redis.ask::<()>(&["EVAL", "for _, key in ipairs(redis.call('KEYS', '*:route*')) do redis.call('DEL', key) end", "0"]);
+            redis.ask::<()>(&[
+                "EVAL",
+                "for _, key in ipairs(redis.call('KEYS', '*:route*')) do redis.call('DEL', key) end",
+                "0",
+            ]);
             assert_eq!(admitted(&[&wrong, &right], 20).await, 7, "{limit} {skew}");
             assert_eq!(decided(&wrong, "fallback_local").await, 0.0, "{limit} {skew}");
         }

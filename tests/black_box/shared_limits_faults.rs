@@ -149,7 +149,14 @@ async fn refuse_is_503_and_allow_is_counted() {
         gateway.reload(&shared_at(&nowhere, &backend, limit, "on_error: refuse")).await;
         assert_eq!(gateway.get("/").await.status, 200, "{limit}");
     }
-    gateway.reload(&shared_at(&nowhere, &backend, "[5/h per route, {rate: 2/h, per: ip, store: local}]", "on_error: allow")).await;
+    gateway
+        .reload(&shared_at(
+            &nowhere,
+            &backend,
+            "[5/h per route, {rate: 2/h, per: ip, store: local}]",
+            "on_error: allow",
+        ))
+        .await;
     assert_eq!(admitted(&[&gateway], 5).await, 2, "what counts here limits on");
     gateway.reload(&shared_at(&nowhere, &backend, "5/h per route", "on_error: allow")).await;
     let before = decided(&gateway, "fallback_allow").await;

@@ -102,7 +102,9 @@ impl Redis {
             .stdin(Stdio::null())
             .stdout(log)
             .spawn()
-            .unwrap_or_else(|error| panic!("{} does not start ({error}): run scripts/test.sh, which installs it", self.program));
+            .unwrap_or_else(|error| {
+                panic!("{} does not start ({error}): run scripts/test.sh, which installs it", self.program)
+            });
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.connect().and_then(|mut open| cmd("PING").query::<String>(&mut open)).is_err() {

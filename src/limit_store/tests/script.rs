@@ -31,7 +31,7 @@ impl Told {
         Self { _server: server, connection, digest }
     }
 
-    fn ask(&mut self, word: &str, asks: &[Ask<'_>], now: u64) -> Answer {
+    fn ask(&mut self, word: &str, asks: &[Ask], now: u64) -> Answer {
         let mut command = cmd("EVALSHA");
         command.arg(&self.digest).arg(asks.len());
         asks.iter().for_each(|ask| {
@@ -101,8 +101,8 @@ fn check(told: &mut Told, rules: &[Rule], steps: &[(u64, u32)]) -> Result<(), Te
     for (step, scale) in steps {
         now += step * longest / 100 / (1 << scale);
         let bounds = periods(now);
-        let asks: Vec<Ask<'_>> =
-            rules.iter().zip(&keys).map(|(rule, key)| Ask { key: key.clone(), rule, periods: bounds }).collect();
+        let asks: Vec<Ask> =
+            rules.iter().zip(&keys).map(|(rule, key)| Ask { key: key.clone(), rule: *rule, periods: bounds }).collect();
         let looked = told.ask("look", &asks, now);
         let answer = told.ask("decide", &asks, now);
         let refused = rules.iter().zip(&answer.verdicts).any(|(rule, verdict)| rule.enforced && verdict.wait > 0);
@@ -137,8 +137,7 @@ fn check(told: &mut Told, rules: &[Rule], steps: &[(u64, u32)]) -> Result<(), Te
 fn the_script_admits_what_the_definition_admits_and_never_more() {
     for program in servers() {
         let told = std::cell::RefCell::new(Told::start(program));
-        let strategy =
-            (prop::collection::vec(rules(), 1..4), prop::collection::vec((0_u64..100, 0_u32..8), 1..120));
+        let strategy = (prop::collection::vec(rules(), 1..4), prop::collection::vec((0_u64..100, 0_u32..8), 1..120));
         let mut runner = proptest::test_runner::TestRunner::default();
         let run = runner.run(&strategy, |(rules, steps)| check(&mut told.borrow_mut(), &rules, &steps));
         run.unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -157,7 +156,7 @@ fn a_clock_that_is_set_back_admits_no_more_and_locks_nobody_out() {
     ] {
         for back in [1, 30 * SECOND, 59 * SECOND, 3_600 * SECOND, 86_400 * SECOND] {
             let rule = Rule { kind, enforced: true, cost: 1, count: 2 };
-            let asks = [Ask { key: fresh("back"), rule: &rule, periods: [0; 4] }];
+            let asks = [Ask { key: fresh("back"), rule, periods: [0; 4] }];
             for _ in 0..2 {
                 assert_eq!(told.ask("decide", &asks, START).verdicts[0].wait, 0);
             }
@@ -182,11 +181,11 @@ fn what_is_used_stays_used_when_a_limit_changes() {
     ] {
         let rule = Rule { kind: before, enforced: true, cost: 1, count: 10 };
         let lower = Rule { kind: after, count: 4, ..rule };
-        let ask = Ask { key: fresh("change"), rule: &rule, periods: [0; 4] };
+        let ask = Ask { key: fresh("change"), rule, periods: [0; 4] };
         for _ in 0..6 {
             assert_eq!(told.ask("decide", std::slice::from_ref(&ask), START).verdicts[0].wait, 0);
         }
-        let verdict = told.ask("decide", &[Ask { rule: &lower, ..ask.clone() }], START).verdicts[0];
+        let verdict = told.ask("decide", &[Ask { rule: lower, ..ask.clone() }], START).verdicts[0];
         assert!(verdict.wait > 0 && verdict.remaining == 0, "{before:?}: {verdict:?}");
         assert_eq!(told.ask("decide", &[ask], START).verdicts[0].remaining, 3, "{before:?}");
     }
@@ -196,7 +195,7 @@ fn what_is_used_stays_used_when_a_limit_changes() {
 fn a_period_far_from_the_servers_clock_is_an_error() {
     let mut told = Told::start("redis-server");
     let rule = Rule { kind: Kind::Calendar, enforced: true, cost: 1, count: 2 };
-    let ask = Ask { key: fresh("far"), rule: &rule, periods: periods(START) };
+    let ask = Ask { key: fresh("far"), rule, periods: periods(START) };
     let mut command = cmd("EVALSHA");
     command.arg(&told.digest).arg(1).arg(&ask.key).arg("decide").arg(ask.packed().as_slice());
     command.arg(START / SECOND + 10 * 86_400).arg(0);
@@ -217,7 +216,7 @@ fn every_key_expires() {
     ];
     for kind in kinds {
         let rule = Rule { kind, enforced: true, cost: 3, count: 9 };
-        let ask = Ask { key: fresh("expires"), rule: &rule, periods: periods(START) };
+        let ask = Ask { key: fresh("expires"), rule, periods: periods(START) };
         told.ask("look", std::slice::from_ref(&ask), START);
         let lives = |told: &mut Told| cmd("PTTL").arg(&ask.key).query::<i64>(&mut told.connection).unwrap();
         assert_eq!(lives(&mut told), -2, "{kind:?}: looking leaves nothing behind");

@@ -24,6 +24,10 @@ pub(super) trait Algorithm: Clone {
     /// Counts `cost`, which was admitted at `now`. After `forget`.
     fn count(&self, used: &mut Self::Used, now: u64, cost: u64);
 
+    /// Takes back `cost`, which was counted at `counted`, for a request that was not admitted after all: never more than is still counted
+    /// of it. After `forget`.
+    fn give_back(&self, used: &mut Self::Used, counted: u64, now: u64, cost: u64);
+
     /// What is left, and when there will be more. After `forget`.
     fn standing(&self, used: &Self::Used, now: u64) -> Standing;
 

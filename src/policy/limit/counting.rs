@@ -68,7 +68,8 @@ impl Counting {
         };
         let period = if window == config::Window::Month { Period::Month } else { Period::Length(length) };
         match limit.algorithm() {
-            config::Algorithm::SlidingWindow => {
+            // A log is the store's; its share of this process needs no more than slots.
+            config::Algorithm::SlidingWindow | config::Algorithm::SlidingLog => {
                 Self::SlidingWindow(Counter::new(SlidingWindow::new(count, length), label, entries_max))
             }
             config::Algorithm::TokenBucket => {
@@ -172,6 +173,14 @@ impl Held<'_> {
     /// Counts `cost`, which was admitted; gives what is left after that.
     pub fn count(&mut self, cost: u64) -> Standing {
         each!(self, held => held.hold.count(held.algorithm, held.now, cost))
+    }
+
+    /// Takes back `cost`, which was counted at `counted`.
+    pub fn give_back(&mut self, counted: Now, cost: u64) {
+        each!(self, held => {
+            let counted = held.algorithm.time(counted);
+            held.hold.give_back(held.algorithm, counted, held.now, cost);
+        });
     }
 
     /// What is left.

@@ -54,6 +54,23 @@ impl FixedWindow {
     }
 }
 
+impl FixedWindow {
+    /// When the period before the present one begins, the present one, the next, and the one after that.
+    fn periods(&self, now: u64) -> [u64; 4] {
+        // No period is longer than 31 days and a change of the clocks.
+        let longest = match self.period {
+            Period::Length(length) => length,
+            Period::Month => 32 * DAY,
+        };
+        let mut bounds = [0, 0, 0, self.ends(now.saturating_sub(longest.saturating_mul(2)))];
+        while bounds[2] <= now {
+            let next = self.ends(bounds[3]);
+            bounds = [bounds[1], bounds[2], bounds[3], next];
+        }
+        bounds
+    }
+}
+
 /// The first moment of the month after the one that `now` is in.
 fn next_month(now: u64) -> Option<u64> {
     let date = Offset::UTC.to_datetime(Timestamp::from_nanosecond(i128::from(now)).ok()?).date();
@@ -89,6 +106,12 @@ impl Algorithm for FixedWindow {
         used.count += cost as u32; // admitted, so within `count`, which is a u32
     }
 
+    fn give_back(&self, used: &mut UsedPeriod, counted: u64, _now: u64, cost: u64) {
+        if used.ends == self.ends(counted) {
+            used.count = used.count.saturating_sub(cost as u32);
+        }
+    }
+
     fn standing(&self, used: &UsedPeriod, now: u64) -> Standing {
         let more_in = if used.count == 0 { 0 } else { used.ends.saturating_sub(now) };
         Standing { remaining: self.count.saturating_sub(u64::from(used.count)), more_in }
@@ -99,7 +122,7 @@ impl Algorithm for FixedWindow {
     }
 
     fn rule(&self, now: u64) -> Rule {
-        Rule::FixedWindow { count: self.count, ends: self.ends(now) }
+        Rule::FixedWindow { count: self.count, periods: self.periods(now) }
     }
 
     fn counts_like(&self, before: &Self) -> bool {

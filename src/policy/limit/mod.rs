@@ -12,6 +12,7 @@ mod fixed_window;
 mod identity;
 mod rule;
 mod shared;
+mod sharing;
 mod sliding_window;
 mod status;
 mod table;
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 
 use crate::config;
 use crate::keys::NameId;
+use crate::limit_store::Share;
 use crate::refusal::{RateLimitFields, Refusal};
 
 use algorithm::{Standing, seconds_up};
@@ -34,6 +36,7 @@ use table::nanoseconds;
 
 pub use book::{Book, RouteLimits};
 pub use shared::{Answer, Ask, Begun, Rule};
+pub use sharing::Sharing;
 pub use status::{ClientStatus, LimitStatus, Place, STATUS_MAX, TableStatus};
 pub use table::overflowed_since_start;
 
@@ -150,11 +153,11 @@ impl Limits {
             [] => Decision::default(),
             [limit] => {
                 // The usual case, without the lists; the lock ends with the statement.
-                let (refused, verdict) = limit.hold(caller, now, 1).decide_alone();
+                let (refused, verdict) = limit.hold(caller, now, None).decide_alone();
                 self.decision(refused, &[verdict])
             }
             limits => {
-                let (refused, verdicts) = decide(limits, caller, now, 1);
+                let (refused, verdicts) = decide(limits, caller, now, None);
                 self.decision(refused, &verdicts)
             }
         }
@@ -184,10 +187,10 @@ impl Limits {
     }
 }
 
-/// Decides several limits under all of their locks. Each counts `times` its cost.
-fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now, times: u64) -> (bool, Verdicts) {
+/// Decides several limits under all of their locks, whole or by this gateway's share.
+fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now, share: Option<Share>) -> (bool, Verdicts) {
     // In the order of their tables' ids, whoever has them, so that no two requests wait for each other.
-    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, times)).collect();
+    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, share)).collect();
     let refused = pending.iter().any(Pending::refuses);
     let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
     (refused, verdicts) // the locks end here: what follows writes text

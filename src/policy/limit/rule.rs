@@ -8,7 +8,7 @@ use super::counting::{Counting, Held};
 use super::identity::Dimensions;
 use super::status::Place;
 use super::table::label;
-use super::{Caller, Now, config, fields};
+use super::{Caller, Now, Rule, Share, config, fields};
 
 /// A compiled limit.
 pub(super) struct Limit {
@@ -23,8 +23,10 @@ pub(super) struct Limit {
     pub dimensions: Dimensions,
     pub cost: u64,
     pub enforced: bool,
-    /// Whether it counts in a store that several gateways share.
+    /// Whether it counts in a store that several gateways share. The table is the share of this process, then.
     pub is_shared: bool,
+    /// Whether that store remembers every request by itself.
+    pub is_log: bool,
     pub counting: Counting,
 }
 
@@ -61,6 +63,7 @@ impl Limit {
     /// where these mean the same: what was used stays used.
     pub fn compile(
         config: &config::Limit,
+        is_shared: bool,
         name: &str,
         place: Place,
         previous: Option<&Self>,
@@ -81,24 +84,36 @@ impl Limit {
             // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
             cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
             enforced: config.mode == config::Mode::Enforce,
-            is_shared: is_shared(config),
+            is_shared,
+            is_log: config.algorithm() == config::Algorithm::SlidingLog,
             name: name.into(),
             counting,
         }
     }
 
-    /// Locks what the caller has used; the request counts `times` the limit's cost.
-    pub fn hold(&self, caller: &Caller<'_>, now: Now, times: u64) -> Pending<'_> {
-        let cost = self.cost.saturating_mul(times);
+    /// How a shared store counts it.
+    pub fn rule(&self, now: Now) -> Rule {
+        match self.counting.rule(now) {
+            Rule::SlidingWindow { count, window } if self.is_log => Rule::SlidingLog { count, window },
+            rule => rule,
+        }
+    }
+
+    /// Takes back a request that was counted at `counted`, with the same share.
+    pub fn give_back(&self, caller: &Caller<'_>, counted: Now, now: Now, share: Option<Share>) {
+        let Pending { mut held, cost, .. } = self.hold(caller, now, share);
+        held.give_back(counted, cost);
+    }
+
+    /// Locks what the caller has used. With a share the request counts so often that all gateways together admit no more than the limit.
+    pub fn hold(&self, caller: &Caller<'_>, now: Now, share: Option<Share>) -> Pending<'_> {
+        let capacity = self.counting.capacity();
+        let times = share.map_or(Some(1), |share| share.times(capacity / self.cost));
+        // One more than there is is never admitted.
+        let cost = times.map_or(capacity + 1, |times| self.cost * times);
         let held = self.counting.hold(self.dimensions.identify(caller), now);
         let wait = held.wait(cost);
         Pending { limit: self, held, cost, wait }
-    }
-}
-
-const fn is_shared(config: &config::Limit) -> bool {
-    match config.store {
-        None | Some(config::LimitStore::Local) => false,
     }
 }
 
@@ -110,10 +125,12 @@ impl Pending<'_> {
     /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
     /// is the time until the request would be admitted, which is what its sender wants to know.
     pub fn decide(&mut self, refused: bool) -> (u64, Standing) {
-        if self.wait > 0 {
-            return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
-        }
-        (0, if refused { self.held.standing() } else { self.held.count(self.cost) })
+        let counts = self.wait == 0 && !refused;
+        let standing = if counts { self.held.count(self.cost) } else { self.held.standing() };
+        // In requests of this gateway, where each counts for several.
+        let remaining = standing.remaining / (self.cost / self.limit.cost).max(1);
+        let more_in = if self.wait > 0 { self.wait } else { standing.more_in };
+        (self.wait, Standing { remaining, more_in })
     }
 
     pub fn decide_alone(mut self) -> (bool, (u64, Standing)) {

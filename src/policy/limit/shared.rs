@@ -3,13 +3,14 @@
 //! A request is counted by the limits of this process first; where the store refuses, they give back what they counted.
 
 use std::fmt;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::algorithm::Standing;
 use super::identity::Identity;
 use super::rule::Limit;
-use super::{Caller, Decision, Limits, Now, Verdicts, decide};
+use super::{Caller, Decision, Limits, Now, Share, Verdicts, decide};
 use crate::refusal::Refusal;
 
 /// What a store is asked about one limit of a request. All of a request's are decided at once, and counted when none that is enforced refuses.
@@ -42,12 +43,19 @@ pub enum Rule {
         /// Units of cost that can be taken at once.
         burst: u64,
     },
-    /// At most `count` in the present period, which was told by this gateway's clock and calendar.
+    /// At most `count` in each period; which one is the present is decided by the store's clock.
     FixedWindow {
         /// Units of cost.
         count: u64,
-        /// When the period ends, since 1970.
-        ends: u64,
+        /// When the period before the present one begins, the present one, the next, and the one after that, since 1970.
+        periods: [u64; 4],
+    },
+    /// At most `count` in any window, every admission remembered by itself.
+    SlidingLog {
+        /// Units of cost.
+        count: u64,
+        /// The window's length.
+        window: u64,
     },
 }
 
@@ -65,9 +73,13 @@ pub struct Answer {
 /// A request whose limits of this process are decided, while those of the store are not.
 pub struct Begun<'a> {
     limits: &'a Limits,
+    caller: Caller<'a>,
+    now: Now,
     verdicts: Verdicts,
     refused: bool,
     asks: SmallVec<[Ask<'a>; 2]>,
+    /// This gateway's share of the store's limits, and what they say by it, where they were asked.
+    by_share: Option<(Share, Verdicts)>,
 }
 
 impl Ask<'_> {
@@ -90,18 +102,18 @@ impl fmt::Display for Ask<'_> {
 }
 
 impl Limits {
-    /// Decides and counts the limits of this process. Where none of them refuses, the store has to be asked [`Begun::asks`], and its answers
-    /// end the decision.
-    pub fn begin(&self, caller: &Caller<'_>, now: Now) -> Begun<'_> {
+    /// Decides and counts the limits of this process at `now`. Where none of them refuses, the store has to be asked [`Begun::asks`], whose
+    /// periods are those of `stores_now`, and its answers end the decision.
+    pub fn begin<'a>(&'a self, caller: Caller<'a>, now: Now, stores_now: Now) -> Begun<'a> {
         let (local, shared) = self.limits.split_at(self.local);
-        let (refused, verdicts) = decide(local, caller, now, 1);
+        let (refused, verdicts) = decide(local, &caller, now, None);
         let ask = |limit| {
             let limit: &Limit = limit;
-            let identity = limit.dimensions.identify(caller);
-            Ask { limit, identity, rule: limit.counting.rule(now), cost: limit.cost }
+            let identity = limit.dimensions.identify(&caller);
+            Ask { limit, identity, rule: limit.rule(stores_now), cost: limit.cost }
         };
         let asks = if refused { SmallVec::new() } else { shared.iter().map(|limit| ask(limit)).collect() };
-        Begun { limits: self, verdicts, refused, asks }
+        Begun { limits: self, caller, now, verdicts, refused, asks, by_share: None }
     }
 }
 
@@ -111,29 +123,74 @@ impl Begun<'_> {
         &self.asks
     }
 
+    /// Decides the limits of the store by this gateway's share of them. Whether they admit the request.
+    pub fn by_share(&mut self, share: Share) -> bool {
+        let (refused, verdicts) = decide(self.shared(), &self.caller, self.now, Some(share));
+        if refused {
+            self.give_back(Now::read());
+        }
+        self.by_share = Some((share, verdicts));
+        self.refused |= refused;
+        !refused
+    }
+
     /// The decision, with an answer to each of [`Self::asks`].
     pub fn finish(mut self, answers: &[Answer]) -> Decision {
         if answers.len() != self.asks.len() {
             let refused = Some(Refusal::Internal("the store of limits left questions open"));
             return Decision { refused, ..Decision::default() };
         }
-        for (ask, answer) in self.asks.iter().zip(answers) {
+        let refused = self.asks.iter().zip(answers).any(|(ask, answer)| ask.is_enforced() && answer.wait > 0);
+        if refused {
+            self.refused = true;
+            self.give_back(Now::read());
+        }
+        for (place, answer) in answers.iter().enumerate() {
             let more_in = if answer.wait > 0 { answer.wait } else { answer.more_in };
-            self.verdicts.push((answer.wait, Standing { remaining: answer.remaining, more_in }));
-            self.refused |= ask.is_enforced() && answer.wait > 0;
+            let (mut wait, mut standing) = (answer.wait, Standing { remaining: answer.remaining, more_in });
+            // Both have to admit it: the narrower one is the truth.
+            if let Some((share_wait, share)) = self.by_share.as_ref().and_then(|(_, verdicts)| verdicts.get(place)) {
+                wait = wait.max(*share_wait);
+                if share.remaining < standing.remaining {
+                    standing = *share;
+                }
+            }
+            self.verdicts.push((wait, standing));
         }
         self.limits.decision(self.refused, &self.verdicts)
     }
 
-    /// The decision without the store: its limits count in this process, each request as one of each of `gateways`, so that together they admit no more
-    /// than the limit.
-    pub fn finish_alone(mut self, caller: &Caller<'_>, now: Now, gateways: u32) -> Decision {
-        if !self.asks.is_empty() {
-            let (refused, verdicts) =
-                decide(&self.limits.limits[self.limits.local..], caller, now, u64::from(gateways.max(1)));
-            self.refused |= refused;
-            self.verdicts.extend(verdicts);
-        }
+    /// The decision without the store: by [`Self::by_share`] where that was asked, otherwise by the limits of this process alone.
+    pub fn finish_without(mut self) -> Decision {
+        self.verdicts.extend(self.by_share.take().into_iter().flat_map(|(_, verdicts)| verdicts));
         self.limits.decision(self.refused, &self.verdicts)
+    }
+
+    /// Whether [`Self::by_share`] was asked.
+    pub fn is_by_share(&self) -> bool {
+        self.by_share.is_some()
+    }
+
+    /// The store gave no answer, and without one nobody is admitted.
+    pub fn refuse(self, refusal: Refusal) -> Decision {
+        self.give_back(Now::read());
+        Decision { refused: Some(refusal), ..self.limits.decision(false, &self.verdicts) }
+    }
+
+    /// A refused request uses up nothing: what was counted for it here is taken back.
+    fn give_back(&self, now: Now) {
+        let counted = |limits: &[Arc<Limit>], verdicts: &Verdicts, share| {
+            for (limit, _) in limits.iter().zip(verdicts).filter(|(_, (wait, _))| *wait == 0) {
+                limit.give_back(&self.caller, self.now, now, share);
+            }
+        };
+        counted(&self.limits.limits[..self.limits.local], &self.verdicts, None);
+        if let Some((share, verdicts)) = &self.by_share {
+            counted(self.shared(), verdicts, Some(*share));
+        }
+    }
+
+    fn shared(&self) -> &[Arc<Limit>] {
+        &self.limits.limits[self.limits.local..]
     }
 }

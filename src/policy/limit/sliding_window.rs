@@ -103,6 +103,14 @@ impl Algorithm for SlidingWindow {
         used.counts[used.last as usize % SLOTS] += cost as u32;
     }
 
+    fn give_back(&self, used: &mut UsedSlots, counted: u64, _now: u64, cost: u64) {
+        let slot = counted / self.slot;
+        if used.last.checked_sub(slot).is_some_and(|age| age < SLOTS as u64) {
+            let count = &mut used.counts[slot as usize % SLOTS];
+            *count = count.saturating_sub(cost as u32);
+        }
+    }
+
     fn standing(&self, used: &UsedSlots, now: u64) -> Standing {
         let total = used.total();
         if total == 0 {
@@ -186,6 +194,21 @@ mod tests {
             let limit = SlidingWindow::new(count, 16 * SECOND);
             assert!(admit(limit, &mut UsedSlots::default(), 100 * SECOND, 5).is_err(), "{count}");
         }
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_and_no_more() {
+        let limit = SlidingWindow::new(2, 16 * SECOND);
+        let mut used = UsedSlots::default();
+        admit(limit, &mut used, 100 * SECOND, 1).unwrap();
+        admit(limit, &mut used, 103 * SECOND, 1).unwrap();
+        limit.give_back(&mut used, 103 * SECOND, 104 * SECOND, 1);
+        assert_eq!(limit.standing(&used, 104 * SECOND).remaining, 1);
+        limit.give_back(&mut used, 103 * SECOND, 104 * SECOND, 1);
+        assert_eq!(limit.standing(&used, 104 * SECOND).remaining, 1, "what is not there can't be given back");
+        limit.forget(&mut used, 200 * SECOND);
+        limit.give_back(&mut used, 100 * SECOND, 200 * SECOND, 1);
+        assert_eq!(limit.standing(&used, 200 * SECOND).remaining, 2);
     }
 
     #[test]

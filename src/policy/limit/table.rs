@@ -208,6 +208,15 @@ impl<U: Copy + Default> Hold<'_, U> {
         }
     }
 
+    /// See [`Algorithm::give_back`].
+    pub fn give_back<A: Algorithm<Used = U>>(&mut self, algorithm: &A, counted: u64, now: u64, cost: u64) {
+        match self {
+            Self::Entry(used) => algorithm.give_back(used, counted, now, cost),
+            Self::Overflow(used) => algorithm.give_back(used, counted, now, cost),
+            Self::Newcomer(..) => {} // nothing is counted any more
+        }
+    }
+
     /// Counts `cost`, which [`Self::wait`] has admitted under this same hold; gives the standing after that.
     pub fn count<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, cost: u64) -> Standing {
         let mut entered;

@@ -70,6 +70,12 @@ impl Algorithm for TokenBucket {
         used.parts += self.parts(cost);
     }
 
+    fn give_back(&self, used: &mut Missing, counted: u64, now: u64, cost: u64) {
+        // What has come back since would have come back without this request, too.
+        let back = u128::from(now.saturating_sub(counted)) * u128::from(self.count);
+        used.parts = used.parts.saturating_sub(self.parts(cost).saturating_sub(back));
+    }
+
     fn standing(&self, used: &Missing, now: u64) -> Standing {
         // After a reload that lowered the burst more may be missing than fits in.
         let left = self.parts(self.burst).saturating_sub(used.parts);
@@ -156,6 +162,19 @@ mod tests {
         for burst in [0, 4] {
             assert!(admit(TokenBucket::new(10, SECOND, burst), &mut Missing::default(), SECOND, 5).is_err(), "{burst}");
         }
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_and_no_more() {
+        let limit = TokenBucket::new(1, SECOND, 4);
+        let mut used = Missing::default();
+        admit(limit, &mut used, 10 * SECOND, 3).unwrap();
+        limit.give_back(&mut used, 10 * SECOND, 10 * SECOND, 2);
+        assert_eq!(limit.standing(&used, 10 * SECOND).remaining, 3);
+        limit.forget(&mut used, 12 * SECOND);
+        limit.count(&mut used, 12 * SECOND, 1);
+        limit.give_back(&mut used, 10 * SECOND, 12 * SECOND, 1);
+        assert_eq!(limit.standing(&used, 12 * SECOND).remaining, 3, "it had come back by itself");
     }
 
     #[test]
