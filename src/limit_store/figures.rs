@@ -105,7 +105,9 @@ mod tests {
     #[test]
     fn a_snapshot_adds_up() {
         let figures = Figures::default();
-        [50, 100, 101, 300_000].map(|micros| figures.decided(Duration::from_micros(micros)));
+        for micros in [50, 100, 101, 300_000] {
+            figures.decided(Duration::from_micros(micros));
+        }
         figures.fell_back(Fallback::Allow);
         figures.failed(FaultKind::Busy);
         let state = figures.state(true, 3);

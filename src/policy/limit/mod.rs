@@ -225,7 +225,7 @@ mod tests {
         let name = name.map_or_else(|| limit.policy_name(None), str::to_owned);
         let place = Place { route: Some("/test".into()), ..Place::default() };
         let previous = previous.and_then(|set| set.limits.iter().find(|limit| *limit.name == name));
-        Arc::new(Limit::compile(limit, &name, place, previous.map(|limit| &**limit), now, max))
+        Arc::new(Limit::compile(limit, false, &name, place, previous.map(|limit| &**limit), now, max))
     }
 
     fn compile_with(config: &[config::Limit], previous: Option<&Limits>, now: Now, max: usize) -> Limits {
@@ -562,7 +562,7 @@ mod tests {
         );
         let refused = a.of(None).unwrap().admit(&caller, at(0.0)).refused;
         let Some(Refusal::RateLimited { violated, .. }) = refused else { panic!() };
-        assert_eq!(violated, ["api".into(), "each".into()]);
+        assert_eq!(violated.iter().map(|name| &**name).collect::<Vec<_>>(), ["api", "each"]);
     }
 
     proptest! {
