@@ -458,6 +458,9 @@ mod tests {
                 errors: vec![("timeout", 2)],
                 opened: 1,
             }),
+            limits_saved_age: None,
+            limits_saved_rows: 0,
+            limits_save_failures: 0,
         }
     }
 

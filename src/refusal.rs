@@ -24,6 +24,30 @@ pub struct RateLimitFields {
     pub policy: HeaderValue,
     /// `"name";r=63;t=37`, one member a limit.
     pub state: HeaderValue,
+    /// The older fields, where they are asked for.
+    pub legacy: Option<Box<LegacyFields>>,
+}
+
+/// What clients read before there was a standard: of the limit of which least is left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegacyFields {
+    /// `X-RateLimit-Limit`: what can be admitted at once.
+    pub limit: HeaderValue,
+    /// `X-RateLimit-Remaining`: what is left.
+    pub remaining: HeaderValue,
+    /// `X-RateLimit-Reset`: seconds until there is more.
+    pub reset: HeaderValue,
+}
+
+impl LegacyFields {
+    /// The fields with their names.
+    pub fn into_headers(self) -> [(HeaderName, HeaderValue); 3] {
+        [
+            (HeaderName::from_static("x-ratelimit-limit"), self.limit),
+            (HeaderName::from_static("x-ratelimit-remaining"), self.remaining),
+            (HeaderName::from_static("x-ratelimit-reset"), self.reset),
+        ]
+    }
 }
 
 /// Why a request was not forwarded, or why no answer of an instance could be passed on.
@@ -77,6 +101,11 @@ pub enum Refusal {
     },
     /// The store of shared limits gives no answer, and `limits.on_error` is `refuse`.
     LimitStoreUnavailable,
+    /// As many requests of the caller are served as may be at once.
+    ConcurrencyLimited {
+        /// What the route admits.
+        requests_max: u32,
+    },
     /// A request body over `body_max`.
     BodyTooLarge {
         /// What the route admits.
@@ -113,7 +142,9 @@ impl Refusal {
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ClientTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::FloodGuard { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::FloodGuard { .. } | Self::RateLimited { .. } | Self::ConcurrencyLimited { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             Self::NoInstance | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
@@ -138,6 +169,7 @@ impl Refusal {
             Self::FloodGuard { .. } => "flood_guard",
             Self::RateLimited { .. } => "rate_limited",
             Self::LimitStoreUnavailable => "limit_store_unavailable",
+            Self::ConcurrencyLimited { .. } => "concurrency_limited",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::ClientTimeout => "client_timeout",
             Self::ClientClosed => crate::record::DECIDED_BY_CLIENT,
@@ -158,6 +190,7 @@ impl Refusal {
             | Self::KeyNotAllowed
             | Self::FloodGuard { .. }
             | Self::RateLimited { .. }
+            | Self::ConcurrencyLimited { .. }
             | Self::BodyTooLarge { .. } => true,
             Self::BadHost
             | Self::BadPath(_)
@@ -202,6 +235,9 @@ impl Refusal {
             Self::LimitStoreUnavailable => {
                 "The limits of this route can't be decided now. Try again in a moment.".into()
             }
+            Self::ConcurrencyLimited { requests_max } => {
+                format!("{requests_max} requests are being answered already. Try again when one has ended.").into()
+            }
             Self::BodyTooLarge { bytes_max } => format!("The request body may have at most {bytes_max} bytes.").into(),
             Self::ClientTimeout => "The request did not arrive in time.".into(),
             Self::ClientClosed => "The client closed the connection.".into(),
@@ -237,8 +273,9 @@ impl Refusal {
                 headers.push((RETRY_AFTER, (*retry_after_seconds).into()));
                 headers.push((RATELIMIT_POLICY, fields.policy.clone()));
                 headers.push((RATELIMIT, fields.state.clone()));
+                headers.extend(fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers()));
             }
-            Self::NoInstance | Self::LimitStoreUnavailable => {
+            Self::NoInstance | Self::ConcurrencyLimited { .. } | Self::LimitStoreUnavailable => {
                 headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
             }
             Self::BadHost

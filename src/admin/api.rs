@@ -19,7 +19,7 @@ use http::{Method, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::control::{CacheScope, Control, LimitEntry, LogStatus, ServiceStatus};
+use super::control::{CacheScope, ClientName, Control, LimitEntry, LogStatus, ServiceStatus};
 use super::guard::Guard;
 use super::problem::Problem;
 use super::{questions, tail};
@@ -55,7 +55,8 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/admin/services", get(services::<C>))
         .route("/admin/cache/clear", post(clear_cache::<C>))
         .route("/admin/rate-limits", get(rate_limits::<C>))
-        .route("/admin/clients/{ip}", get(client::<C>))
+        .route("/admin/clients/{client}", get(client::<C>))
+        .route("/admin/clients/{client}/reset", post(reset_client::<C>))
         .route("/admin/log", get(log::<C>))
         .route("/admin/tail", get(tail::tail::<C>))
         .route("/admin/reload", post(reload::<C>))
@@ -218,19 +219,40 @@ async fn rate_limits<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
     entries.sort_by(|a, b| share_left(a).partial_cmp(&share_left(b)).unwrap_or(Ordering::Equal));
     let truncated = entries.len() > LIMIT_ENTRIES_MAX;
     entries.truncate(LIMIT_ENTRIES_MAX);
-    Json(json!({"limits": entries, "truncated": truncated}))
+    Json(json!({"limits": entries, "truncated": truncated, "totals": control.limit_totals()}))
 }
 
 fn share_left(entry: &LimitEntry) -> f64 {
     entry.tokens_remaining / entry.capacity.max(1) as f64
 }
 
-async fn client<C: Control>(State(control): State<Arc<C>>, ip: Result<Path<String>, PathRejection>) -> Answer {
-    let ip = ip.ok().and_then(|Path(ip)| ip.parse::<IpAddr>().ok());
-    let Some(ip) = ip.map(|ip| ip.to_canonical()) else {
-        return Err(Problem::bad_request("bad_ip", "The last part of the path is no IP address, e.g. 192.0.2.7."));
+async fn client<C: Control>(State(control): State<Arc<C>>, name: Result<Path<String>, PathRejection>) -> Answer {
+    let name = client_name(name)?;
+    let limits = control.client(&name).ok_or_else(no_such_key)?;
+    Ok(Json(match name {
+        ClientName::Ip(ip) => json!({"ip": ip, "limits": limits}),
+        ClientName::Key(key) => json!({"key": key, "limits": limits}),
+    }))
+}
+
+async fn reset_client<C: Control>(State(control): State<Arc<C>>, name: Result<Path<String>, PathRejection>) -> Answer {
+    let reset = control.reset_client(&client_name(name)?).ok_or_else(no_such_key)?;
+    Ok(Json(json!({"reset": reset})))
+}
+
+fn client_name(name: Result<Path<String>, PathRejection>) -> Result<ClientName, Problem> {
+    let Ok(Path(name)) = name else {
+        return Err(Problem::bad_request("bad_client", "The path names no address and no key."));
     };
-    Ok(Json(json!({"ip": ip, "limits": control.client(ip)})))
+    Ok(match name.parse::<IpAddr>() {
+        Ok(ip) => ClientName::Ip(ip.to_canonical()),
+        Err(_) => ClientName::Key(name),
+    })
+}
+
+fn no_such_key() -> Problem {
+    let detail = "The path names no IP address, e.g. 192.0.2.7, and no key of the configuration.";
+    Problem::new(StatusCode::NOT_FOUND, "no_client", detail)
 }
 
 async fn log<C: Control>(State(control): State<Arc<C>>) -> Json<LogStatus> {

@@ -40,8 +40,14 @@ pub trait Control: Send + Sync + 'static {
     /// Who is near or over a limit now.
     fn rate_limits(&self) -> Vec<LimitEntry>;
 
-    /// Where an address stands with each limit that counts addresses.
-    fn client(&self, ip: IpAddr) -> Vec<ClientLimit>;
+    /// Every limit with what it decided.
+    fn limit_totals(&self) -> Vec<LimitTotals>;
+
+    /// Where a client, an address or the name of a key, stands with each limit that counts it by itself; none for a key that is not configured.
+    fn client(&self, client: &ClientName) -> Option<Vec<ClientLimit>>;
+
+    /// Forgets what a client has used of these limits; of how many, none for a key that is not configured.
+    fn reset_client(&self, client: &ClientName) -> Option<usize>;
 
     /// Where the request log stands, at one moment.
     fn log(&self) -> LogStatus;
@@ -144,6 +150,36 @@ pub enum CacheScope {
     Url(String),
 }
 
+/// Of whom a question is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientName {
+    /// An address.
+    Ip(IpAddr),
+    /// The name of a key.
+    Key(String),
+}
+
+/// What a limit decided since it was configured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LimitTotals {
+    /// The limit's name.
+    pub limit: String,
+    /// The route it counts for; none where it counts for several.
+    pub route: Option<String>,
+    /// The plan it counts for.
+    pub plan: Option<String>,
+    /// Requests that are admitted at once at most.
+    pub capacity: u64,
+    /// Whether it refuses, or only observes.
+    pub enforced: bool,
+    /// Requests that it counted.
+    pub admitted: u64,
+    /// Requests that it refused, or would have refused.
+    pub refused: u64,
+    /// Whom it counts, how many.
+    pub clients: usize,
+}
+
 /// Someone who is near or over a limit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LimitEntry {
@@ -163,7 +199,7 @@ pub struct LimitEntry {
     pub retry_after_seconds: u64,
 }
 
-/// Where one address stands with one limit.
+/// Where one client stands with one limit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClientLimit {
     /// The limit's name.
@@ -176,4 +212,10 @@ pub struct ClientLimit {
     pub capacity: u64,
     /// Requests that come back per second.
     pub refill_rate: f64,
+    /// The plan it counts for.
+    pub plan: Option<String>,
+    /// Whether the next request would be over the limit.
+    pub over: bool,
+    /// Until more would be admitted, in seconds; 0 when nothing is used.
+    pub resets_in: u64,
 }

@@ -12,8 +12,8 @@ mod questions;
 mod tail;
 
 pub use control::{
-    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, ServiceStatus,
-    Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LimitEntry, LimitTotals, LogStatus,
+    Readiness, ServiceStatus, Summary,
 };
 pub use listener::{bind, serve};
 

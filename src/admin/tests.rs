@@ -114,12 +114,30 @@ impl Control for Gateway {
         (0..self.crowd.load(Ordering::SeqCst)).rev().map(entry).collect()
     }
 
-    fn client(&self, ip: IpAddr) -> Vec<ClientLimit> {
-        if ip != IpAddr::from([192, 0, 2, 7]) {
-            return Vec::new();
+    fn limit_totals(&self) -> Vec<LimitTotals> {
+        Vec::new()
+    }
+
+    fn client(&self, client: &ClientName) -> Option<Vec<ClientLimit>> {
+        let limit = ClientLimit {
+            limit: "ip-10s".into(),
+            route: Some("/api/*".into()),
+            plan: None,
+            tokens_remaining: 4.5,
+            capacity: 10,
+            refill_rate: 1.0,
+            over: false,
+            resets_in: 3,
+        };
+        match client {
+            ClientName::Ip(ip) if *ip == IpAddr::from([192, 0, 2, 7]) => Some(vec![limit]),
+            ClientName::Ip(_) => Some(Vec::new()),
+            ClientName::Key(key) => (key == "acme").then(|| vec![limit]),
         }
-        let route = Some("/api/*".into());
-        vec![ClientLimit { limit: "ip-10s".into(), route, tokens_remaining: 4.5, capacity: 10, refill_rate: 1.0 }]
+    }
+
+    fn reset_client(&self, client: &ClientName) -> Option<usize> {
+        self.client(client).map(|limits| limits.len())
     }
 
     fn log_store(&self) -> StoreUrl {
@@ -307,7 +325,10 @@ async fn a_cache_clear_that_names_nothing_clears_nothing() {
 #[tokio::test]
 async fn the_nearest_to_their_limit_come_first_and_the_list_is_bounded() {
     let api = Api::start().await;
-    assert_eq!(json_of(api.get("/admin/rate-limits").await, 200).await, json!({"limits": [], "truncated": false}));
+    assert_eq!(
+        json_of(api.get("/admin/rate-limits").await, 200).await,
+        json!({"limits": [], "truncated": false, "totals": []})
+    );
     api.gateway.crowd.store(1_500, Ordering::SeqCst);
     let body = json_of(api.get("/admin/rate-limits").await, 200).await;
     assert_eq!((body["limits"].as_array().unwrap().len(), &body["truncated"]), (1_000, &json!(true)));
@@ -319,18 +340,24 @@ async fn the_nearest_to_their_limit_come_first_and_the_list_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_client_is_asked_for_by_its_address() {
+async fn a_client_is_asked_for_by_its_address_or_the_name_of_its_key() {
     let api = Api::start().await;
-    let limits =
-        json!([{"limit": "ip-10s", "route": "/api/*", "tokens_remaining": 4.5, "capacity": 10, "refill_rate": 1.0}]);
+    let limits = json!([{
+        "limit": "ip-10s", "route": "/api/*", "plan": null, "tokens_remaining": 4.5, "capacity": 10, "refill_rate": 1.0,
+        "over": false, "resets_in": 3,
+    }]);
     let expected = json!({"ip": "192.0.2.7", "limits": limits});
     assert_eq!(json_of(api.get("/admin/clients/192.0.2.7").await, 200).await, expected);
     assert_eq!(json_of(api.get("/admin/clients/::ffff:192.0.2.7").await, 200).await, expected);
+    assert_eq!(json_of(api.get("/admin/clients/acme").await, 200).await, json!({"key": "acme", "limits": limits}));
     let other = json!({"ip": "2001:db8::1", "limits": []});
     assert_eq!(json_of(api.get("/admin/clients/2001:DB8::1").await, 200).await, other);
-    for bad in ["alice", "192.0.2", "192.0.2.7:80", "%FF", "192.0.2.0%2F24"] {
-        problem_of(api.get(&format!("/admin/clients/{bad}")).await, 400, "bad_ip").await;
+    for unknown in ["alice", "192.0.2", "192.0.2.7:80", "192.0.2.0%2F24"] {
+        problem_of(api.get(&format!("/admin/clients/{unknown}")).await, 404, "no_client").await;
+        problem_of(api.post(&format!("/admin/clients/{unknown}/reset"), "").await, 404, "no_client").await;
     }
+    problem_of(api.get("/admin/clients/%FF").await, 400, "bad_client").await;
+    assert_eq!(json_of(api.post("/admin/clients/192.0.2.7/reset", "").await, 200).await, json!({"reset": 1}));
 }
 
 #[tokio::test]

@@ -13,10 +13,10 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::is_name;
-use super::rate::Limit;
+use super::rate::{Limit, Mode, Per};
 use super::shared_store::{Gateways, OnStoreError, SharedStore};
-use super::short_forms::{self, Limits, or_text};
-use super::text::text_form;
+use super::short_forms::{self, Limits, OneOrMany, or_text};
+use super::text::{short_form, text_form};
 use super::units::Span;
 
 /// `limits`: what holds for all limits, and those that several routes share.
@@ -73,6 +73,22 @@ pub struct Plan {
     pub limit: Vec<LimitRule>,
 }
 
+/// `routes.X.concurrency`; the short form is `COUNT [per WHAT [and WHAT]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, remote = "Self")]
+#[schemars(transform = short_form_of_concurrency)]
+pub struct Concurrency {
+    /// Requests that are served at once, at least 1.
+    pub max: u32,
+    /// What is counted together.
+    #[serde(default = "Per::defaults", deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<Per>")]
+    pub per: Vec<Per>,
+    /// Whether it refuses, or only counts and logs.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
 /// An element of `limit`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LimitRule {
@@ -94,6 +110,17 @@ pub enum LimitStore {
     Local,
 }
 
+short_form!(Concurrency, "`10 per key`, or a map with `max`", |text| {
+    let mut words = text.split_whitespace();
+    let max = words.next().unwrap_or_default().parse().ok().filter(|max| *max > 0);
+    let max = max.ok_or_else(|| format!("`{text}`: write COUNT [per WHAT [and WHAT]], such as 10 per key"))?;
+    let per = match words.next() {
+        None => Per::defaults(),
+        Some("per") => Per::parse_list(&mut words)?,
+        Some(word) => return Err(format!("`{text}`: `{word}` is not understood: write COUNT per WHAT")),
+    };
+    Ok(Concurrency { max, per, mode: Mode::default() })
+});
 text_form!(Zone, "a time zone such as `Europe/Berlin` or `UTC`", "");
 
 impl Zone {
@@ -191,6 +218,10 @@ impl JsonSchema for LimitRule {
     }
 }
 
+fn short_form_of_concurrency(schema: &mut Schema) {
+    or_text(schema, "COUNT [per WHAT [and WHAT]], e.g. `10 per key`");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +232,18 @@ mod tests {
         assert!(matches!(LimitRule::parse("10/s per ip"), Ok(LimitRule::Own(_))));
         for wrong in ["10", "a b", "none", "1x"] {
             assert!(LimitRule::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn concurrency_has_a_short_form() {
+        let read = |text: &str| serde_yaml::from_str::<Concurrency>(text).map_err(|error| error.to_string());
+        assert_eq!(read("10 per key").unwrap(), Concurrency { max: 10, per: vec![Per::Key], mode: Mode::Enforce });
+        assert_eq!(read("{max: 2, mode: observe}").unwrap().per, [Per::Consumer]);
+        for (wrong, part) in
+            [("0 per key", "such as 10"), ("'5 for key'", "not understood"), ("'5 per kye'", "did you mean")]
+        {
+            assert!(read(wrong).unwrap_err().contains(part), "{wrong}");
         }
     }
 

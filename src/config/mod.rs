@@ -33,7 +33,7 @@ use std::path::Path;
 pub use check::DEMO_KEY_SHA256;
 pub use dump::dump;
 pub use json_schema::json_schema;
-pub use limits::{LimitRule, LimitSettings, LimitStore, Plan, Zone};
+pub use limits::{Concurrency, LimitRule, LimitSettings, LimitStore, Plan, Zone};
 pub use pattern::{HostPattern, Pattern, Segment};
 pub use places::Places;
 pub use problems::{Problem, Problems, did_you_mean};

@@ -165,7 +165,8 @@ fn header_name<S: serde::Serializer>(name: &Option<http::HeaderName>, serializer
 }
 
 impl Per {
-    fn defaults() -> Vec<Self> {
+    /// By consumer.
+    pub(super) fn defaults() -> Vec<Self> {
         vec![Self::Consumer]
     }
 }
@@ -296,7 +297,7 @@ impl Per {
     }
 
     /// `WHAT [and WHAT]`, to the end.
-    fn parse_list<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vec<Self>, String> {
+    pub(super) fn parse_list<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Vec<Self>, String> {
         let mut list = vec![Self::parse(words.next().unwrap_or_default())?];
         while let Some(word) = words.next() {
             if word != "and" {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{LimitRule, LimitSettings, Plan};
+use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
 use super::scalar_forms::Network;
@@ -329,6 +329,9 @@ pub struct Route {
     #[serde(default, deserialize_with = "short_forms::some_limits")]
     #[schemars(with = "Option<Limits>")]
     pub limit: Option<Vec<LimitRule>>,
+    /// How many requests of one caller at once; any number when left out.
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
     /// Bytes of a request body; `defaults.body_max` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub body_max: Option<Size>,

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, USER_AGENT};
 use http::{HeaderMap, Version};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::exchange::{Admitted, Exchange, Facts};
 use super::query::redact;
 use crate::config::QueryLog;
+use crate::policy::concurrency::{self, Concurrency, Place};
 use crate::policy::headers::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::policy::limit::{Caller, Now};
 use crate::policy::path;
@@ -57,6 +58,9 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
         key: key.as_ref().map(|key| key.entry.name_id),
         headers: Some(&request.headers),
     };
+    if let Some(concurrency) = &route.concurrency {
+        exchange.place = Some(place(concurrency, &caller, &mut exchange.limit_name, &mut exchange.observed)?); // 429
+    }
     let plan = key.as_ref().and_then(|key| key.entry.plan.as_ref()).map(|plan| plan.id);
     let limits = route.limits.of(plan).ok_or(Refusal::Internal("the plan of the key is not configured"))?;
     let now = Now::at(exchange.started, exchange.started_at);
@@ -66,7 +70,7 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
         _ => limits.admit(&caller, now),
     };
     exchange.limit_name = decision.limit_name;
-    exchange.observed = decision.observed;
+    exchange.observed = exchange.observed.take().or(decision.observed);
     if let Some(refusal) = decision.refused {
         return Err(refusal); // 429
     }
@@ -79,6 +83,23 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
         limit_fields: decision.fields,
     });
     Ok(())
+}
+
+/// A place among those that the route serves at once, before limits are asked: whom it turns away uses up none of them.
+fn place(
+    concurrency: &Concurrency,
+    caller: &Caller<'_>,
+    refused: &mut Option<Arc<str>>,
+    observed: &mut Option<Arc<str>>,
+) -> Result<Place, Refusal> {
+    static NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(concurrency::NAME));
+    let place = concurrency.enter(caller.ip, caller.key, caller.consumer);
+    match &place {
+        Ok(place) if place.is_over => *observed = Some(Arc::clone(&NAME)),
+        Ok(_) => {}
+        Err(_) => *refused = Some(Arc::clone(&NAME)),
+    }
+    place
 }
 
 /// What the request says of itself, before anything is decided.

@@ -16,6 +16,7 @@ use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
+use crate::policy::concurrency::Place;
 use crate::record::{self, CacheResult, Record};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
@@ -40,6 +41,8 @@ pub struct Exchange {
     pub(super) refusal: Option<Refusal>,
     pub(super) limit_name: Option<Arc<str>>,
     pub(super) observed: Option<Arc<str>>,
+    /// Its place among those that its route serves at once; free again when the exchange has ended, however it did.
+    pub(super) place: Option<Place>,
     /// Instances that were tried, in order.
     pub(super) tried: SmallVec<[Arc<Instance>; 2]>,
     pub(super) attempts: u16,
@@ -103,6 +106,7 @@ impl Exchange {
             refusal: None,
             limit_name: None,
             observed: None,
+            place: None,
             tried: SmallVec::new(),
             attempts: 0,
             upstream_started: None,
@@ -198,6 +202,7 @@ impl Exchange {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
+        self.place = None;
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);

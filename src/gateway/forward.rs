@@ -122,6 +122,9 @@ pub(super) fn prepare_response(response: &mut ResponseHeader, exchange: &mut Exc
     if let Some(fields) = admitted.limit_fields.take() {
         response.insert_header(written::RATELIMIT_POLICY, fields.policy)?;
         response.insert_header(written::RATELIMIT, fields.state)?;
+        for (name, value) in fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers()) {
+            response.insert_header(name, value)?;
+        }
     }
     admitted.route.response_headers.apply_to_response(response)
 }

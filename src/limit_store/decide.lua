@@ -32,7 +32,7 @@ local sliding_window = {
       local last = kept[1]
       local shift = present - last
       if shift < 0 then
-        if shift >= -SLOTS then present = last end
+        if shift >= -SLOTS then present = last else limit.rebased = true end
         shift = 0
       end
       for age = 1, SLOTS do
@@ -53,6 +53,8 @@ local sliding_window = {
   add = function(limit)
     limit.used[SLOTS] = limit.used[SLOTS] + limit.cost
     limit.total = limit.total + limit.cost
+  end,
+  save = function(limit)
     local lives = (limit.last + SLOTS) * limit.slot - now
     redis.call('SET', limit.key, struct.pack(SLOTS_FORMAT, limit.last, unpack(limit.used)), 'PX', ceil(lives / 1000) + 1)
   end,
@@ -65,9 +67,12 @@ local sliding_window = {
 -- Sliding log: a sorted set of every admission by its time; exact, and as large as the count.
 local sliding_log = {
   read = function(limit)
-    local ahead = redis.call('ZRANGEBYSCORE', limit.key, '(' .. string.format('%.0f', now + limit.window), '+inf')
     if not limit.looks then
-      for _, member in ipairs(ahead) do redis.call('ZADD', limit.key, 'XX', string.format('%.0f', now), member) end
+      local ahead = redis.call('ZRANGEBYSCORE', limit.key, '(' .. string.format('%.0f', now + limit.window), '+inf')
+      for _, member in ipairs(ahead) do
+        redis.call('ZADD', limit.key, 'XX', string.format('%.0f', now), member)
+        limit.rebased = true
+      end
     end
     limit.since = '(' .. string.format('%.0f', now - limit.window)
     limit.total = redis.call('ZCOUNT', limit.key, limit.since, '+inf')
@@ -86,6 +91,8 @@ local sliding_log = {
       number = number + 1
     end
     limit.total = limit.total + limit.cost
+  end,
+  save = function(limit)
     redis.call('PEXPIRE', limit.key, ceil(limit.window / 1000) + 1)
   end,
   standing = function(limit)
@@ -108,7 +115,7 @@ local token_bucket = {
     local missing, at = 0, now
     if state then
       missing, at = struct.unpack('<dd', state)
-      if at > now + limit.window then at = now end
+      if at > now + limit.window then at, limit.rebased = now, true end
       if now > at then missing, at = max(0, missing - (now - at) * limit.count), now end
     end
     limit.missing, limit.at = missing, at
@@ -119,6 +126,8 @@ local token_bucket = {
   end,
   add = function(limit)
     limit.missing = limit.missing + limit.cost * limit.window
+  end,
+  save = function(limit)
     local lives = refilled_in(limit, 0)
     redis.call('SET', limit.key, struct.pack('<dd', limit.missing, limit.at), 'PX', ceil(lives / 1000) + 1)
   end,
@@ -146,7 +155,10 @@ local fixed_window = {
     limit.ends, limit.total = ends, 0
     if state then
       local ended, total = struct.unpack('<dd', state)
-      if ended >= ends then limit.ends, limit.total = ended > following and ends or ended, total end
+      if ended >= ends then
+        limit.rebased = ended > following
+        limit.ends, limit.total = limit.rebased and ends or ended, total
+      end
     end
   end,
   wait = function(limit)
@@ -154,6 +166,8 @@ local fixed_window = {
   end,
   add = function(limit)
     limit.total = limit.total + limit.cost
+  end,
+  save = function(limit)
     local lives = limit.ends - now
     redis.call('SET', limit.key, struct.pack('<dd', limit.ends, limit.total), 'PX', ceil(lives / 1000) + 1)
   end,
@@ -180,7 +194,9 @@ end
 
 local answer = {now}
 for place, limit in ipairs(limits) do
-  if limit.wait == 0 and not refused and not looks then limit.kind.add(limit) end
+  local counts = limit.wait == 0 and not refused and not looks
+  if counts then limit.kind.add(limit) end
+  if counts or (limit.rebased and not looks) then limit.kind.save(limit) end
   local remaining, more_in = limit.kind.standing(limit)
   if limit.wait > 0 then more_in = limit.wait end
   answer[3 * place - 1], answer[3 * place], answer[3 * place + 1] = limit.wait, remaining, more_in

@@ -39,6 +39,12 @@ pub struct State {
     pub limit_entries: u64,
     /// Requests that met a full table of limits.
     pub limit_overflow: u64,
+    /// Since when counts of limits are not in the store; none where nothing is saved.
+    pub limits_saved_age: Option<Duration>,
+    /// Counts of limits that were written to the store.
+    pub limits_saved_rows: u64,
+    /// Times that they could not be written, or read at start.
+    pub limits_save_failures: u64,
     /// The store of shared limits, where there is one.
     pub limit_store: Option<LimitStoreState>,
 }
@@ -147,16 +153,37 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "Answers removed from the cache to make room.",
             state.cache_evictions as f64,
         ),
+    ];
+    families.extend(limit_families(state));
+    if let Some(reloaded) = state.reloaded {
+        let help = "When the live configuration went live.";
+        families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
+    }
+    families
+}
+
+fn limit_families(state: &State) -> Vec<MetricFamily> {
+    let mut families = vec![
         gauge("tollgate_limit_entries", "Counts that limits hold.", state.limit_entries as f64),
         counter(
             "tollgate_limit_overflow_total",
             "Requests that met a full table of limits.",
             state.limit_overflow as f64,
         ),
+        counter(
+            "tollgate_limit_counts_saved_total",
+            "Counts of limits that were written to the store.",
+            state.limits_saved_rows as f64,
+        ),
+        counter(
+            "tollgate_limit_save_failures_total",
+            "Times that counts of limits could not be written to the store, or read at start.",
+            state.limits_save_failures as f64,
+        ),
     ];
-    if let Some(reloaded) = state.reloaded {
-        let help = "When the live configuration went live.";
-        families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
+    if let Some(age) = state.limits_saved_age {
+        let help = "Since the counts of limits that outlive the process were saved last.";
+        families.push(gauge("tollgate_limit_save_age_seconds", help, age.as_secs_f64()));
     }
     families
 }

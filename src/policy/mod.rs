@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod cache;
 pub mod client_address;
+pub mod concurrency;
 pub mod flood_guard;
 pub mod headers;
 pub mod limit;

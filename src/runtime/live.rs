@@ -39,7 +39,7 @@ pub struct Reloads {
 impl Live {
     /// Puts the first runtime in force.
     pub fn start(path: &Path, first: Runtime, background: tokio::runtime::Handle) -> Self {
-        first.start(&background);
+        first.start(None, &background);
         Self {
             current: ArcSwap::from_pointee(first),
             path: path.to_owned(),
@@ -70,7 +70,7 @@ impl Live {
         match self.next() {
             Ok(next) => {
                 let generation = next.generation;
-                next.start(&self.background);
+                next.start(Some(&self.load()), &self.background);
                 self.current.store(Arc::new(next));
                 self.succeeded.fetch_add(1, Ordering::Relaxed);
                 *self.in_force_since.lock() = SystemTime::now();

@@ -23,9 +23,10 @@ use crate::keys::KeyTable;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
-use crate::policy::limit::{Book, RouteLimits, Sharing};
+use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -103,9 +104,12 @@ impl Runtime {
         problems.or(runtime)
     }
 
-    /// Begins what runs beside the data path: health checks, the link to the store of shared limits, and the bound of the cache.
-    /// Waits until that store was tried, at most [`STORE_TRIED_WITHIN`]; not for a thread of `background`.
-    pub fn start(&self, background: &tokio::runtime::Handle) {
+    /// Begins what runs beside the data path (health checks, the link to the store of shared limits, the bound of the cache), and lets new numbers
+    /// hold for the counts that are kept of `previous`. Waits until that store was tried, at most 2 s: not for a thread of `background`.
+    pub fn start(&self, previous: Option<&Self>, background: &tokio::runtime::Handle) {
+        if let Some(previous) = previous {
+            self.limits.take_effect(&previous.limits, Now::read());
+        }
         for pool in self.pools.values() {
             pool.start_checks(background);
         }
@@ -193,6 +197,10 @@ fn compile_route(
         pool: Arc::clone(pool),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
         limits,
+        concurrency: route
+            .concurrency
+            .as_ref()
+            .map(|config| Concurrency::compile(config, before.and_then(|before| before.concurrency.as_ref()))),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,

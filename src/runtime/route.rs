@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::headers::Changes;
 use crate::policy::limit::RouteLimits;
 use crate::policy::rewrite::Rewrite;
@@ -21,6 +22,8 @@ pub struct Route {
     pub auth: Auth,
     /// How often, for each plan.
     pub limits: RouteLimits,
+    /// How many of one caller at once.
+    pub concurrency: Option<Concurrency>,
     /// Bytes of a request body.
     pub body_bytes_max: u64,
     /// Whether and how answers are cached.
@@ -59,6 +62,7 @@ pub(super) mod tests {
             pool: Pool::compile("nowhere", &service, None).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
             limits: RouteLimits::default(),
+            concurrency: None,
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,

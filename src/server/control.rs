@@ -1,21 +1,22 @@
 //! What the admin API may ask, answered from the parts: states are read when they are asked for, so no part knows of it.
 //! Not here: HTTP (`admin`), and what each figure means (the parts).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Ready;
+use super::counters::Saved;
 use crate::admin::{
-    CacheScope, ClientLimit, Control, InstanceState, InstanceStatus, LimitEntry, LogStatus, Readiness, ServiceStatus,
-    Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LimitEntry, LimitTotals, LogStatus,
+    Readiness, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::StoreUrl;
 use crate::gateway::Parts;
 use crate::limit_store::LimitStore;
+use crate::keys::name_id;
 use crate::metrics;
-use crate::policy::limit::{LimitStatus, Now, overflowed_since_start};
+use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
 use crate::upstream::{self, Pool};
@@ -24,6 +25,7 @@ use crate::upstream::{self, Pool};
 pub(super) struct Wiring {
     pub(super) parts: Arc<Parts>,
     pub(super) ready: Arc<Ready>,
+    pub(super) saved: Arc<Saved>,
 }
 
 impl Control for Wiring {
@@ -103,22 +105,48 @@ impl Control for Wiring {
         runtime.limits.status(now).into_iter().map(limit_entry).collect()
     }
 
-    fn client(&self, ip: IpAddr) -> Vec<ClientLimit> {
-        let (runtime, now) = (self.parts.live.load(), Now::read());
-        // Where a key is required nobody is counted under the address for want of one.
-        let is_anonymous = |route: &str| runtime.route(route).is_some_and(|route| route.auth.is_anonymous());
-        let standings = runtime.limits.status_of(ip, now).into_iter();
-        let standings = standings
-            .filter(|standing| !standing.anonymous_only || standing.place.route.as_deref().is_none_or(is_anonymous));
-        standings
-            .map(|standing| ClientLimit {
-                limit: standing.limit.to_string(),
-                route: standing.place.route.as_deref().map(str::to_owned),
-                tokens_remaining: standing.tokens_remaining as f64,
-                capacity: standing.capacity,
-                refill_rate: standing.refill_per_second,
+    fn limit_totals(&self) -> Vec<LimitTotals> {
+        let text = |text: &Option<Arc<str>>| text.as_deref().map(str::to_owned);
+        let totals = self.parts.live.load().limits.totals().into_iter();
+        totals
+            .map(|one| LimitTotals {
+                limit: one.limit.to_string(),
+                route: text(&one.place.route),
+                plan: text(&one.place.plan),
+                capacity: one.capacity,
+                enforced: one.enforced,
+                admitted: one.admitted,
+                refused: one.refused,
+                clients: one.entries,
             })
             .collect()
+    }
+
+    fn client(&self, name: &ClientName) -> Option<Vec<ClientLimit>> {
+        let (runtime, now) = (self.parts.live.load(), Now::read());
+        let standings = runtime.limits.status_of(&client(&runtime, name)?, now).into_iter();
+        // Where a key is required nobody is counted under the address for want of one.
+        let is_anonymous = |route: &str| runtime.route(route).is_some_and(|route| route.auth.is_anonymous());
+        let standings = standings
+            .filter(|standing| !standing.anonymous_only || standing.place.route.as_deref().is_none_or(is_anonymous));
+        let limits = standings.map(|standing| ClientLimit {
+            limit: standing.limit.to_string(),
+            route: standing.place.route.as_deref().map(str::to_owned),
+            plan: standing.place.plan.as_deref().map(str::to_owned),
+            tokens_remaining: standing.tokens_remaining as f64,
+            capacity: standing.capacity,
+            refill_rate: standing.refill_per_second,
+            over: standing.over,
+            resets_in: standing.more_in_seconds,
+        });
+        Some(limits.collect())
+    }
+
+    fn reset_client(&self, name: &ClientName) -> Option<usize> {
+        let runtime = self.parts.live.load();
+        let count = runtime.limits.reset(&client(&runtime, name)?);
+        log::info!("counts of {name:?} were reset in {count} limits");
+        Some(count)
     }
 
     fn log(&self) -> LogStatus {
@@ -136,7 +164,19 @@ impl Control for Wiring {
     }
 
     fn metrics(&self) -> String {
-        self.parts.metrics.encode(&state(&self.parts))
+        self.parts.metrics.encode(&state(&self.parts, &self.saved))
+    }
+}
+
+/// None for a key that is not configured: only names of the configuration have numbers.
+fn client(runtime: &Runtime, name: &ClientName) -> Option<Client> {
+    match name {
+        ClientName::Ip(ip) => Some(Client::Ip(*ip)),
+        ClientName::Key(name) => {
+            let key = runtime.config.keys.get(name)?;
+            let consumer = key.consumer.as_deref().unwrap_or(name);
+            Some(Client::Key { key: name_id(name), consumer: name_id(consumer) })
+        }
     }
 }
 
@@ -193,7 +233,7 @@ fn split_url(url: &str) -> Result<(String, String), String> {
 }
 
 /// The state of every part, for one scrape.
-fn state(parts: &Parts) -> metrics::State {
+fn state(parts: &Parts, saved: &Saved) -> metrics::State {
     let runtime = parts.live.load();
     let log = parts.log.counts();
     let reloads = parts.live.reloads();
@@ -224,6 +264,9 @@ fn state(parts: &Parts) -> metrics::State {
         cache_evictions: stored.evictions,
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
+        limits_saved_age: saved.age(),
+        limits_saved_rows: saved.rows(),
+        limits_save_failures: saved.failures(),
         limit_store: runtime.sharing.as_ref().map(|sharing| limit_store(&sharing.store)),
     }
 }

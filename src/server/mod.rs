@@ -3,6 +3,7 @@
 //! Stop: not ready, listeners close, requests in flight finish, the log is written out, admin ends last.
 
 mod control;
+mod counters;
 mod listeners;
 mod shutdown;
 
@@ -16,6 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use self::control::Wiring;
+use self::counters::{Saved, Saver};
 use crate::config::{self, Config};
 use crate::gateway::Parts;
 use crate::metrics::{BuildFacts, Metrics};
@@ -38,6 +40,7 @@ struct Running {
     background: tokio::runtime::Runtime,
     wiring: Arc<Wiring>,
     writer: Writer,
+    saver: Option<Saver>,
     pingora: listeners::Pingora,
     drained: UnboundedReceiver<()>,
     stop_admin: oneshot::Sender<()>,
@@ -72,20 +75,22 @@ fn start(path: &Path) -> Result<Running, String> {
     let metrics =
         Arc::new(Metrics::new(BuildFacts { version: build::VERSION, revision: build::REVISION, rust: build::RUST })?);
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
+    let saved = Arc::new(Saved::default());
+    let saver = Saver::start(&config, &node, &live, &saved)?;
     let parts = Arc::new(Parts::new(live, metrics, log));
     let ready = Arc::new(Ready::default());
-    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready) });
+    let wiring = Arc::new(Wiring { parts: Arc::clone(&parts), ready: Arc::clone(&ready), saved });
     let (stop_admin, admin_stop) = oneshot::channel();
     let admin_stopped =
         admin.map(|(listener, admin)| background.spawn(serve_admin(listener, admin, Arc::clone(&wiring), admin_stop)));
     let (pingora, drained) = listeners::start(&config, &parts)?;
     announce(&config, &node);
-    Ok(Running { background, wiring, writer, pingora, drained, stop_admin, admin_stopped })
+    Ok(Running { background, wiring, writer, saver, pingora, drained, stop_admin, admin_stopped })
 }
 
 impl Running {
     fn serve(self) -> ExitCode {
-        let Self { background, wiring, writer, pingora, mut drained, stop_admin, admin_stopped } = self;
+        let Self { background, wiring, writer, saver, pingora, mut drained, stop_admin, admin_stopped } = self;
         let listeners = wiring.parts.live.load().config.listen.clone();
         let (ended, told) = background.block_on(async {
             if let Err(problem) = listeners::accepting(&listeners, &pingora).await {
@@ -97,11 +102,17 @@ impl Running {
             shutdown::serve_until_told(&wiring, pingora, &mut drained).await
         });
         let shutdown = wiring.parts.live.load().config.shutdown.clone();
+        if let Some(saver) = &saver {
+            saver.stop();
+        }
         let counts = writer.finish(ended.log_deadline(told, &shutdown));
         let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
         log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
         for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
             log::warn!("request log: {count} records dropped ({reason})");
+        }
+        if let Some(saver) = saver {
+            saver.finish();
         }
         // The admin API answers until the very end; nobody may be left to be told.
         let _ = stop_admin.send(());

@@ -22,10 +22,18 @@ macro_rules! migrations {
 }
 
 /// Those of SQLite.
-pub const SQLITE: &[Migration] = migrations![1 "sqlite" "0001_request_log", 2 "sqlite" "0002_ledger_and_usage"];
+pub const SQLITE: &[Migration] = migrations![
+    1 "sqlite" "0001_request_log",
+    2 "sqlite" "0002_ledger_and_usage",
+    4 "sqlite" "0004_limit_counters",
+];
 
 /// Those of MySQL and MariaDB.
-pub const MYSQL: &[Migration] = migrations![1 "mysql" "0001_request_log", 2 "mysql" "0002_ledger_and_usage"];
+pub const MYSQL: &[Migration] = migrations![
+    1 "mysql" "0001_request_log",
+    2 "mysql" "0002_ledger_and_usage",
+    4 "mysql" "0004_limit_counters",
+];
 
 /// The table of what was applied.
 pub const APPLIED: &str = "log_migrations";
@@ -90,6 +98,11 @@ impl Plan {
     }
 }
 
+/// The highest version.
+pub fn newest(all: &[Migration]) -> u32 {
+    all.last().map_or(0, |one| one.version)
+}
+
 /// The statement that makes the view.
 pub fn view(all: &[Migration]) -> Option<&'static str> {
     all.iter().flat_map(|one| one.statements()).filter(|statement| target(statement) == VIEW).last()
@@ -137,7 +150,7 @@ fn target(statement: &str) -> &str {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 8] = [
+    const ALL: [&str; 9] = [
         "log_runs",
         "api_logs",
         "log_batches",
@@ -146,6 +159,7 @@ mod tests {
         "api_usage_hour",
         "api_usage_day",
         "log_retention",
+        "limit_counters",
     ];
 
     #[test]
@@ -155,21 +169,17 @@ mod tests {
             for statement in migrations.iter().flat_map(|one| one.statements()) {
                 assert!(ALL.contains(&target(statement)) || target(statement) == VIEW, "{statement}");
             }
-            for (place, one) in migrations.iter().enumerate() {
-                assert_eq!(
-                    (one.version as usize, one.name.starts_with(&format!("{:04}_", place + 1))),
-                    (place + 1, true)
-                );
-            }
+            assert!(migrations.is_sorted_by(|one, next| one.version < next.version));
+            assert!(migrations.iter().all(|one| one.name.starts_with(&format!("{:04}_", one.version))));
         }
     }
 
     #[test]
     fn a_new_database_gets_everything() {
         let plan = Plan::of(MYSQL, &[], |_| false);
-        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (2, 8, 0));
+        assert_eq!((plan.new.len(), plan.missing.len(), plan.repair.len()), (3, 9, 0));
         assert!(
-            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; tables log_runs")
+            plan.lacking().starts_with("migration 0001_request_log; migration 0002_ledger_and_usage; migration 0004")
         );
         assert!(view(MYSQL).is_some() && view(SQLITE).is_some());
     }
@@ -182,12 +192,12 @@ mod tests {
 
     #[test]
     fn a_complete_database_gets_nothing() {
-        assert!(Plan::of(SQLITE, &[1, 2], |_| true).is_empty());
+        assert!(Plan::of(SQLITE, &[1, 2, 4], |_| true).is_empty());
     }
 
     #[test]
     fn a_table_that_was_dropped_is_made_with_all_its_columns_and_no_other_is_touched() {
-        let plan = Plan::of(SQLITE, &[1, 2], |name| name != "log_runs");
+        let plan = Plan::of(SQLITE, &[1, 2, 4], |name| name != "log_runs");
         let statements: Vec<_> = plan.statements().collect();
         assert_eq!(statements.len(), 1 + 3 + 1);
         assert!(statements.iter().all(|statement| target(statement) == "log_runs"));

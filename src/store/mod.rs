@@ -3,6 +3,7 @@
 //! range (`ledger`). When to try again, and what to count, is the writer's (`request_log`).
 //! No message that leaves here holds a password or the contents of a row.
 
+mod counters;
 mod ledger;
 mod migrations;
 mod mysql;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use crate::config::{Retention, StoreUrl};
 
+pub use counters::{CHUNK, CounterId, CounterRow, Counters};
 pub use row::{Moment, Row, address_bytes};
 use usage::Increments;
 

@@ -173,24 +173,10 @@ async fn flipped_bytes_in_the_spool_cost_their_batch_and_are_told_and_counted() 
 async fn a_clock_that_jumps_back_an_hour_loses_and_doubles_nothing() {
     let (backend, mariadb) = (Backend::start().await, Mariadb::start().await);
     let config = Config::open(&backend).log(&format!("\"{}\"", mariadb.url()));
-    let folder = Folder::new();
-    let clock = folder.file("clock", "+0");
-    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
-        .map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
-    let library = library.iter().find(|path| Path::new(path).exists()).expect("libfaketime: `make test` installs it");
-    let clock = clock.display().to_string();
-    let variables = [
-        ("LD_PRELOAD", library.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", &clock),
-        ("FAKETIME_NO_CACHE", "1"),
-        // Only the calendar's clock jumps, as when somebody sets it.
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let gateway = Gateway::spawn_with(folder, &config, &variables).wait_until_ready().await;
+    let gateway = Gateway::start_at(&config, "+0").await;
     let load = Load::get(gateway.address, "/counted", "").start(4);
     tokio::time::sleep(seconds(2)).await;
-    gateway.folder.file("clock.new", "-3600");
-    std::fs::rename(gateway.path("clock.new"), gateway.path("clock")).unwrap();
+    gateway.set_clock("-3600");
     tokio::time::sleep(seconds(3)).await;
     let tally = load.stop().await;
     tally.all(200);

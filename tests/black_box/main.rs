@@ -15,6 +15,8 @@ mod cli;
 mod flood;
 mod forwarding;
 mod http_traps;
+mod limit_crowds;
+mod limit_state;
 mod limits;
 mod log;
 mod log_account;

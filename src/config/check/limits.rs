@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Check;
-use crate::config::is_name;
-use crate::config::{Algorithm, Limit, LimitRule, Per, Window, did_you_mean};
+use crate::config::{Algorithm, Concurrency, Limit, LimitRule, Per, Window, did_you_mean, is_name};
+
+/// 100 years in nanoseconds: the moment when a bucket is full again has to be one that a clock shows.
+const REFILL_MAX: u128 = 100 * 366 * 86_400 * 1_000_000_000;
 
 /// The longest that a request may wait for a store.
 const TIMEOUT_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +42,9 @@ impl Check<'_> {
                 Some(limits) => self.limits(&path, limits, None),
                 None => template.clone(),
             };
+            if let Some(concurrency) = &route.concurrency {
+                self.concurrency(&format!("routes.{name}.concurrency"), concurrency);
+            }
             for (limit, at) in names {
                 let Some((plan, _)) = of_plans.get(&limit).filter(|_| !config.limits.named.contains_key(&limit)) else {
                     continue;
@@ -82,6 +87,15 @@ impl Check<'_> {
         names
     }
 
+    fn concurrency(&mut self, path: &str, concurrency: &Concurrency) {
+        if concurrency.max == 0 {
+            self.problem(format!("{path}.max"), "0 at once admits nobody: write a number from 1");
+        }
+        if let Err(message) = check_per(&concurrency.per, false) {
+            self.problem(self.written(path, "per"), message);
+        }
+    }
+
     fn reference(&mut self, path: &str, name: &str) {
         if !self.draft.named_limits.contains(name) && !self.lost("limits.named") {
             let hint = did_you_mean(name, self.draft.named_limits.iter().map(String::as_str));
@@ -95,7 +109,15 @@ impl Check<'_> {
             let message = format!("{} is not a number from 1 to {most}, which is all the limit has", limit.cost);
             self.problem(format!("{path}.cost"), message);
         }
-        if let Err(message) = check_per(limit) {
+        if let (Some(burst), Window::Rolling(span)) = (limit.rate.burst, limit.rate.window)
+            && u128::from(burst) * span.0.as_nanos() / u128::from(limit.rate.count.max(1)) > REFILL_MAX
+        {
+            self.problem(
+                self.written(path, "rate"),
+                format!("a burst of {burst} is not full again within 100 years: write fewer"),
+            );
+        }
+        if let Err(message) = check_per(&limit.per, limit.header.is_some()) {
             self.problem(self.written(path, "per"), message);
         }
         if let Some(message) = limit.algorithm.and_then(|algorithm| misfit(limit, algorithm)) {
@@ -135,9 +157,8 @@ impl Check<'_> {
     }
 }
 
-fn check_per(limit: &Limit) -> Result<(), String> {
-    let per = &limit.per;
-    if per.is_empty() && limit.header.is_none() {
+fn check_per(per: &[Per], has_header: bool) -> Result<(), String> {
+    if per.is_empty() && !has_header {
         return Err("nothing to count by: ip, key, consumer, route, service or all".to_owned());
     }
     for (index, what) in per.iter().enumerate() {
@@ -145,7 +166,7 @@ fn check_per(limit: &Limit) -> Result<(), String> {
             return Err(format!("`{}` is there twice", what.word()));
         }
     }
-    if per.contains(&Per::All) && (per.len() > 1 || limit.header.is_some()) {
+    if per.contains(&Per::All) && (per.len() > 1 || has_header) {
         return Err("`all` counts every request together: nothing goes with it".to_owned());
     }
     Ok(())

@@ -121,9 +121,9 @@ fn check(told: &mut Told, rules: &[Rule], steps: &[(u64, u32)]) -> Result<(), Te
                 prop_assert!(!model.has_to_admit(now, &bounds), "refused without need by {:?} at {}", rule, now);
             }
         }
-        // The wait is the truth, for one limit and for all of them.
+        // The wait is the truth, for one limit and for all of them. What was admitted has changed the others.
         let wait = answer.verdicts.iter().map(|verdict| verdict.wait).max().unwrap();
-        if wait > 0 {
+        if refused {
             let later = asks.iter().map(|ask| Ask { periods: periods(now + wait), ..ask.clone() }).collect::<Vec<_>>();
             prop_assert!(told.ask("look", &later, now + wait).verdicts.iter().all(|verdict| verdict.wait == 0));
             let sooner = told.ask("look", &asks, now + wait - 1);

@@ -2,11 +2,13 @@
 //! No locks, no clock, no text; time comes in as nanoseconds of the clock that the algorithm counts by.
 //! Invariant: [`Algorithm::wait`] is 0 exactly when a request would be admitted, and otherwise the time after which it would be.
 
+use smallvec::SmallVec;
+
 use super::{Now, Rule};
 
 /// A way of counting, with the numbers of one limit.
-pub(super) trait Algorithm: Clone {
-    /// What one identity has used; the default is nothing.
+pub(super) trait Algorithm: Copy + PartialEq + Send + Sync {
+    /// What one identity has used; the default is nothing. Of 4-byte parts, so that an entry of a table has no padding.
     type Used: Copy + Default + Send;
 
     /// The present in nanoseconds, by the clock that this algorithm counts by.
@@ -24,9 +26,8 @@ pub(super) trait Algorithm: Clone {
     /// Counts `cost`, which was admitted at `now`. After `forget`.
     fn count(&self, used: &mut Self::Used, now: u64, cost: u64);
 
-    /// Takes back `cost`, which was counted at `counted`, for a request that was not admitted after all: never more than is still counted
-    /// of it. After `forget`.
-    fn give_back(&self, used: &mut Self::Used, counted: u64, now: u64, cost: u64);
+    /// Takes back what was counted at `at`, as far as it still counts at `now`.
+    fn give_back(&self, used: &mut Self::Used, at: u64, now: u64, cost: u64);
 
     /// What is left, and when there will be more. After `forget`.
     fn standing(&self, used: &Self::Used, now: u64) -> Standing;
@@ -34,15 +35,33 @@ pub(super) trait Algorithm: Clone {
     /// From when on nothing is counted any more.
     fn empty_at(&self, used: &Self::Used) -> u64;
 
+    /// What is used, independent of this algorithm and its numbers. After `forget`.
+    fn uses(&self, used: &Self::Used, now: u64) -> Uses;
+
+    /// What is used by [`Self::uses`] of another algorithm, other numbers or another process: never less than it was.
+    fn used(&self, uses: &[Use], now: u64) -> Self::Used;
+
     /// How a shared store counts it, at `now`.
     fn rule(&self, now: u64) -> Rule;
-
-    /// Whether what was used under `before` means the same here.
-    fn counts_like(&self, before: &Self) -> bool;
 
     /// What comes back each second, on average.
     fn refill_per_second(&self, now: u64) -> f64;
 }
+
+/// What was used, and how long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Use {
+    /// Nanoseconds ago, rather too few than too many.
+    pub age: u64,
+    /// Millionths of a unit of cost, rather too many than too few.
+    pub millionths: u64,
+}
+
+/// As many as a sliding window has slots.
+pub(super) type Uses = SmallVec<[Use; 2]>;
+
+/// A unit of cost.
+pub(super) const UNIT: u64 = 1_000_000;
 
 /// Where an identity stands with a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

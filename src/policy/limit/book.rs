@@ -23,7 +23,7 @@ pub struct Book {
 /// The limits of one route, for every plan.
 #[derive(Default)]
 pub struct RouteLimits {
-    own: Limits,
+    pub(super) own: Limits,
     by_plan: Box<[(NameId, Limits)]>,
 }
 
@@ -31,7 +31,6 @@ pub struct RouteLimits {
 struct Draft<'a> {
     config: &'a Config,
     previous: Option<&'a Book>,
-    now: Now,
     entries_max: usize,
     limits: BTreeMap<Box<str>, Arc<Limit>>,
 }
@@ -46,19 +45,28 @@ impl Book {
     /// Compiles every limit of a configuration, and what each route passes, by endpoint. Counts are kept where `previous` has a limit of the
     /// same name at the same place that counts the same people by the same algorithm; where its rate or burst changed, what was used stays used.
     pub fn compile(config: &Config, previous: Option<&Self>) -> (Self, HashMap<String, RouteLimits>) {
-        Self::compile_with(config, previous, Now::read(), ENTRIES_MAX)
+        Self::compile_with(config, previous, ENTRIES_MAX)
     }
 
     pub(super) fn compile_with(
         config: &Config,
         previous: Option<&Self>,
-        now: Now,
         entries_max: usize,
     ) -> (Self, HashMap<String, RouteLimits>) {
-        let mut draft = Draft { config, previous, now, entries_max, limits: BTreeMap::new() };
+        let mut draft = Draft { config, previous, entries_max, limits: BTreeMap::new() };
         let routes = config.routes.iter().map(|(endpoint, route)| (endpoint.clone(), draft.route(endpoint, route)));
         let routes = routes.collect();
         (Self { limits: draft.limits }, routes)
+    }
+
+    /// From now on the numbers of this book hold in the tables that it shares with `before`. Until then those hold on, so that a configuration that
+    /// is compiled, and then refused, changes nothing.
+    pub fn take_effect(&self, before: &Self, now: Now) {
+        for (key, limit) in &self.limits {
+            if let Some(before) = before.limits.get(key) {
+                limit.counting.take_effect(&before.counting, now);
+            }
+        }
     }
 }
 
@@ -81,9 +89,9 @@ impl Draft<'_> {
         for (plan, rules) in &config.plans {
             let mut limits = own.clone();
             limits.extend(self.list(&rules.limit, Some(plan), &of));
-            by_plan.push((name_id(plan), Limits::new(limits)));
+            by_plan.push((name_id(plan), Limits::new(limits, config.limits.legacy_headers)));
         }
-        RouteLimits { own: Limits::new(own), by_plan: by_plan.into() }
+        RouteLimits { own: Limits::new(own, config.limits.legacy_headers), by_plan: by_plan.into() }
     }
 
     fn list(&mut self, rules: &[LimitRule], plan: Option<&str>, of: &OfRoute<'_>) -> Vec<Arc<Limit>> {
@@ -109,9 +117,8 @@ impl Draft<'_> {
     fn limit(&mut self, config: &config::Limit, name: &str, place: Place) -> Arc<Limit> {
         let key = place.key(name).into_boxed_str();
         let previous = self.previous.and_then(|book| book.limits.get(&key)).map(|limit| &**limit);
-        let (now, entries_max) = (self.now, self.entries_max);
         let is_shared = self.config.limits.is_shared(config);
-        let compile = || Arc::new(Limit::compile(config, is_shared, name, place, previous, now, entries_max));
+        let compile = || Arc::new(Limit::compile(config, is_shared, name, place, previous, self.entries_max));
         Arc::clone(self.limits.entry(key).or_insert_with(compile))
     }
 }

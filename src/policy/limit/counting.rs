@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::algorithm::{Algorithm, Standing};
-use super::fixed_window::{DAY, FixedWindow, Period};
+use super::algorithm::{Algorithm, Standing, Use};
+use super::fixed_window::{DAY, FixedWindow, Period, rules};
 use super::identity::Identity;
 use super::sliding_window::SlidingWindow;
-use super::table::{Hold, Table, nanoseconds};
+use super::table::{Hold, Snapshot, Table, Tally, nanoseconds};
 use super::token_bucket::TokenBucket;
 use super::{Now, Rule, config};
 
@@ -21,7 +21,7 @@ pub(super) enum Counting {
 /// An algorithm, and what everyone has used.
 pub(super) struct Counter<A: Algorithm> {
     algorithm: A,
-    table: Arc<Table<A::Used>>,
+    table: Arc<Table<A>>,
 }
 
 /// What one identity has used of one limit, locked.
@@ -32,9 +32,8 @@ pub(super) enum Held<'a> {
 }
 
 pub(super) struct HeldBy<'a, A: Algorithm> {
-    algorithm: &'a A,
     now: u64,
-    hold: Hold<'a, A::Used>,
+    hold: Hold<'a, A>,
 }
 
 /// What somebody has used, for the admin API.
@@ -77,18 +76,30 @@ impl Counting {
                 Self::TokenBucket(Counter::new(bucket, label, entries_max))
             }
             config::Algorithm::FixedWindow => {
-                Self::FixedWindow(Counter::new(FixedWindow::new(count, period), label, entries_max))
+                let zone = limit.zone.as_ref().and_then(rules);
+                Self::FixedWindow(Counter::new(FixedWindow::new(count, period, zone), label, entries_max))
             }
         }
     }
 
-    /// Goes on with the table of `previous`, which counts the same windows by the same algorithm; what was used stays used.
-    /// Nothing happens where the algorithms or windows differ.
-    pub fn take_over(&mut self, previous: &Self, now: Now) {
+    /// Goes on with the table of `previous`, where it counts by the same algorithm; its numbers hold on until [`Self::take_effect`].
+    pub fn take_over(&mut self, previous: &Self) {
         match (self, previous) {
-            (Self::SlidingWindow(counter), Self::SlidingWindow(previous)) => counter.take_over(previous, now),
-            (Self::TokenBucket(counter), Self::TokenBucket(previous)) => counter.take_over(previous, now),
-            (Self::FixedWindow(counter), Self::FixedWindow(previous)) => counter.take_over(previous, now),
+            (Self::SlidingWindow(counter), Self::SlidingWindow(previous)) => {
+                counter.table = Arc::clone(&previous.table)
+            }
+            (Self::TokenBucket(counter), Self::TokenBucket(previous)) => counter.table = Arc::clone(&previous.table),
+            (Self::FixedWindow(counter), Self::FixedWindow(previous)) => counter.table = Arc::clone(&previous.table),
+            (Self::SlidingWindow(_) | Self::TokenBucket(_) | Self::FixedWindow(_), _) => {}
+        }
+    }
+
+    /// From now on the numbers of this limit hold in its table; what was used stays used.
+    pub fn take_effect(&self, before: &Self, now: Now) {
+        match (self, before) {
+            (Self::SlidingWindow(counter), Self::SlidingWindow(before)) => counter.take_effect(before, now),
+            (Self::TokenBucket(counter), Self::TokenBucket(before)) => counter.take_effect(before, now),
+            (Self::FixedWindow(counter), Self::FixedWindow(before)) => counter.take_effect(before, now),
             (Self::SlidingWindow(_) | Self::TokenBucket(_) | Self::FixedWindow(_), _) => {}
         }
     }
@@ -120,23 +131,48 @@ impl Counting {
         each!(self, counter => counter.algorithm.refill_per_second(counter.algorithm.time(now)))
     }
 
-    /// Where `identity` stands.
-    pub fn look(&self, identity: Identity, now: Now) -> Standing {
-        each!(self, counter => {
-            let time = counter.algorithm.time(now);
-            counter.algorithm.standing(&counter.table.look(&counter.algorithm, identity, time), time)
-        })
+    /// Where `identity` stands, and whether `cost` would be refused.
+    pub fn look(&self, identity: Identity, now: Now, cost: u64) -> (Standing, bool) {
+        each!(self, counter => counter.table.look(identity, counter.algorithm.time(now), cost))
     }
 
     /// Visits everyone who has an entry.
     pub fn visit(&self, now: Now, cost: u64, mut visit: impl FnMut(Seen)) {
         each!(self, counter => {
-            let (algorithm, time) = (&counter.algorithm, counter.algorithm.time(now));
-            counter.table.visit(algorithm, time, |identity, used| {
+            let time = counter.algorithm.time(now);
+            counter.table.visit(time, |identity, algorithm, used| {
                 let over = algorithm.wait(used, time, cost) > 0;
                 visit(Seen { identity, standing: algorithm.standing(used, time), over });
             });
         });
+    }
+
+    /// See [`Table::give_back`].
+    pub fn give_back(&self, identity: Option<Identity>, at: Now, now: Now, cost: u64) {
+        each!(self, counter => {
+            let (at, now) = (counter.algorithm.time(at), counter.algorithm.time(now));
+            counter.table.give_back(identity, at, now, cost);
+        });
+    }
+
+    /// See [`Table::reset`].
+    pub fn reset(&self, identity: Identity) -> bool {
+        each!(self, counter => counter.table.reset(identity))
+    }
+
+    /// See [`Table::add`].
+    pub fn add(&self, identity: Identity, uses: &[Use], now: Now) {
+        each!(self, counter => counter.table.add(identity, uses, counter.algorithm.time(now)));
+    }
+
+    /// See [`Table::unsaved`].
+    pub fn unsaved(&self, now: Now, everything: bool, found: impl FnMut(Snapshot)) {
+        each!(self, counter => counter.table.unsaved(counter.algorithm.time(now), everything, found));
+    }
+
+    /// Decisions since the table was made.
+    pub fn tally(&self) -> Tally {
+        each!(self, counter => counter.table.tally())
     }
 
     /// Entries, and requests that were counted in the overflow entry.
@@ -147,44 +183,44 @@ impl Counting {
 
 impl<A: Algorithm> Counter<A> {
     fn new(algorithm: A, label: String, entries_max: usize) -> Self {
-        Self { algorithm, table: Arc::new(Table::new(label, entries_max)) }
+        Self { algorithm, table: Arc::new(Table::new(algorithm, label, entries_max)) }
     }
 
-    fn take_over(&mut self, previous: &Self, now: Now) {
-        if !self.algorithm.counts_like(&previous.algorithm) {
-            return;
+    fn take_effect(&self, before: &Self, now: Now) {
+        if Arc::ptr_eq(&self.table, &before.table) && self.algorithm != before.algorithm {
+            self.table.change(self.algorithm, self.algorithm.time(now));
         }
-        previous.table.settle(&previous.algorithm, &self.algorithm, self.algorithm.time(now));
-        self.table = Arc::clone(&previous.table);
     }
 
     fn hold(&self, identity: Identity, now: Now) -> HeldBy<'_, A> {
         let now = self.algorithm.time(now);
-        HeldBy { algorithm: &self.algorithm, now, hold: self.table.hold(&self.algorithm, identity, now) }
+        HeldBy { now, hold: self.table.hold(identity, now) }
     }
 }
 
 impl Held<'_> {
     /// Nanoseconds until `cost` would be admitted; 0 when it is now.
     pub fn wait(&self, cost: u64) -> u64 {
-        each!(self, held => held.hold.wait(held.algorithm, held.now, cost))
+        each!(self, held => held.hold.wait(held.now, cost))
     }
 
     /// Counts `cost`, which was admitted; gives what is left after that.
     pub fn count(&mut self, cost: u64) -> Standing {
-        each!(self, held => held.hold.count(held.algorithm, held.now, cost))
-    }
-
-    /// Takes back `cost`, which was counted at `counted`.
-    pub fn give_back(&mut self, counted: Now, cost: u64) {
-        each!(self, held => {
-            let counted = held.algorithm.time(counted);
-            held.hold.give_back(held.algorithm, counted, held.now, cost);
-        });
+        each!(self, held => held.hold.count(held.now, cost))
     }
 
     /// What is left.
     pub fn standing(&self) -> Standing {
-        each!(self, held => held.hold.standing(held.algorithm, held.now))
+        each!(self, held => held.hold.standing(held.now))
+    }
+
+    /// Notes that this limit refused.
+    pub fn refuse(&mut self) {
+        each!(self, held => held.hold.refuse());
+    }
+
+    /// Whether it is the overflow entry.
+    pub fn is_overflow(&self) -> bool {
+        each!(self, held => held.hold.is_overflow())
     }
 }

@@ -2,6 +2,7 @@
 //! `q` is what can be admitted at once, `w` the seconds in which it comes back, `r` what is left, `t` the seconds until there is more.
 //! Names are quoted once, when the limit is compiled, so nothing a client sends can reach these fields.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 use super::algorithm::{Standing, seconds_up};
 use super::config::{Algorithm, Limit, Window};
 use super::table::nanoseconds;
+use crate::refusal::LegacyFields;
 
 /// A structured field's string (RFC 9651, section 3.3.3); what can't be in one becomes `?`.
 fn quoted(name: &str) -> String {
@@ -68,6 +70,15 @@ pub(super) fn state<'a>(standings: impl Iterator<Item = (&'a str, Standing)>) ->
         }
     }
     if text.is_empty() { None } else { HeaderValue::from_bytes(&text).ok() }
+}
+
+/// The older fields, of the limit of which least is left; of several the one that takes longest to give more.
+pub(super) fn legacy(standings: impl Iterator<Item = (u64, Standing)>) -> Option<Box<LegacyFields>> {
+    let least = standings.min_by_key(|(_, standing)| (standing.remaining, Reverse(standing.more_in)));
+    least.map(|(capacity, standing)| {
+        let (remaining, reset) = (standing.remaining.into(), seconds_up(standing.more_in).into());
+        Box::new(LegacyFields { limit: capacity.into(), remaining, reset })
+    })
 }
 
 fn push_decimal(text: &mut SmallVec<[u8; 256]>, mut number: u64) {

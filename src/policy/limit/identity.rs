@@ -1,5 +1,5 @@
 //! Identity: who is counted together, in 96 bits, so that tables hold no text and compare in one step.
-//! 7 bits say what it is made of, 25 are the number of a key's or consumer's name, 64 an address (IPv4, or the /64 of an IPv6) or the digest of a
+//! 7 bits say what it is made of and whether it is saved, 25 are the number of a key's or consumer's name, 64 an address (IPv4, or the /64 of an IPv6) or the digest of a
 //! header's value. It has a text that means the same in every process. A request that lacks what is asked for is its address, marked as such:
 //! never unlimited, and never counted together with `per ip`.
 
@@ -35,7 +35,7 @@ pub(super) enum Named {
 }
 
 /// Who is counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
     made_of: u32,
     /// Not a `u64`: an entry of a table would grow by the padding.
@@ -48,6 +48,8 @@ const KEY: u32 = 4;
 const CONSUMER: u32 = 8;
 const FALLBACK: u32 = 16;
 const HEADER: u32 = 32;
+/// Not part of who it is: what was counted since it was saved last.
+const UNSAVED: u32 = 64;
 const NAME_SHIFT: u32 = 7;
 /// More names than fit would be counted together.
 const NAME_MAX: u32 = u32::MAX >> NAME_SHIFT;
@@ -133,6 +135,25 @@ impl Identity {
         Self::new(tag | kind, address)
     }
 
+    /// Whether both are the same.
+    pub const fn is(self, other: Self) -> bool {
+        (self.made_of ^ other.made_of) & !UNSAVED == 0
+            && self.address[0] == other.address[0]
+            && self.address[1] == other.address[1]
+    }
+
+    /// Notes that what it has used changed.
+    pub const fn mark_unsaved(&mut self) {
+        self.made_of |= UNSAVED;
+    }
+
+    /// Whether what it has used changed since this was asked last.
+    pub const fn take_unsaved(&mut self) -> bool {
+        let was = self.made_of & UNSAVED != 0;
+        self.made_of &= !UNSAVED;
+        was
+    }
+
     const fn address_bits(self) -> u64 {
         (self.address[0] as u64) << 32 | self.address[1] as u64
     }
@@ -214,9 +235,15 @@ impl FromStr for Identity {
     }
 }
 
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(*other)
+    }
+}
+
 impl Hash for Identity {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(u64::from(self.made_of));
+        state.write_u64(u64::from(self.made_of & !UNSAVED));
         state.write_u64(self.address_bits());
     }
 }

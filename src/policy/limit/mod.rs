@@ -11,6 +11,7 @@ mod fields;
 mod fixed_window;
 mod identity;
 mod rule;
+mod saved;
 mod shared;
 mod sharing;
 mod sliding_window;
@@ -35,9 +36,10 @@ use rule::{Limit, Pending};
 use table::nanoseconds;
 
 pub use book::{Book, RouteLimits};
+pub use saved::SavedCount;
 pub use shared::{Answer, Ask, Begun, Rule};
 pub use sharing::Sharing;
-pub use status::{ClientStatus, LimitStatus, Place, STATUS_MAX, TableStatus};
+pub use status::{Client, ClientStatus, LimitStatus, LimitTotals, Place, STATUS_MAX, TableStatus};
 pub use table::overflowed_since_start;
 
 /// Who asks.
@@ -56,11 +58,14 @@ pub struct Caller<'a> {
 /// The present, by both clocks; read once a request, so that all its limits see the same.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Now {
-    /// Since the first reading of this process; never goes back.
+    /// Since long before this process began; never goes back.
     pub monotonic: Duration,
     /// Since 1970 (UTC); somebody may set it.
     pub wall: Duration,
 }
+
+/// Twice the longest window: what an earlier process has counted lies in the past of this one's clock, too.
+const BEFORE_START: Duration = Duration::from_secs(62 * 86_400);
 
 /// The limits that one request has to pass: those of its route and of its consumer's plan.
 #[derive(Clone, Default)]
@@ -72,6 +77,8 @@ pub struct Limits {
     /// Where in `limits` those of the configuration are, in its order.
     order: Box<[usize]>,
     policy: Option<HeaderValue>,
+    /// Whether the older fields are wanted.
+    legacy: bool,
 }
 
 /// What the limits of a request say to it.
@@ -101,7 +108,7 @@ impl Now {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         // Before 1970 it is 1970: windows by the calendar stand still, and refuse.
         let wall = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { monotonic: monotonic.saturating_duration_since(*ORIGIN), wall }
+        Self { monotonic: BEFORE_START + monotonic.saturating_duration_since(*ORIGIN), wall }
     }
 
     fn monotonic_ns(self) -> u64 {
@@ -115,7 +122,7 @@ impl Now {
 
 impl Limits {
     /// The set of these limits, in the order of the configuration; one that is there twice counts once.
-    fn new(written: Vec<Arc<Limit>>) -> Self {
+    fn new(written: Vec<Arc<Limit>>, legacy: bool) -> Self {
         let mut limits: Vec<Arc<Limit>> = Vec::with_capacity(written.len());
         for limit in written {
             // Each table once: two limits with one table would wait for each other.
@@ -134,7 +141,7 @@ impl Limits {
         }
         let local = limits.iter().filter(|limit| !limit.is_shared).count();
         let limits = places.into_iter().map(|place| Arc::clone(&limits[place])).collect();
-        Self { limits, local, order: order.into(), policy }
+        Self { limits, local, order: order.into(), policy, legacy }
     }
 
     /// Whether there are no limits.
@@ -157,7 +164,7 @@ impl Limits {
                 self.decision(refused, &[verdict])
             }
             limits => {
-                let (refused, verdicts) = decide(limits, caller, now, None);
+                let (refused, verdicts) = decide(limits, caller, now);
                 self.decision(refused, &verdicts)
             }
         }
@@ -173,7 +180,12 @@ impl Limits {
         let shown =
             written().filter(|(limit, ..)| limit.enforced).map(|(limit, _, standing)| (&*limit.state_begins, standing));
         let fields = self.policy.as_ref().zip(fields::state(shown));
-        let fields = fields.map(|(policy, state)| RateLimitFields { policy: policy.clone(), state });
+        let legacy = || {
+            let enforced = written().filter(|(limit, ..)| limit.enforced);
+            let standings = enforced.map(|(limit, _, standing)| (limit.counting.capacity(), standing));
+            self.legacy.then(|| fields::legacy(standings)).flatten()
+        };
+        let fields = fields.map(|(policy, state)| RateLimitFields { policy: policy.clone(), state, legacy: legacy() });
         let refusal =
             || {
                 let wait = over(true).map(|(_, wait, _)| wait).max().unwrap_or(0);
@@ -187,14 +199,17 @@ impl Limits {
     }
 }
 
-/// Decides several limits under all of their locks, whole or by this gateway's share.
-fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now, share: Option<Share>) -> (bool, Verdicts) {
+/// Decides several limits under all of their locks.
+fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now) -> (bool, Verdicts) {
     // In the order of their tables' ids, whoever has them, so that no two requests wait for each other.
-    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, share)).collect();
+    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, None)).collect();
     let refused = pending.iter().any(Pending::refuses);
     let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
     (refused, verdicts) // the locks end here: what follows writes text
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -221,22 +236,37 @@ mod tests {
         config::Limit { name: Some(name.into()), ..limit }
     }
 
-    fn rule(limit: &config::Limit, name: Option<&str>, previous: Option<&Limits>, now: Now, max: usize) -> Arc<Limit> {
-        let name = name.map_or_else(|| limit.policy_name(None), str::to_owned);
+    fn rule(config: &config::Limit, previous: Option<&Limits>, now: Now, max: usize) -> Arc<Limit> {
+        let name = config.policy_name(None);
         let place = Place { route: Some("/test".into()), ..Place::default() };
         let previous = previous.and_then(|set| set.limits.iter().find(|limit| *limit.name == name));
-        Arc::new(Limit::compile(limit, false, &name, place, previous.map(|limit| &**limit), now, max))
+        let limit = Limit::compile(config, false, &name, place, previous.map(|limit| &**limit), max);
+        if let Some(previous) = previous {
+            limit.counting.take_effect(&previous.counting, now);
+        }
+        Arc::new(limit)
+    }
+
+    /// The limits of the route /a with these fields; those that are named count in a shared store.
+    pub(super) fn set(fields: &str, shared: &[&str]) -> Limits {
+        let (book, mut routes) = book_of(&format!("routes: {{/a: {{to: a, {fields}}}}}"), None);
+        drop(book); // so that the set has its limits to itself
+        let mut limits = routes.remove("/a").unwrap().own.limits.into_vec();
+        for limit in limits.iter_mut().filter_map(Arc::get_mut) {
+            limit.is_shared = shared.contains(&&*limit.name);
+        }
+        Limits::new(limits, false)
     }
 
     fn compile_with(config: &[config::Limit], previous: Option<&Limits>, now: Now, max: usize) -> Limits {
         let mut limits: Vec<Arc<Limit>> = Vec::new();
         for config in config {
-            let limit = rule(config, None, previous, now, max);
+            let limit = rule(config, previous, now, max);
             if limits.iter().all(|known| known.key != limit.key) {
                 limits.push(limit);
             }
         }
-        Limits::new(limits)
+        Limits::new(limits, false)
     }
 
     fn compile(config: &[config::Limit], previous: Option<&Limits>, now: Now) -> Limits {
@@ -247,16 +277,16 @@ mod tests {
         Book { limits: limits.limits.iter().map(|limit| (limit.key.clone(), Arc::clone(limit))).collect() }
     }
 
-    fn at(seconds: f64) -> Now {
+    pub(super) fn at(seconds: f64) -> Now {
         let monotonic = Duration::from_secs_f64(1_000.0 + seconds);
         Now { monotonic, wall: monotonic + Duration::from_secs(1_800_000_000 - 1_000) }
     }
 
-    fn from(ip: &str) -> Caller<'static> {
+    pub(super) fn from(ip: &str) -> Caller<'static> {
         Caller { ip: ip.parse().unwrap(), consumer: None, key: None, headers: None }
     }
 
-    fn with_key(consumer: &str, key: &str) -> Caller<'static> {
+    pub(super) fn with_key(consumer: &str, key: &str) -> Caller<'static> {
         Caller { consumer: Some(name_id(consumer)), key: Some(name_id(key)), ..from("192.0.2.1") }
     }
 
@@ -264,7 +294,7 @@ mod tests {
         limits.admit(caller, now).refused.is_none()
     }
 
-    fn admitted(limits: &Limits, caller: &Caller<'_>, now: Now, tries: usize) -> usize {
+    pub(super) fn admitted(limits: &Limits, caller: &Caller<'_>, now: Now, tries: usize) -> usize {
         (0..tries).filter(|_| admits(limits, caller, now)).count()
     }
 
@@ -394,7 +424,13 @@ mod tests {
         assert_eq!(fresh(&[named("b", bucket(1, 60, 9, Per::Ip))]), 4, "a larger burst");
         assert_eq!(fresh(&[named("b", bucket(60, 60, 5, Per::Ip))]), 0, "a faster rate");
         assert_eq!(fresh(&[config::Limit { cost: 2, ..base[0].clone() }]), 0, "another cost");
-        assert_eq!(fresh(&[limit(5, 20, Per::Ip)]), 5, "another window counts anew");
+        assert_eq!(fresh(&[limit(5, 20, Per::Ip)]), 5, "another window has another name");
+        assert_eq!(
+            fresh(&[config::Limit { name: Some("ip-10s".into()), ..limit(7, 20, Per::Ip) }]),
+            2,
+            "another window of the same name"
+        );
+        assert_eq!(fresh(&[named("b", bucket(1, 3_600, 6, Per::Ip))]), 1, "another window and burst");
         assert_eq!(fresh(&[named("c", base[0].clone())]), 5, "another name counts anew");
         assert_eq!(
             fresh(&[config::Limit { algorithm: Some(Algorithm::FixedWindow), ..base[0].clone() }]),
@@ -459,15 +495,32 @@ mod tests {
         let config = [limit(5, 10, Per::Ip), bucket(2, 1, 20, Per::Key), limit(9, 60, Per::Route)];
         let limits = compile(&config, None, at(0.0));
         assert_eq!(admitted(&limits, &from("192.0.2.1"), at(0.0), 2), 2);
-        let status = book(&limits).status_of("192.0.2.1".parse().unwrap(), at(0.0));
+        let status = book(&limits).status_of(&Client::Ip("192.0.2.1".parse().unwrap()), at(0.0));
         let told: Vec<_> = status
             .iter()
             .map(|s| (&*s.limit, s.capacity, s.tokens_remaining, s.refill_per_second, s.anonymous_only))
             .collect();
         assert_eq!(told, [("ip-10s", 5, 3, 0.5, false), ("key-1s", 20, 18, 2.0, true)]);
-        let other = book(&limits).status_of("192.0.2.9".parse().unwrap(), at(0.0));
+        let other = book(&limits).status_of(&Client::Ip("192.0.2.9".parse().unwrap()), at(0.0));
         assert_eq!((other[0].tokens_remaining, other[0].more_in_seconds), (5, 0));
         assert_eq!(book(&limits).tables().iter().map(|table| table.entries).collect::<Vec<_>>(), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_client_can_be_looked_at_and_reset() {
+        let config = [limit(5, 10, Per::Ip), limit(5, 60, Per::Consumer), limit(9, 3_600, Per::Key)];
+        let limits = compile(&config, None, at(0.0));
+        let alice = with_key("alice", "alice-1");
+        assert_eq!(admitted(&limits, &alice, at(0.0), 9), 5);
+        let book = book(&limits);
+        let key = Client::Key { key: name_id("alice-1"), consumer: name_id("alice") };
+        let told: Vec<_> =
+            book.status_of(&key, at(0.0)).iter().map(|s| (s.limit.to_string(), s.tokens_remaining)).collect();
+        assert_eq!(told, [("consumer-60s".to_owned(), 0), ("key-3600s".to_owned(), 4)]);
+        assert_eq!((book.reset(&key), book.reset(&Client::Ip(alice.ip))), (2, 1));
+        assert_eq!(admitted(&limits, &alice, at(0.0), 9), 5);
+        let totals: Vec<_> = book.totals().iter().map(|t| (t.admitted, t.refused, t.entries)).collect();
+        assert_eq!(totals, [(10, 8, 1), (10, 8, 1), (10, 0, 1)]);
     }
 
     #[test]
@@ -511,16 +564,23 @@ mod tests {
                 scope.spawn(move || (0..20_000).for_each(|_| assert!(admits(limits, &from("192.0.2.1"), Now::read()))));
             }
         });
-        let left: u64 = book(&other).status_of("192.0.2.1".parse().unwrap(), Now::read()).len() as u64;
+        let left: u64 = book(&other).status_of(&Client::Ip("192.0.2.1".parse().unwrap()), Now::read()).len() as u64;
         assert_eq!(left, 0, "limits of a route are nobody's own");
     }
 
-    fn book_of(yaml: &str, previous: Option<&Book>) -> (Book, std::collections::HashMap<String, RouteLimits>) {
+    pub(super) fn book_of(
+        yaml: &str,
+        previous: Option<&Book>,
+    ) -> (Book, std::collections::HashMap<String, RouteLimits>) {
         const HEAD: &str = "listen: 127.0.0.1:1\nadmin: none\nlog: none\nservices: {a: ['127.0.0.1:9'], b: ['127.0.0.1:9']}\ndefaults: {keys: none}\n";
         let text = format!("{HEAD}{yaml}");
         let config = config::read(&text, std::path::Path::new("/t.yaml"), &|_| None);
         let config = config.unwrap_or_else(|problems| panic!("{problems}"));
-        Book::compile_with(&config, previous, at(0.0), 1_000)
+        let compiled = Book::compile_with(&config, previous, 1_000);
+        if let Some(previous) = previous {
+            compiled.0.take_effect(previous, at(0.0));
+        }
+        compiled
     }
 
     #[test]
@@ -546,6 +606,22 @@ mod tests {
         // A reload in which the route's limit goes and the plan's grows: what was used stays used.
         let (_, routes) = book_of(&yaml.replace("5/min", "7/min").replace(", limit: 3/min per ip", ""), Some(&book));
         assert_eq!(admitted(routes["/a"].of(gold).unwrap(), &alice, at(0.0), 9), 2);
+    }
+
+    #[test]
+    fn the_older_fields_tell_of_the_limit_of_which_least_is_left() {
+        let yaml = "limits: {legacy_headers: true}\nroutes: {/a: {to: a, limit: [9/min per ip, 5/h per ip, {rate: 1/h per all, mode: observe}]}}";
+        let (_, routes) = book_of(yaml, None);
+        let legacy = |decision: Decision| {
+            let legacy = decision.fields.unwrap().legacy.unwrap().into_headers();
+            legacy.map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).join(" ")
+        };
+        let limits = routes["/a"].of(None).unwrap();
+        let first = legacy(limits.admit(&from("192.0.2.1"), at(0.0)));
+        assert!(first.starts_with("x-ratelimit-limit=5 x-ratelimit-remaining=4 x-ratelimit-reset=3"), "{first}");
+        assert_eq!(admitted(limits, &from("192.0.2.1"), at(0.0), 9), 4);
+        let refused = limits.admit(&from("192.0.2.1"), at(0.0)).refused.unwrap().headers();
+        assert!(refused.iter().any(|(name, value)| name == "x-ratelimit-remaining" && value == "0"), "{refused:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::algorithm::Standing;
 use super::counting::{Counting, Held};
-use super::identity::Dimensions;
+use super::identity::{Dimensions, Identity};
 use super::status::Place;
 use super::table::label;
 use super::{Caller, Now, Rule, Share, config, fields};
@@ -27,6 +27,8 @@ pub(super) struct Limit {
     pub is_shared: bool,
     /// Whether that store remembers every request by itself.
     pub is_log: bool,
+    /// Whether its counts are saved, to outlive the process.
+    pub is_saved: bool,
     pub counting: Counting,
 }
 
@@ -67,13 +69,12 @@ impl Limit {
         name: &str,
         place: Place,
         previous: Option<&Self>,
-        now: Now,
         entries_max: usize,
     ) -> Self {
         let dimensions = Dimensions::compile(config);
         let mut counting = Counting::compile(config, label(name, &place.words()), entries_max);
         if let Some(previous) = previous.filter(|previous| previous.dimensions == dimensions) {
-            counting.take_over(&previous.counting, now);
+            counting.take_over(&previous.counting);
         }
         Self {
             key: place.key(name).into(),
@@ -86,8 +87,17 @@ impl Limit {
             enforced: config.mode == config::Mode::Enforce,
             is_shared,
             is_log: config.algorithm() == config::Algorithm::SlidingLog,
+            is_saved: Self::outlives(config),
             name: name.into(),
             counting,
+        }
+    }
+
+    /// Whether what it counts is to outlive the process: windows of an hour and longer, and those of the calendar.
+    pub const fn outlives(config: &config::Limit) -> bool {
+        match config.rate.window {
+            config::Window::Rolling(span) => span.0.as_secs() >= 3_600,
+            config::Window::Day | config::Window::Month => true,
         }
     }
 
@@ -97,12 +107,6 @@ impl Limit {
             Rule::SlidingWindow { count, window } if self.is_log => Rule::SlidingLog { count, window },
             rule => rule,
         }
-    }
-
-    /// Takes back a request that was counted at `counted`, with the same share.
-    pub fn give_back(&self, caller: &Caller<'_>, counted: Now, now: Now, share: Option<Share>) {
-        let Pending { mut held, cost, .. } = self.hold(caller, now, share);
-        held.give_back(counted, cost);
     }
 
     /// Locks what the caller has used. With a share the request counts so often that all gateways together admit no more than the limit.
@@ -118,6 +122,21 @@ impl Limit {
 }
 
 impl Pending<'_> {
+    /// Whether this limit admits the request.
+    pub const fn admits(&self) -> bool {
+        self.wait == 0
+    }
+
+    /// What the request takes here.
+    pub const fn cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Who is counted; none in the overflow entry.
+    pub fn identity(&self, caller: &Caller<'_>) -> Option<Identity> {
+        (!self.held.is_overflow()).then(|| self.limit.dimensions.identify(caller))
+    }
+
     pub fn refuses(&self) -> bool {
         self.limit.enforced && self.wait > 0
     }
@@ -125,6 +144,9 @@ impl Pending<'_> {
     /// Counts the request unless one of its limits has refused; gives the wait and the standing after that. After a refusal `t`
     /// is the time until the request would be admitted, which is what its sender wants to know.
     pub fn decide(&mut self, refused: bool) -> (u64, Standing) {
+        if self.wait > 0 {
+            self.held.refuse();
+        }
         let counts = self.wait == 0 && !refused;
         let standing = if counts { self.held.count(self.cost) } else { self.held.standing() };
         // In requests of this gateway, where each counts for several.

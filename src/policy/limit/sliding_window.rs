@@ -3,7 +3,7 @@
 //! So the limit never admits too many, and refuses for at most one slot (1/16 of the window) too long.
 //! Counts by the monotonic clock: setting the machine's clock changes nothing.
 
-use super::algorithm::{Algorithm, Standing};
+use super::algorithm::{Algorithm, Standing, UNIT, Use, Uses};
 use super::{Now, Rule};
 
 /// Slots a window is cut into.
@@ -11,7 +11,7 @@ pub(super) const SLOTS_PER_WINDOW: u64 = 16;
 const SLOTS: usize = SLOTS_PER_WINDOW as usize + 1;
 
 /// The numbers of one sliding window.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SlidingWindow {
     count: u64,
     window: u64,
@@ -21,8 +21,8 @@ pub(super) struct SlidingWindow {
 /// What was admitted, by slot; slot `n` of time stands at `n % 17`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UsedSlots {
-    /// The number of the last slot that was looked at.
-    last: u64,
+    /// The number of the last slot that was looked at. A window has 1 s or more: there are slots for eight years, then the limit refuses.
+    last: u32,
     counts: [u32; SLOTS],
 }
 
@@ -49,8 +49,13 @@ impl SlidingWindow {
 
     /// When the slot at place `age` of those kept is forgotten, the oldest being 0: when the seventeenth slot after it begins,
     /// as all of it is older than the window then.
-    fn forgotten_at(&self, last: u64, age: usize) -> u64 {
-        (last + 1 + age as u64) * self.slot
+    fn forgotten_at(&self, last: u32, age: usize) -> u64 {
+        (u64::from(last) + 1 + age as u64).saturating_mul(self.slot)
+    }
+
+    /// The number of the slot that a moment is in.
+    fn slot_of(&self, moment: u64) -> u32 {
+        u32::try_from(moment / self.slot).unwrap_or(u32::MAX)
     }
 }
 
@@ -61,7 +66,7 @@ impl UsedSlots {
 
     /// The counts of the last 17 slots; no division in the loop, this runs for every request.
     fn oldest_first(&self) -> impl DoubleEndedIterator<Item = u32> + ExactSizeIterator<Item = u32> {
-        let (newer, older) = self.counts.split_at((self.last + 1) as usize % SLOTS);
+        let (newer, older) = self.counts.split_at((self.last as usize + 1) % SLOTS);
         let at = move |age: usize| older.get(age).or_else(|| newer.get(age - older.len())).copied().unwrap_or(0);
         (0..SLOTS).map(at)
     }
@@ -79,11 +84,11 @@ impl Algorithm for SlidingWindow {
     }
 
     fn forget(&self, used: &mut UsedSlots, now: u64) {
-        let present = now / self.slot;
+        let present = self.slot_of(now);
         if present <= used.last {
             return;
         }
-        if present - used.last >= SLOTS as u64 {
+        if present - used.last >= SLOTS as u32 {
             used.counts = [0; SLOTS];
         } else {
             for slot in used.last + 1..=present {
@@ -103,11 +108,11 @@ impl Algorithm for SlidingWindow {
         used.counts[used.last as usize % SLOTS] += cost as u32;
     }
 
-    fn give_back(&self, used: &mut UsedSlots, counted: u64, _now: u64, cost: u64) {
-        let slot = counted / self.slot;
-        if used.last.checked_sub(slot).is_some_and(|age| age < SLOTS as u64) {
+    fn give_back(&self, used: &mut UsedSlots, at: u64, _now: u64, cost: u64) {
+        let slot = self.slot_of(at);
+        if used.last.saturating_sub(slot) < SLOTS as u32 {
             let count = &mut used.counts[slot as usize % SLOTS];
-            *count = count.saturating_sub(cost as u32);
+            *count = count.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX));
         }
     }
 
@@ -130,8 +135,27 @@ impl Algorithm for SlidingWindow {
         Rule::SlidingWindow { count: self.count, window: self.window }
     }
 
-    fn counts_like(&self, before: &Self) -> bool {
-        self.window == before.window
+    fn uses(&self, used: &UsedSlots, now: u64) -> Uses {
+        let slots = used.oldest_first().enumerate().filter(|(_, count)| *count > 0);
+        let used = slots.map(|(place, count)| {
+            // The newest slot is `last`, at the last place.
+            let next_slot = (u64::from(used.last) + place as u64 + 1).saturating_sub(SLOTS_PER_WINDOW);
+            let last_moment = next_slot.saturating_mul(self.slot).saturating_sub(1);
+            Use { age: now.saturating_sub(last_moment), millionths: u64::from(count) * UNIT }
+        });
+        used.collect()
+    }
+
+    fn used(&self, uses: &[Use], now: u64) -> UsedSlots {
+        let mut used = UsedSlots { last: self.slot_of(now), ..UsedSlots::default() };
+        for one in uses {
+            let slot = self.slot_of(now.saturating_sub(one.age));
+            if one.age <= self.window && used.last - slot < SLOTS as u32 {
+                let count = &mut used.counts[slot as usize % SLOTS];
+                *count = count.saturating_add(u32::try_from(one.millionths.div_ceil(UNIT)).unwrap_or(u32::MAX));
+            }
+        }
+        used
     }
 
     fn refill_per_second(&self, _now: u64) -> f64 {
@@ -189,26 +213,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_outlives_a_change_of_the_window() {
+        let before = SlidingWindow::new(10, 16 * SECOND);
+        let mut used = UsedSlots::default();
+        for n in 0..5 {
+            admit(before, &mut used, n * SECOND, 1).unwrap();
+        }
+        let uses = before.uses(&used, 5 * SECOND);
+        assert_eq!(before.used(&uses, 5 * SECOND).total(), 5);
+        assert_eq!(before.standing(&before.used(&uses, 5 * SECOND), 5 * SECOND), before.standing(&used, 5 * SECOND));
+        let left = |window: u64| SlidingWindow::new(10, window).used(&uses, 5 * SECOND).total();
+        assert_eq!(
+            (left(3_600 * SECOND), left(2 * SECOND)),
+            (5, 2),
+            "what is older than a shorter window is forgotten"
+        );
+    }
+
+    #[test]
+    fn what_was_counted_can_be_given_back() {
+        let limit = SlidingWindow::new(10, 16 * SECOND);
+        let mut used = UsedSlots::default();
+        admit(limit, &mut used, 3 * SECOND, 4).unwrap();
+        limit.forget(&mut used, 5 * SECOND);
+        limit.give_back(&mut used, 3 * SECOND, 3 * SECOND, 3);
+        assert_eq!(used.total(), 1);
+        limit.give_back(&mut used, 3 * SECOND, 3 * SECOND, 3);
+        limit.forget(&mut used, 90 * SECOND);
+        limit.give_back(&mut used, 5 * SECOND, 5 * SECOND, 3);
+        assert_eq!(used.total(), 0);
+    }
+
+    #[test]
     fn a_cost_over_the_count_is_never_admitted() {
         for count in [0, 4] {
             let limit = SlidingWindow::new(count, 16 * SECOND);
             assert!(admit(limit, &mut UsedSlots::default(), 100 * SECOND, 5).is_err(), "{count}");
         }
-    }
-
-    #[test]
-    fn what_is_given_back_is_there_again_and_no_more() {
-        let limit = SlidingWindow::new(2, 16 * SECOND);
-        let mut used = UsedSlots::default();
-        admit(limit, &mut used, 100 * SECOND, 1).unwrap();
-        admit(limit, &mut used, 103 * SECOND, 1).unwrap();
-        limit.give_back(&mut used, 103 * SECOND, 104 * SECOND, 1);
-        assert_eq!(limit.standing(&used, 104 * SECOND).remaining, 1);
-        limit.give_back(&mut used, 103 * SECOND, 104 * SECOND, 1);
-        assert_eq!(limit.standing(&used, 104 * SECOND).remaining, 1, "what is not there can't be given back");
-        limit.forget(&mut used, 200 * SECOND);
-        limit.give_back(&mut used, 100 * SECOND, 200 * SECOND, 1);
-        assert_eq!(limit.standing(&used, 200 * SECOND).remaining, 2);
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::algorithm::seconds_up;
-use super::{Book, Now};
+use super::identity::Identity;
+use super::{Book, Caller, Limit, Now};
+use crate::keys::NameId;
 
-/// How many of those near or over a limit are told, the nearest first.
+/// How many of those near or over one limit are told, the nearest first.
 pub const STATUS_MAX: usize = 100;
 
 /// Where a limit counts: everywhere, where it says nothing.
@@ -68,10 +70,46 @@ pub struct ClientStatus {
     pub capacity: u64,
     /// Requests that would be admitted now.
     pub tokens_remaining: u64,
+    /// Whether the next request would be refused.
+    pub over: bool,
     /// What comes back each second, on average.
     pub refill_per_second: f64,
     /// Seconds until more would be admitted; 0 when nothing is used.
     pub more_in_seconds: u64,
+}
+
+/// One limit, over all whom it counts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LimitTotals {
+    /// The limit's name.
+    pub limit: Arc<str>,
+    /// Where it counts.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Requests that may be counted at once.
+    pub capacity: u64,
+    /// Whether it refuses, or only counts and tells.
+    pub enforced: bool,
+    /// Requests that it counted since it was configured.
+    pub admitted: u64,
+    /// Requests that it refused since then; of a limit that only observes, those that it would have refused.
+    pub refused: u64,
+    /// Identities that are counted.
+    pub entries: usize,
+}
+
+/// Of whom the admin API wants to know.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Client {
+    /// An address.
+    Ip(IpAddr),
+    /// The name of a key and its consumer; only for names of the configuration.
+    Key {
+        /// The key's name.
+        key: NameId,
+        /// Whose it is.
+        consumer: NameId,
+    },
 }
 
 /// How large a limit's table is, for metrics.
@@ -88,58 +126,67 @@ pub struct TableStatus {
 }
 
 impl Book {
-    /// Who has used at least 80 % of a limit now, or is over it; the nearest first, at most [`STATUS_MAX`].
+    /// Who has used at least 80 % of a limit now, or is over it; of each limit the nearest first, at most [`STATUS_MAX`].
     pub fn status(&self, now: Now) -> Vec<LimitStatus> {
-        let mut found = Vec::new();
-        for limit in self.limits.values() {
-            let capacity = limit.counting.capacity();
-            limit.counting.visit(now, limit.cost, |seen| {
-                let used = capacity.saturating_sub(seen.standing.remaining);
-                if used * 5 < capacity * 4 && !seen.over {
-                    return;
-                }
-                let identity = seen.identity;
-                found.push(LimitStatus {
-                    limit: Arc::clone(&limit.name),
-                    place: limit.place.clone(),
-                    address: identity.and_then(|identity| identity.address()),
-                    header: identity.and_then(|identity| identity.header()),
-                    consumer: identity.and_then(|identity| identity.consumer()),
-                    key: identity.and_then(|identity| identity.key()),
-                    overflow: identity.is_none(),
-                    used,
-                    capacity,
-                    remaining: seen.standing.remaining,
-                    over: seen.over,
-                    more_in_seconds: seconds_up(seen.standing.more_in),
-                });
-                if found.len() >= 10 * STATUS_MAX {
-                    nearest(&mut found);
-                }
-            });
-        }
-        nearest(&mut found);
-        found
+        self.limits.values().flat_map(|limit| limit.status(now)).collect()
     }
 
-    /// Where `ip` stands with every limit that counts by address, or falls back to it.
-    pub fn status_of(&self, ip: IpAddr, now: Now) -> Vec<ClientStatus> {
-        let limits = self.limits.values();
-        let counted = limits.filter_map(|limit| limit.dimensions.of_address(ip).map(|identity| (limit, identity)));
-        counted
-            .map(|(limit, identity)| {
-                let standing = limit.counting.look(identity, now);
-                ClientStatus {
-                    limit: Arc::clone(&limit.name),
-                    place: limit.place.clone(),
-                    anonymous_only: limit.dimensions.is_by_more(),
-                    capacity: limit.counting.capacity(),
-                    tokens_remaining: standing.remaining,
-                    refill_per_second: limit.counting.refill_per_second(now),
-                    more_in_seconds: seconds_up(standing.more_in),
+    /// Every limit with what it decided.
+    pub fn totals(&self) -> Vec<LimitTotals> {
+        let totals = |limit: &Arc<Limit>| {
+            let (tally, (entries, _)) = (limit.counting.tally(), limit.counting.sizes());
+            LimitTotals {
+                limit: Arc::clone(&limit.name),
+                place: limit.place.clone(),
+                capacity: limit.counting.capacity(),
+                enforced: limit.enforced,
+                admitted: tally.admitted,
+                refused: tally.refused,
+                entries,
+            }
+        };
+        self.limits.values().map(totals).collect()
+    }
+
+    /// Where a client stands with every limit that counts it by itself: an address where it counts by address, or falls back to it; a key where it
+    /// counts by key or consumer alone.
+    pub fn status_of(&self, client: &Client, now: Now) -> Vec<ClientStatus> {
+        let status = |(limit, identity): (&Arc<Limit>, Identity)| {
+            let (standing, over) = limit.counting.look(identity, now, limit.cost);
+            ClientStatus {
+                limit: Arc::clone(&limit.name),
+                place: limit.place.clone(),
+                anonymous_only: matches!(client, Client::Ip(_)) && limit.dimensions.is_by_more(),
+                capacity: limit.counting.capacity(),
+                tokens_remaining: standing.remaining,
+                over,
+                refill_per_second: limit.counting.refill_per_second(now),
+                more_in_seconds: seconds_up(standing.more_in),
+            }
+        };
+        self.identities(client).map(status).collect()
+    }
+
+    /// Forgets what a client has used of every limit of [`Self::status_of`]; of how many it had used something.
+    pub fn reset(&self, client: &Client) -> usize {
+        self.identities(client).filter(|(limit, identity)| limit.counting.reset(*identity)).count()
+    }
+
+    fn identities(&self, client: &Client) -> impl Iterator<Item = (&Arc<Limit>, Identity)> {
+        let client = client.clone();
+        self.limits.values().filter_map(move |limit| {
+            let identity = match client {
+                Client::Ip(ip) => limit.dimensions.of_address(ip),
+                Client::Key { key, consumer } => {
+                    let ip = IpAddr::from([0, 0, 0, 0]);
+                    let caller = Caller { ip, consumer: Some(consumer), key: Some(key), headers: None };
+                    let is_alone =
+                        limit.dimensions.name.is_some() && !limit.dimensions.ip && limit.dimensions.header.is_none();
+                    is_alone.then(|| limit.dimensions.identify(&caller))
                 }
-            })
-            .collect()
+            };
+            identity.map(|identity| (limit, identity))
+        })
     }
 
     /// How large the tables are.
@@ -149,6 +196,39 @@ impl Book {
             TableStatus { limit: Arc::clone(&limit.name), place: limit.place.clone(), entries, overflowed }
         };
         self.limits.values().map(table).collect()
+    }
+}
+
+impl Limit {
+    fn status(&self, now: Now) -> Vec<LimitStatus> {
+        let mut found = Vec::new();
+        let capacity = self.counting.capacity();
+        self.counting.visit(now, self.cost, |seen| {
+            let used = capacity.saturating_sub(seen.standing.remaining);
+            if used * 5 < capacity * 4 && !seen.over {
+                return;
+            }
+            let identity = seen.identity;
+            found.push(LimitStatus {
+                limit: Arc::clone(&self.name),
+                place: self.place.clone(),
+                address: identity.and_then(|identity| identity.address()),
+                header: identity.and_then(|identity| identity.header()),
+                consumer: identity.and_then(|identity| identity.consumer()),
+                key: identity.and_then(|identity| identity.key()),
+                overflow: identity.is_none(),
+                used,
+                capacity,
+                remaining: seen.standing.remaining,
+                over: seen.over,
+                more_in_seconds: seconds_up(seen.standing.more_in),
+            });
+            if found.len() >= 10 * STATUS_MAX {
+                nearest(&mut found);
+            }
+        });
+        nearest(&mut found);
+        found
     }
 }
 

@@ -1,25 +1,28 @@
 //! The table of one limit: what each identity has used, in shards with a lock each and a hard capacity.
-//! An entry that counts nothing any more goes when room is needed; when every entry of a shard is live, newcomers share one overflow
-//! entry per table: counted together, so nobody gains by flooding the table and nobody is unlimited.
+//! Entries lie close together in a list, and an index of 5 bytes an entry finds them: a map of whole entries would keep half of its places free.
+//! An entry that counts nothing any more goes when room is needed; when there is none, newcomers share one overflow entry per table: counted
+//! together, so nobody gains by flooding the table and nobody is unlimited.
 //! Invariant: a request locks at most one thing per table at a time, and tables in the order of their ids, so requests never wait in a circle.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
 
-use super::algorithm::{Algorithm, Standing};
+use super::algorithm::{Algorithm, Standing, Use, Uses};
 use super::identity::{Identity, IdentityHashing};
 
-/// Entries of one limit. Shards fill a little unevenly (the hash is random), so the first is full at about 97 % of this.
-pub(super) const ENTRIES_MAX: usize = 1_000_000;
-const SHARDS: usize = 64;
+/// Entries of one limit: what the index of a shard holds before it would double. A million finds room however unevenly it is spread.
+pub(super) const ENTRIES_MAX: usize = SHARDS * 14_336;
+const SHARDS: usize = 72;
 
-/// Entries that a newcomer looks at, while there is room, to find one that is empty: twice what it may add, so the table shrinks again.
-const SWEEP: usize = 2;
+/// Entries that a newcomer looks at, while there is room, to find some that are empty: more than it may add, so the table shrinks again.
+const SWEEP: usize = 4;
+
+/// Entries that a newcomer to a full shard looks at, each one from where the last one stopped.
+const SEARCH: usize = 64;
 
 /// At most one warning a table in so many nanoseconds.
 const WARN_EVERY: u64 = 60_000_000_000;
@@ -35,111 +38,224 @@ pub fn overflowed_since_start() -> u64 {
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What each identity has used of one limit.
-pub(super) struct Table<U> {
+pub(super) struct Table<A: Algorithm> {
     /// The order of locking.
     pub id: u64,
     /// Names the limit in warnings.
     label: String,
-    shards: Box<[Mutex<Shard<U>>]>,
+    shards: Box<[Mutex<Shard<A>>]>,
     shard_entries_max: usize,
     hashing: IdentityHashing,
-    overflow: Mutex<U>,
+    overflow: Mutex<Overflow<A>>,
     overflowed: AtomicU64,
     /// When the next warning may be logged, by the table's clock.
     next_warning: AtomicU64,
 }
 
-pub(super) struct Shard<U> {
-    used: HashMap<Identity, U, IdentityHashing>,
-    /// One mark for each entry, not later than when it is empty; brought up to date only when it is due.
-    empty: BinaryHeap<Reverse<(u64, Identity)>>,
+/// A part of the table. The algorithm with its numbers is in here, so that they change for everyone at once, entry by entry.
+pub(super) struct Shard<A: Algorithm> {
+    algorithm: A,
+    hashing: IdentityHashing,
+    entries: Vec<Entry<A::Used>>,
+    /// Places in `entries`.
+    index: HashTable<u32>,
+    /// Where the next search for empty entries begins.
+    hand: usize,
+    tally: Tally,
+}
+
+struct Entry<U> {
+    identity: Identity,
+    used: U,
+}
+
+pub(super) struct Overflow<A: Algorithm> {
+    algorithm: A,
+    used: A::Used,
+    tally: Tally,
+}
+
+/// Decisions since the table was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Tally {
+    /// Requests that were counted.
+    pub admitted: u64,
+    /// Requests that this limit refused, or would have refused.
+    pub refused: u64,
 }
 
 /// What one identity has used, locked.
-pub(super) enum Hold<'a, U> {
-    Entry(MappedMutexGuard<'a, U>),
+pub(super) enum Hold<'a, A: Algorithm> {
+    Entry(MutexGuard<'a, Shard<A>>, usize),
     /// There is room for it, and it is entered when something is counted.
-    Newcomer(MutexGuard<'a, Shard<U>>, Identity),
-    Overflow(MutexGuard<'a, U>),
+    Newcomer(MutexGuard<'a, Shard<A>>, Identity, u64),
+    Overflow(MutexGuard<'a, Overflow<A>>),
 }
 
-impl<U: Copy + Default> Table<U> {
+/// One entry, to be kept beyond this process.
+pub(super) struct Snapshot {
+    pub identity: Identity,
+    pub uses: Uses,
+    /// Nanoseconds until nothing counts any more.
+    pub empty_in: u64,
+}
+
+impl<A: Algorithm> Table<A> {
     /// An empty table of at most `entries_max`; `label` names the limit in warnings.
-    pub fn new(label: String, entries_max: usize) -> Self {
+    pub fn new(algorithm: A, label: String, entries_max: usize) -> Self {
         // A small capacity is one shard's, so that it is exact.
         let shards = if entries_max >= SHARDS * 1_024 { SHARDS } else { 1 };
+        let hashing = IdentityHashing::default();
+        let shard = |_| {
+            let (entries, index) = (Vec::new(), HashTable::new());
+            Mutex::new(Shard { algorithm, hashing: hashing.clone(), entries, index, hand: 0, tally: Tally::default() })
+        };
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label,
-            shards: (0..shards)
-                .map(|_| Mutex::new(Shard { used: HashMap::default(), empty: BinaryHeap::new() }))
-                .collect(),
+            shards: (0..shards).map(shard).collect(),
             shard_entries_max: entries_max / shards,
-            hashing: IdentityHashing::default(),
-            overflow: Mutex::new(U::default()),
+            overflow: Mutex::new(Overflow { algorithm, used: A::Used::default(), tally: Tally::default() }),
+            hashing,
             overflowed: AtomicU64::new(0),
             next_warning: AtomicU64::new(0),
         }
     }
 
     /// Locks what `identity` has used, with everything forgotten that no longer counts at `now`.
-    pub fn hold<A: Algorithm<Used = U>>(&self, algorithm: &A, identity: Identity, now: u64) -> Hold<'_, U> {
-        match MutexGuard::try_map(self.shard(identity).lock(), |shard| shard.used.get_mut(&identity)) {
-            Ok(mut entry) => {
-                algorithm.forget(&mut entry, now);
-                Hold::Entry(entry)
-            }
-            Err(mut shard) => {
-                if shard.make_room(algorithm, now, self.shard_entries_max) {
-                    return Hold::Newcomer(shard, identity);
-                }
-                drop(shard); // before the next lock: never two of one table
-                self.note_overflow(now);
-                let mut used = self.overflow.lock();
-                algorithm.forget(&mut used, now);
-                Hold::Overflow(used)
-            }
+    pub fn hold(&self, identity: Identity, now: u64) -> Hold<'_, A> {
+        let hash = self.hashing.hash_one(identity);
+        let mut shard = self.shard(hash).lock();
+        if let Some(place) = shard.place(identity, hash) {
+            let held = &mut *shard;
+            held.algorithm.forget(&mut held.entries[place].used, now);
+            return Hold::Entry(shard, place);
+        }
+        if shard.make_room(now, self.shard_entries_max) {
+            return Hold::Newcomer(shard, identity, hash);
+        }
+        drop(shard); // before the next lock: never two of one table
+        self.note_overflow(now);
+        let mut overflow = self.overflow.lock();
+        let held = &mut *overflow;
+        held.algorithm.forget(&mut held.used, now);
+        Hold::Overflow(overflow)
+    }
+
+    /// Where `identity` stands, and whether `cost` would be refused.
+    pub fn look(&self, identity: Identity, now: u64, cost: u64) -> (Standing, bool) {
+        let hash = self.hashing.hash_one(identity);
+        let shard = self.shard(hash).lock();
+        let mut used = shard.place(identity, hash).map(|place| shard.entries[place].used).unwrap_or_default();
+        shard.algorithm.forget(&mut used, now);
+        (shard.algorithm.standing(&used, now), shard.algorithm.wait(&used, now, cost) > 0)
+    }
+
+    /// Takes back what was counted for `identity`, or for everyone in the overflow entry.
+    pub fn give_back(&self, identity: Option<Identity>, at: u64, now: u64, cost: u64) {
+        let Some(identity) = identity else {
+            let overflow = &mut *self.overflow.lock();
+            overflow.algorithm.give_back(&mut overflow.used, at, now, cost);
+            return;
+        };
+        let hash = self.hashing.hash_one(identity);
+        let shard = &mut *self.shard(hash).lock();
+        if let Some(place) = shard.place(identity, hash) {
+            shard.algorithm.give_back(&mut shard.entries[place].used, at, now, cost);
         }
     }
 
-    /// What `identity` has used; nothing when it has no entry.
-    pub fn look<A: Algorithm<Used = U>>(&self, algorithm: &A, identity: Identity, now: u64) -> U {
-        let mut used = self.shard(identity).lock().used.get(&identity).copied().unwrap_or_default();
-        algorithm.forget(&mut used, now);
-        used
+    /// Forgets what `identity` has used; whether there was an entry.
+    pub fn reset(&self, identity: Identity) -> bool {
+        let hash = self.hashing.hash_one(identity);
+        let shard = &mut *self.shard(hash).lock();
+        let place = shard.place(identity, hash);
+        if let Some(place) = place {
+            // The entry stays until it is swept, so that the next save finds it.
+            shard.entries[place].used = A::Used::default();
+            shard.entries[place].identity.mark_unsaved();
+        }
+        place.is_some()
+    }
+
+    /// Adds what was used before, in an earlier process. Without room it is counted in the overflow entry.
+    pub fn add(&self, identity: Identity, uses: &[Use], now: u64) {
+        let hash = self.hashing.hash_one(identity);
+        let mut shard = self.shard(hash).lock();
+        if let Some(place) = shard.place(identity, hash) {
+            let shard = &mut *shard;
+            let used = &mut shard.entries[place].used;
+            shard.algorithm.forget(used, now);
+            let mut all = shard.algorithm.uses(used, now);
+            all.extend_from_slice(uses);
+            *used = shard.algorithm.used(&all, now);
+        } else if shard.make_room(now, self.shard_entries_max) {
+            let used = shard.algorithm.used(uses, now);
+            shard.enter(identity, hash, used);
+        } else {
+            drop(shard);
+            let overflow = &mut *self.overflow.lock();
+            overflow.algorithm.forget(&mut overflow.used, now);
+            let mut all = overflow.algorithm.uses(&overflow.used, now);
+            all.extend_from_slice(uses);
+            overflow.used = overflow.algorithm.used(&all, now);
+        }
     }
 
     /// Visits every entry, shard by shard, and at last the overflow entry, which has no identity.
-    pub fn visit<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64, mut visit: impl FnMut(Option<Identity>, &U)) {
+    pub fn visit(&self, now: u64, mut visit: impl FnMut(Option<Identity>, &A, &A::Used)) {
         for shard in &self.shards {
-            for (identity, used) in &shard.lock().used {
-                let mut used = *used;
-                algorithm.forget(&mut used, now);
-                visit(Some(*identity), &used);
+            let shard = shard.lock();
+            for entry in &shard.entries {
+                let mut used = entry.used;
+                shard.algorithm.forget(&mut used, now);
+                visit(Some(entry.identity), &shard.algorithm, &used);
             }
         }
-        let mut used = *self.overflow.lock();
-        algorithm.forget(&mut used, now);
-        visit(None, &used);
+        let overflow = self.overflow.lock();
+        let mut used = overflow.used;
+        overflow.algorithm.forget(&mut used, now);
+        visit(None, &overflow.algorithm, &used);
     }
 
-    /// Brings every entry to `now` by the rate that held so far, before another one holds: what a reload changes does not reach back.
-    pub fn settle<A: Algorithm<Used = U>>(&self, before: &A, after: &A, now: u64) {
+    /// What changed since it was asked last, or everything. One shard is locked at a time, and only to copy what is wanted.
+    pub fn unsaved(&self, now: u64, everything: bool, mut found: impl FnMut(Snapshot)) {
+        let mut copied = Vec::new();
+        for shard in &self.shards {
+            let algorithm = {
+                let shard = &mut *shard.lock();
+                for entry in &mut shard.entries {
+                    if entry.identity.take_unsaved() || everything {
+                        copied.push((entry.identity, entry.used));
+                    }
+                }
+                shard.algorithm
+            };
+            for (identity, mut used) in copied.drain(..) {
+                algorithm.forget(&mut used, now);
+                let empty_in = algorithm.empty_at(&used).saturating_sub(now);
+                found(Snapshot { identity, uses: algorithm.uses(&used, now), empty_in });
+            }
+        }
+    }
+
+    /// From now on other numbers hold: every entry is carried over, so that what was used stays used.
+    pub fn change(&self, after: A, now: u64) {
         for shard in &self.shards {
             let shard = &mut *shard.lock();
-            shard.used.retain(|_, used| {
-                before.forget(used, now);
-                before.empty_at(used) > now
-            });
-            shard.empty =
-                shard.used.iter().map(|(identity, used)| Reverse((after.empty_at(used), *identity))).collect();
+            let before = std::mem::replace(&mut shard.algorithm, after);
+            for entry in &mut shard.entries {
+                entry.used = carried(&before, &after, entry.used, now);
+            }
         }
-        before.forget(&mut self.overflow.lock(), now);
+        let overflow = &mut *self.overflow.lock();
+        let before = std::mem::replace(&mut overflow.algorithm, after);
+        overflow.used = carried(&before, &after, overflow.used, now);
     }
 
     /// How many identities have an entry.
     pub fn entries(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().used.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().entries.len()).sum()
     }
 
     /// Requests that were counted in the overflow entry, since the table was made.
@@ -147,8 +263,19 @@ impl<U: Copy + Default> Table<U> {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, identity: Identity) -> &Mutex<Shard<U>> {
-        &self.shards[self.hashing.hash_one(identity) as usize % self.shards.len()]
+    /// Decisions since the table was made.
+    pub fn tally(&self) -> Tally {
+        let shards = self.shards.iter().map(|shard| shard.lock().tally);
+        shards.fold(self.overflow.lock().tally, |sum, one| Tally {
+            admitted: sum.admitted + one.admitted,
+            refused: sum.refused + one.refused,
+        })
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard<A>> {
+        // Bits that the index of the shard does not use: it has the lowest 14 and the highest 7.
+        let part = u64::from((hash >> 20) as u32) * self.shards.len() as u64;
+        &self.shards[(part >> 32) as usize]
     }
 
     fn note_overflow(&self, now: u64) {
@@ -166,75 +293,132 @@ impl<U: Copy + Default> Table<U> {
     }
 }
 
-impl<U: Copy> Shard<U> {
-    /// Whether there is room for one more entry, after empty ones are removed. Each mark that is looked at in vain was made
-    /// outdated by a request of its own, so the work for one request is constant on average, whoever sends it.
-    fn make_room<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, entries_max: usize) -> bool {
-        let mut looked_at = 0;
-        while looked_at < SWEEP || self.used.len() >= entries_max {
-            match self.empty.peek() {
-                Some(Reverse((due, _))) if *due <= now => {}
-                Some(_) | None => break,
-            }
-            let Some(Reverse((_, identity))) = self.empty.pop() else { break };
-            looked_at += 1;
-            let empty_at = self.used.get(&identity).map_or(0, |used| algorithm.empty_at(used));
-            if empty_at <= now {
-                self.used.remove(&identity);
-            } else {
-                self.empty.push(Reverse((empty_at, identity)));
+fn carried<A: Algorithm>(before: &A, after: &A, mut used: A::Used, now: u64) -> A::Used {
+    before.forget(&mut used, now);
+    after.used(&before.uses(&used, now), now)
+}
+
+impl<A: Algorithm> Shard<A> {
+    fn place(&self, identity: Identity, hash: u64) -> Option<usize> {
+        let is_it = |place: &u32| self.entries[*place as usize].identity.is(identity);
+        self.index.find(hash, is_it).map(|place| *place as usize)
+    }
+
+    fn enter(&mut self, mut identity: Identity, hash: u64, used: A::Used) {
+        identity.mark_unsaved();
+        let place = self.entries.len();
+        if place == self.entries.capacity() {
+            // In small steps: the list may have a thousand megabytes of neighbours.
+            self.entries.reserve_exact(place / 32 + 16);
+        }
+        self.entries.push(Entry { identity, used });
+        let (entries, hashing) = (&self.entries, &self.hashing);
+        self.index.insert_unique(hash, place as u32, |place| hashing.hash_one(entries[*place as usize].identity));
+    }
+
+    /// Removes the entry at a place; the last one takes it.
+    fn remove(&mut self, place: usize) {
+        let hash = self.hashing.hash_one(self.entries[place].identity);
+        if let Ok(found) = self.index.find_entry(hash, |known| *known as usize == place) {
+            found.remove();
+        }
+        let last = self.entries.len() - 1;
+        if place != last {
+            let hash = self.hashing.hash_one(self.entries[last].identity);
+            if let Some(known) = self.index.find_mut(hash, |known| *known as usize == last) {
+                *known = place as u32;
             }
         }
-        self.used.len() < entries_max
+        self.entries.swap_remove(place);
+    }
+
+    /// Whether there is room for one more entry, after some that are empty are removed. A newcomer looks at a bounded number, and the next one goes on
+    /// where it stopped: so a flood costs each request a constant amount of work, and an empty entry is found after one round at the latest.
+    fn make_room(&mut self, now: u64, entries_max: usize) -> bool {
+        let looks = if self.entries.len() >= entries_max { SEARCH } else { SWEEP };
+        for _ in 0..looks.min(self.entries.len()) {
+            if self.hand >= self.entries.len() {
+                self.hand = 0;
+            }
+            match self.entries.get(self.hand) {
+                Some(entry) if self.algorithm.empty_at(&entry.used) <= now => self.remove(self.hand),
+                _ => self.hand += 1,
+            }
+        }
+        self.entries.len() < entries_max
     }
 }
 
-impl<U: Copy + Default> Hold<'_, U> {
-    /// See [`Algorithm::wait`].
-    pub fn wait<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64, cost: u64) -> u64 {
+impl<A: Algorithm> Hold<'_, A> {
+    fn parts(&self, now: u64) -> (&A, A::Used) {
         match self {
-            Self::Entry(used) => algorithm.wait(used, now, cost),
-            Self::Overflow(used) => algorithm.wait(used, now, cost),
-            Self::Newcomer(..) => algorithm.wait(&nothing(algorithm, now), now, cost),
+            Self::Entry(shard, place) => (&shard.algorithm, shard.entries[*place].used),
+            Self::Newcomer(shard, ..) => (&shard.algorithm, nothing(&shard.algorithm, now)),
+            Self::Overflow(overflow) => (&overflow.algorithm, overflow.used),
+        }
+    }
+
+    /// See [`Algorithm::wait`].
+    pub fn wait(&self, now: u64, cost: u64) -> u64 {
+        match self {
+            Self::Entry(shard, place) => shard.algorithm.wait(&shard.entries[*place].used, now, cost),
+            Self::Newcomer(..) | Self::Overflow(_) => {
+                let (algorithm, used) = self.parts(now);
+                algorithm.wait(&used, now, cost)
+            }
         }
     }
 
     /// See [`Algorithm::standing`].
-    pub fn standing<A: Algorithm<Used = U>>(&self, algorithm: &A, now: u64) -> Standing {
+    pub fn standing(&self, now: u64) -> Standing {
         match self {
-            Self::Entry(used) => algorithm.standing(used, now),
-            Self::Overflow(used) => algorithm.standing(used, now),
-            Self::Newcomer(..) => algorithm.standing(&nothing(algorithm, now), now),
+            Self::Entry(shard, place) => shard.algorithm.standing(&shard.entries[*place].used, now),
+            Self::Newcomer(..) | Self::Overflow(_) => {
+                let (algorithm, used) = self.parts(now);
+                algorithm.standing(&used, now)
+            }
         }
     }
 
-    /// See [`Algorithm::give_back`].
-    pub fn give_back<A: Algorithm<Used = U>>(&mut self, algorithm: &A, counted: u64, now: u64, cost: u64) {
+    /// Whether it is the overflow entry.
+    pub const fn is_overflow(&self) -> bool {
+        matches!(self, Self::Overflow(_))
+    }
+
+    /// Notes that this limit refused.
+    pub fn refuse(&mut self) {
         match self {
-            Self::Entry(used) => algorithm.give_back(used, counted, now, cost),
-            Self::Overflow(used) => algorithm.give_back(used, counted, now, cost),
-            Self::Newcomer(..) => {} // nothing is counted any more
+            Self::Entry(shard, _) | Self::Newcomer(shard, ..) => shard.tally.refused += 1,
+            Self::Overflow(overflow) => overflow.tally.refused += 1,
         }
     }
 
     /// Counts `cost`, which [`Self::wait`] has admitted under this same hold; gives the standing after that.
-    pub fn count<A: Algorithm<Used = U>>(&mut self, algorithm: &A, now: u64, cost: u64) -> Standing {
-        let mut entered;
-        let used = match self {
-            Self::Entry(used) => &mut **used,
-            Self::Overflow(used) => &mut **used,
-            Self::Newcomer(..) => {
-                entered = nothing(algorithm, now);
-                &mut entered
+    pub fn count(&mut self, now: u64, cost: u64) -> Standing {
+        match self {
+            Self::Entry(shard, place) => {
+                let shard = &mut **shard;
+                shard.tally.admitted += 1;
+                let entry = &mut shard.entries[*place];
+                entry.identity.mark_unsaved();
+                shard.algorithm.count(&mut entry.used, now, cost);
+                shard.algorithm.standing(&entry.used, now)
             }
-        };
-        algorithm.count(used, now, cost);
-        let (used, standing) = (*used, algorithm.standing(used, now));
-        if let Self::Newcomer(shard, identity) = self {
-            shard.used.insert(*identity, used);
-            shard.empty.push(Reverse((algorithm.empty_at(&used), *identity)));
+            Self::Newcomer(shard, identity, hash) => {
+                shard.tally.admitted += 1;
+                let algorithm = shard.algorithm;
+                let mut used = nothing(&algorithm, now);
+                algorithm.count(&mut used, now, cost);
+                shard.enter(*identity, *hash, used);
+                algorithm.standing(&used, now)
+            }
+            Self::Overflow(overflow) => {
+                let overflow = &mut **overflow;
+                overflow.tally.admitted += 1;
+                overflow.algorithm.count(&mut overflow.used, now, cost);
+                overflow.algorithm.standing(&overflow.used, now)
+            }
         }
-        standing
     }
 }
 
@@ -271,11 +455,11 @@ mod tests {
         Dimensions::compile(&limit).identify(&Caller { ip, consumer: None, key: None, headers: None })
     }
 
-    fn admit<A: Algorithm>(table: &Table<A::Used>, algorithm: &A, n: u32, now: u64) -> bool {
-        let mut hold = table.hold(algorithm, identity(n), now);
-        let admitted = hold.wait(algorithm, now, 1) == 0;
+    fn admit<A: Algorithm>(table: &Table<A>, n: u32, now: u64) -> bool {
+        let mut hold = table.hold(identity(n), now);
+        let admitted = hold.wait(now, 1) == 0;
         if admitted {
-            hold.count(algorithm, now, 1);
+            hold.count(now, 1);
         }
         admitted
     }
@@ -283,74 +467,75 @@ mod tests {
     #[test]
     fn newcomers_to_a_full_table_are_counted_together() {
         let limit = SlidingWindow::new(3, 16 * SECOND);
-        let table = Table::new(label("test", "test"), 10);
-        assert!((0..10).all(|n| admit(&table, &limit, n, SECOND)));
-        let admitted = (10..1_000).filter(|n| admit(&table, &limit, *n, SECOND)).count();
+        let table = Table::new(limit, label("test", "test"), 10);
+        assert!((0..10).all(|n| admit(&table, n, SECOND)));
+        let admitted = (10..1_000).filter(|n| admit(&table, *n, SECOND)).count();
         assert_eq!((admitted, table.entries(), table.overflowed()), (3, 10, 990));
         // Those with an entry keep their own count.
-        assert!((0..10).all(|n| admit(&table, &limit, n, SECOND) && admit(&table, &limit, n, SECOND)));
-        assert!((0..10).all(|n| !admit(&table, &limit, n, SECOND)));
+        assert!((0..10).all(|n| admit(&table, n, SECOND) && admit(&table, n, SECOND)));
+        assert!((0..10).all(|n| !admit(&table, n, SECOND)));
         assert_eq!(table.overflowed(), 990);
     }
 
     #[test]
     fn an_empty_entry_makes_room_and_a_live_one_does_not() {
         let limit = SlidingWindow::new(3, 16 * SECOND);
-        let table = Table::new(label("test", "test"), 10);
-        (0..10).for_each(|n| assert!(admit(&table, &limit, n, u64::from(n) * SECOND)));
-        assert!(admit(&table, &limit, 0, 9 * SECOND), "the oldest is used again");
-        (100..103).for_each(|n| assert!(admit(&table, &limit, n, 17 * SECOND)));
+        let table = Table::new(limit, label("test", "test"), 10);
+        (0..10).for_each(|n| assert!(admit(&table, n, u64::from(n) * SECOND)));
+        assert!(admit(&table, 0, 9 * SECOND), "the oldest is used again");
+        (100..103).for_each(|n| assert!(admit(&table, n, 17 * SECOND)));
         assert_eq!(table.overflowed(), 3, "1 is empty at 18 s at the earliest");
-        assert!(admit(&table, &limit, 200, 18 * SECOND));
+        assert!(admit(&table, 200, 18 * SECOND));
         assert_eq!((table.entries(), table.overflowed()), (10, 3), "200 has the place of 1");
-        let admitted = (0..5).filter(|_| admit(&table, &limit, 0, 19 * SECOND)).count();
+        let admitted = (0..5).filter(|_| admit(&table, 0, 19 * SECOND)).count();
         assert_eq!(admitted, 2, "0 was never forgotten: its use at 9 s still counts");
     }
 
     #[test]
     fn of_buckets_the_one_that_is_full_again_goes_first() {
         let limit = TokenBucket::new(1, SECOND, 10);
-        let table = Table::new(label("test", "test"), 3);
-        (0..5).for_each(|_| assert!(admit(&table, &limit, 0, SECOND)));
-        (0..2).for_each(|_| assert!(admit(&table, &limit, 1, SECOND)));
-        assert!(admit(&table, &limit, 2, SECOND));
-        assert!(admit(&table, &limit, 3, 2 * SECOND), "2 is full again");
-        assert!(admit(&table, &limit, 4, 3 * SECOND), "1 is full again, and 3 is, too");
-        assert!(admit(&table, &limit, 5, 3 * SECOND));
+        let table = Table::new(limit, label("test", "test"), 3);
+        (0..5).for_each(|_| assert!(admit(&table, 0, SECOND)));
+        (0..2).for_each(|_| assert!(admit(&table, 1, SECOND)));
+        assert!(admit(&table, 2, SECOND));
+        assert!(admit(&table, 3, 2 * SECOND), "2 is full again");
+        assert!(admit(&table, 4, 3 * SECOND), "1 is full again, and 3 is, too");
+        assert!(admit(&table, 5, 3 * SECOND));
         assert_eq!(table.overflowed(), 0);
-        assert!(admit(&table, &limit, 6, 3 * SECOND));
+        assert!(admit(&table, 6, 3 * SECOND));
         assert_eq!(table.overflowed(), 1);
     }
 
     #[test]
     fn a_refused_newcomer_takes_no_entry() {
         let limit = SlidingWindow::new(3, 16 * SECOND);
-        let table = Table::new(label("test", "test"), 10);
-        drop(table.hold(&limit, identity(1), SECOND));
+        let table = Table::new(limit, label("test", "test"), 10);
+        drop(table.hold(identity(1), SECOND));
         assert_eq!(table.entries(), 0);
     }
 
     #[test]
     fn a_table_shrinks_while_newcomers_come() {
         let limit = SlidingWindow::new(3, 16 * SECOND);
-        let table = Table::new(label("test", "test"), 1_000);
-        (0..1_000).for_each(|n| assert!(admit(&table, &limit, n, SECOND)));
-        (1_000..2_000).for_each(|n| assert!(admit(&table, &limit, n, 100 * SECOND)));
-        assert_eq!((table.entries(), table.overflowed()), (1_000, 0));
-        (2_000..2_010).for_each(|n| assert!(admit(&table, &limit, n, 200 * SECOND)));
-        assert_eq!(table.entries(), 990);
+        let table = Table::new(limit, label("test", "test"), 1_000);
+        (0..1_000).for_each(|n| assert!(admit(&table, n, SECOND)));
+        (1_000..2_000).for_each(|n| assert!(admit(&table, n, 100 * SECOND)));
+        assert_eq!(table.overflowed(), 0);
+        assert!(table.entries() <= 1_000);
+        (2_000..2_500).for_each(|n| assert!(admit(&table, n, 200 * SECOND)));
+        assert!(table.entries() < 600, "{}", table.entries());
     }
 
     #[test]
     fn a_flood_costs_each_request_a_constant_amount_of_work() {
         // Every newcomer finds the table full of entries that were used again just before they were due.
         let limit = TokenBucket::new(1, SECOND, 100);
-        let table: Table<_> = Table::new(label("test", "test"), 10_000);
+        let table = Table::new(limit, label("test", "test"), 10_000);
         let begun = std::time::Instant::now();
-        (0..10_000).for_each(|n| assert!(admit(&table, &limit, n, SECOND)));
+        (0..10_000).for_each(|n| assert!(admit(&table, n, SECOND)));
         for round in 0..5 {
-            (0..10_000).for_each(|n| assert!(admit(&table, &limit, n, SECOND + round * SECOND / 2)));
-            (0..10_000).for_each(|n| _ = admit(&table, &limit, 20_000 + n, SECOND + round * SECOND / 2));
+            (0..10_000).for_each(|n| assert!(admit(&table, n, SECOND + round * SECOND / 2)));
+            (0..10_000).for_each(|n| _ = admit(&table, 20_000 + n, SECOND + round * SECOND / 2));
         }
         // 110,000 requests, each scanning 10,000 entries, would take minutes.
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
@@ -360,9 +545,68 @@ mod tests {
     #[test]
     fn large_tables_hold_what_they_promise() {
         let limit = TokenBucket::new(1, SECOND, 1);
-        let table: Table<_> = Table::new(label("test", "test"), SHARDS * 1_024);
-        let entered = (0..SHARDS as u32 * 2_048).filter(|n| admit(&table, &limit, *n, SECOND)).count();
+        let table = Table::new(limit, label("test", "test"), SHARDS * 1_024);
+        let entered = (0..SHARDS as u32 * 2_048).filter(|n| admit(&table, *n, SECOND)).count();
         assert_eq!(table.entries(), SHARDS * 1_024, "never more than the capacity");
         assert_eq!(entered, SHARDS * 1_024 + 1, "and one in the overflow entry");
+    }
+
+    #[test]
+    fn entries_are_found_again_whatever_goes() {
+        let limit = TokenBucket::new(1, SECOND, 100);
+        let table = Table::new(limit, label("test", "test"), 500);
+        let mut used = std::collections::HashMap::new();
+        let mut now = SECOND;
+        for n in 0..20_000_u32 {
+            now += SECOND / 300;
+            let who = n.wrapping_mul(2_654_435_769) % 900;
+            if admit(&table, who, now) {
+                used.insert(who, now);
+            }
+        }
+        assert!(table.entries() <= 500);
+        assert_eq!(table.tally(), Tally { admitted: 20_000, refused: 0 });
+        for shard in &table.shards {
+            let shard = shard.lock();
+            assert_eq!(shard.index.len(), shard.entries.len());
+            for (place, entry) in shard.entries.iter().enumerate() {
+                assert_eq!(shard.place(entry.identity, shard.hashing.hash_one(entry.identity)), Some(place));
+            }
+        }
+    }
+
+    #[test]
+    fn what_changed_is_told_once_and_added_elsewhere() {
+        let limit = SlidingWindow::new(10, 16 * SECOND);
+        let (table, other) = (Table::new(limit, label("a", "a"), 10), Table::new(limit, label("b", "b"), 10));
+        (0..3).for_each(|n| (0..=n).for_each(|_| assert!(admit(&table, n, SECOND))));
+        let told = |everything| {
+            let mut told = 0;
+            table.unsaved(2 * SECOND, everything, |one| {
+                other.add(one.identity, &one.uses, 2 * SECOND);
+                told += 1;
+            });
+            told
+        };
+        assert_eq!((told(false), told(false)), (3, 0));
+        let left = |n| other.look(identity(n), 2 * SECOND, 1).0.remaining;
+        assert_eq!((left(0), left(1), left(2), left(3)), (9, 8, 7, 10));
+        assert!(admit(&table, 1, 2 * SECOND));
+        assert_eq!((told(false), told(true)), (1, 3));
+        assert_eq!(left(1), 10 - 2 - 3 - 3, "what is added counts beside what is there");
+        assert!(table.reset(identity(2)) && !table.reset(identity(9)));
+        assert_eq!(table.look(identity(2), 2 * SECOND, 1), (Standing { remaining: 10, more_in: 0 }, false));
+    }
+
+    #[test]
+    fn other_numbers_hold_for_everyone_at_once_and_forget_nothing() {
+        let table = Table::new(TokenBucket::new(1, SECOND, 10), label("test", "test"), 2);
+        (0..7).for_each(|_| assert!(admit(&table, 1, SECOND)));
+        (0..7).for_each(|_| assert!(admit(&table, 2, SECOND)));
+        (0..7).for_each(|_| assert!(admit(&table, 3, SECOND)));
+        table.change(TokenBucket::new(1, 3_600 * SECOND, 8), SECOND);
+        for n in 1..4 {
+            assert!(admit(&table, n, SECOND) && !admit(&table, n, SECOND), "{n}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! Every call has a time-out (`link.rs`). The password stays in the URL and is in no message.
 //! The only folder that knows mysql_async.
 
+mod counters;
 pub(super) mod failure;
 mod ledger;
 mod link;
@@ -23,6 +24,7 @@ use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
+pub use counters::Counters;
 use link::Link;
 pub use migrate::probe;
 
@@ -141,7 +143,7 @@ pub fn migrate(url: &str) -> Result<Vec<String>, String> {
         let mut link = Link::open(&options, &server).await?;
         let mut done = migrate::apply(&mut link).await?;
         if done.is_empty() {
-            done.push(format!("nothing to do, version {} is applied", MYSQL.len()));
+            done.push(format!("nothing to do, version {} is applied", super::migrations::newest(MYSQL)));
         }
         Ok(done.into_iter().map(|line| format!("{server}: {line}")).collect())
     })

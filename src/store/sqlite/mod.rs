@@ -3,6 +3,7 @@
 //! the last transactions, never the file. Calls block, so they run on the writer's own thread.
 //! The only folder that knows rusqlite.
 
+mod counters;
 mod ledger;
 mod migrate;
 mod pack;
@@ -22,6 +23,7 @@ use super::usage::Known;
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
+pub use counters::Counters;
 pub use migrate::probe;
 
 /// How long one statement waits for another program's lock. Short, because the writer tries again anyway and a
@@ -214,7 +216,11 @@ pub fn migrate(path: &Path) -> Result<Vec<String>, String> {
     };
     let mut done = apply().map_err(|error| failure(path, &error).message().to_owned())?;
     if done.is_empty() {
-        done.push(format!("{}: nothing to do, version {} is applied", path.display(), SQLITE.len()));
+        done.push(format!(
+            "{}: nothing to do, version {} is applied",
+            path.display(),
+            super::migrations::newest(SQLITE)
+        ));
     }
     Ok(done)
 }

@@ -74,6 +74,12 @@ impl Config {
         self
     }
 
+    /// A key that is its own name, with further fields: `plan: gold`.
+    pub fn key_with(mut self, key: &str, fields: &str) -> Self {
+        let _ = writeln!(self.keys, "  {key}: {{sha256: {}, {fields}}}", digest(key));
+        self
+    }
+
     /// The value of `log`: `sqlite:log.db`, or `{store: ..., json: ...}`.
     pub fn log(mut self, value: &str) -> Self {
         self.log = value.into();

@@ -63,7 +63,46 @@ impl Gateway {
 
     /// The same, with variables in its environment.
     pub fn spawn_with(folder: Folder, config: &Config, variables: &[(&str, &str)]) -> Self {
-        let (address, second, admin) = (free_address(), free_address(), free_address());
+        Self::spawn_on(folder, config, variables, [free_address(), free_address(), free_address()])
+    }
+
+    /// Starts again after its end, with the same folder and the same addresses, and waits until it is ready.
+    pub async fn again(mut self, config: &Config) -> Self {
+        let folder = std::mem::replace(&mut self.folder, Folder::new());
+        let addresses = [self.address, self.second, self.admin];
+        drop(self);
+        Self::spawn_on(folder, config, &[], addresses).wait_until_ready().await
+    }
+
+    /// Starts a gateway whose calendar's clock shows this time, as `faketime` writes it: `@2026-05-15 12:30:00`. Its other clocks are right.
+    pub async fn start_at(config: &Config, clock: &str) -> Self {
+        let folder = Folder::new();
+        let file = folder.file("clock", clock).display().to_string();
+        let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
+            .map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
+        let library = library.iter().find(|path| Path::new(path).exists());
+        let variables = [
+            ("LD_PRELOAD", library.expect("libfaketime: `make test` installs it").as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", &file),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("TZ", "UTC"),
+        ];
+        Self::spawn_with(folder, config, &variables).wait_until_ready().await
+    }
+
+    /// Sets the clock of a gateway that was started with [`Self::start_at`].
+    pub fn set_clock(&self, clock: &str) {
+        let new = self.folder.file("clock.new", clock);
+        std::fs::rename(new, self.path("clock")).expect("the clock");
+    }
+
+    fn spawn_on(
+        folder: Folder,
+        config: &Config,
+        variables: &[(&str, &str)],
+        [address, second, admin]: [SocketAddr; 3],
+    ) -> Self {
         let file = folder.file("tollgate.yaml", &config.write(address, second, admin));
         let mut child = tollgate()
             .arg("run")
