@@ -122,9 +122,15 @@ impl Control for Wiring {
             .collect()
     }
 
-    fn client(&self, name: &ClientName) -> Option<Vec<ClientLimit>> {
+    async fn client(&self, name: &ClientName) -> Option<Vec<ClientLimit>> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
-        let standings = runtime.limits.status_of(&client(&runtime, name)?, now).into_iter();
+        let client = client(&runtime, name)?;
+        let mut standings = runtime.limits.status_of(&client, now);
+        if let Some(sharing) = &runtime.sharing {
+            // Without an answer it is this gateway's share that holds, and that is what is shown.
+            let _ = sharing.correct(&runtime.limits, &client, &mut standings).await;
+        }
+        let standings = standings.into_iter();
         // Where a key is required nobody is counted under the address for want of one.
         let is_anonymous = |route: &str| runtime.route(route).is_some_and(|route| route.auth.is_anonymous());
         let standings = standings
@@ -142,11 +148,16 @@ impl Control for Wiring {
         Some(limits.collect())
     }
 
-    fn reset_client(&self, name: &ClientName) -> Option<usize> {
+    async fn reset_client(&self, name: &ClientName) -> Result<Option<usize>, String> {
         let runtime = self.parts.live.load();
-        let count = runtime.limits.reset(&client(&runtime, name)?);
+        let Some(client) = client(&runtime, name) else { return Ok(None) };
+        let mut count = runtime.limits.reset(&client);
+        if let Some(sharing) = &runtime.sharing {
+            let shared = sharing.reset(&runtime.limits, &client).await;
+            count += shared.map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
+        }
         log::info!("counts of {name:?} were reset in {count} limits");
-        Some(count)
+        Ok(Some(count))
     }
 
     fn log(&self) -> LogStatus {

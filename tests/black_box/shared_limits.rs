@@ -227,3 +227,34 @@ async fn keys_have_the_deployments_prefix_and_one_hash_tag_and_expire() {
     let seen = || async { gateway.metrics().await.sum("tollgate_limit_store_gateways", &[]) == 1.0 };
     eventually("the gateway sees itself", seconds(5), seen).await;
 }
+
+#[tokio::test]
+async fn the_admin_api_tells_and_resets_what_all_gateways_counted() {
+    let (mut redis, backend) = (Redis::start(), Backend::start().await);
+    let limits = "[{rate: 5/h, per: ip}, {rate: 100/month, per: ip}, {rate: 9/h, per: ip, store: local, name: here}]";
+    let config = shared(&redis, &backend, limits, "timeout: 2s");
+    let (one, two) = (Gateway::start(&config).await, Gateway::start(&config).await);
+    assert_eq!(admitted(&[&one, &two], 5).await, 5);
+    let remaining = |answer: &crate::harness::Answer, name: &str| {
+        let limits = answer.json()["limits"].as_array().unwrap().clone();
+        let found = limits.iter().find(|limit| limit["limit"] == name).unwrap_or_else(|| panic!("{limits:?}")).clone();
+        found["tokens_remaining"].as_f64().unwrap()
+    };
+    for gateway in [&one, &two] {
+        let client = gateway.admin_get("/admin/clients/127.0.0.1").await;
+        assert_eq!((remaining(&client, "ip-3600s"), remaining(&client, "ip-month")), (0.0, 95.0), "{}", client.text());
+    }
+    let totals = one.admin_get("/admin/rate-limits").await.json()["totals"].clone();
+    let hour = totals.as_array().unwrap().iter().find(|limit| limit["limit"] == "ip-3600s").unwrap().clone();
+    assert_eq!(hour["admitted"], 3, "by this gateway: {hour}");
+    let reset = two.admin_post("/admin/clients/127.0.0.1/reset").await;
+    assert_eq!(reset.json()["reset"], 3, "two in the store, one here: {}", reset.text());
+    assert_eq!(admitted(&[&one, &two], 8).await, 5);
+    redis.kill();
+    eventually("the store is away", seconds(5), || async {
+        two.metrics().await.sum("tollgate_limit_store_up", &[]) == 0.0
+    })
+    .await;
+    let reset = two.admin_post("/admin/clients/127.0.0.1/reset").await;
+    assert_eq!((reset.status, &reset.json()["reason"]), (503, &"limit_store_unavailable".into()), "{}", reset.text());
+}

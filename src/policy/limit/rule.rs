@@ -2,6 +2,7 @@
 //! Not here: how several are decided at once (`mod.rs`), and which there are (`book.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::algorithm::Standing;
 use super::counting::{Counting, Held};
@@ -30,6 +31,15 @@ pub(super) struct Limit {
     /// Whether its counts are saved, to outlive the process.
     pub is_saved: bool,
     pub counting: Counting,
+    /// What the shared store decided; the table only knows what this process did.
+    pub by_store: Arc<ByStore>,
+}
+
+/// Decisions of the shared store, as this process had them.
+#[derive(Debug, Default)]
+pub(super) struct ByStore {
+    pub admitted: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 /// One limit while its request is decided.
@@ -90,6 +100,7 @@ impl Limit {
             is_saved: Self::outlives(config),
             name: name.into(),
             counting,
+            by_store: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.by_store)),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -156,8 +157,13 @@ impl Begun<'_> {
         if answers.len() != self.asks.len() {
             return self.refuse(Refusal::Internal("the store of limits left questions open"));
         }
+        self.refused |= self.asks.iter().zip(answers).any(|(ask, answer)| ask.is_enforced() && answer.wait > 0);
         for (place, (ask, answer)) in self.asks.iter().zip(answers).enumerate() {
-            self.refused |= ask.is_enforced() && answer.wait > 0;
+            if answer.wait > 0 {
+                ask.limit.by_store.refused.fetch_add(1, Ordering::Relaxed);
+            } else if !self.refused {
+                ask.limit.by_store.admitted.fetch_add(1, Ordering::Relaxed);
+            }
             let more_in = if answer.wait > 0 { answer.wait } else { answer.more_in };
             let (mut wait, mut standing) = (answer.wait, Standing { remaining: answer.remaining, more_in });
             // Both have to admit it: the narrower one is the truth.

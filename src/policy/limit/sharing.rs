@@ -10,10 +10,14 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::shared::{Answer, Ask, Begun, Rule};
-use super::{Caller, Decision, Limits, Now};
+use super::status::{Client, ClientStatus};
+use super::{Book, Caller, Decision, Limits, Now};
 use crate::config::{self, OnStoreError};
 use crate::limit_store::{self, Fallback, Kind, LimitStore, Settings, Unavailable};
 use crate::refusal::Refusal;
+
+/// Limits that the admin API asks about at once: a script takes so many keys without being long.
+const ASKS_MAX: usize = 64;
 
 /// Where shared limits are decided, and what happens without it.
 pub struct Sharing {
@@ -41,7 +45,7 @@ impl Sharing {
 
     /// Decides all limits of a request of which some are shared; waits at most `limits.timeout`.
     pub async fn decide(&self, limits: &Limits, caller: Caller<'_>, now: Now) -> Decision {
-        let stores_now = self.store.clock().map_or(now, |micros| Now { wall: Duration::from_micros(micros), ..now });
+        let stores_now = self.stores_now(now);
         let mut begun = limits.begin(caller, now, stores_now);
         if begun.asks().is_empty() {
             return begun.finish_without();
@@ -57,6 +61,50 @@ impl Sharing {
             }
             Err(Unavailable) => self.without(begun),
         }
+    }
+
+    /// Puts what the store knows of a client into `standings`, which are those of [`Book::status_of`]: this process only knows its share.
+    ///
+    /// # Errors
+    /// The store gives no answer; what this process knows is left.
+    pub async fn correct(&self, book: &Book, client: &Client, standings: &mut [ClientStatus]) -> Result<(), Unavailable> {
+        let shared = book.identities(client).enumerate().filter(|(_, (limit, _))| limit.is_shared);
+        let stores_now = self.stores_now(Now::read());
+        let shared: Vec<(usize, limit_store::Ask)> = shared
+            .map(|(place, (limit, identity))| (place, self.question(&Ask::of(limit, identity, stores_now))))
+            .collect();
+        for some in shared.chunks(ASKS_MAX) {
+            let asks: Vec<limit_store::Ask> = some.iter().map(|(_, ask)| ask.clone()).collect();
+            let answer = self.store.look(&asks).await?;
+            for ((place, _), verdict) in some.iter().zip(&answer.verdicts) {
+                let Some(standing) = standings.get_mut(*place) else { continue };
+                standing.tokens_remaining = verdict.remaining;
+                standing.over = verdict.wait > 0;
+                standing.more_in_seconds = verdict.more_in.div_ceil(1_000_000);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what a client has used of the limits in the store; of how many it had used something.
+    ///
+    /// # Errors
+    /// The store gives no answer; some may be forgotten.
+    pub async fn reset(&self, book: &Book, client: &Client) -> Result<usize, Unavailable> {
+        let stores_now = self.stores_now(Now::read());
+        let shared = book.identities(client).filter(|(limit, _)| limit.is_shared);
+        let keys: Vec<String> =
+            shared.map(|(limit, identity)| self.question(&Ask::of(limit, identity, stores_now)).key).collect();
+        let mut forgotten = 0;
+        for some in keys.chunks(ASKS_MAX) {
+            forgotten += self.store.forget(some).await? as usize;
+        }
+        Ok(forgotten)
+    }
+
+    /// The present, its calendar by the store's clock.
+    fn stores_now(&self, now: Now) -> Now {
+        self.store.clock().map_or(now, |micros| Now { wall: Duration::from_micros(micros), ..now })
     }
 
     fn without(&self, mut begun: Begun<'_>) -> Decision {
