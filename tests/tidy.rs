@@ -36,8 +36,13 @@ const BESIDE: &[(&str, &[&str])] = &[("metrics", &["record"])];
 const MAY_IMPORT_METRICS: &[&str] = &["server", "admin", "gateway"];
 
 /// A policy uses its own part and no other; limits count the consumers that keys name.
-const PARTS_OF_POLICIES: &[(&str, &[&str])] =
-    &[("auth", &["keys"]), ("limit", &["keys", "limit_store"]), ("cache", &["cache"]), ("retry", &["upstream"])];
+const PARTS_OF_POLICIES: &[(&str, &[&str])] = &[
+    ("auth", &["keys"]),
+    ("limit", &["keys", "limit_store"]),
+    ("concurrency", &["keys"]),
+    ("cache", &["cache"]),
+    ("retry", &["upstream"]),
+];
 
 /// The parts that only their own policy may use.
 const PARTS: &[&str] = &["upstream", "cache", "keys", "limit_store", "request_log", "store"];

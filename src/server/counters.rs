@@ -21,7 +21,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// How long the start waits for what was counted before.
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the exit waits for the last save.
+/// How long the exit waits for the last save, beside what it waits for the log anyway.
+const LAST_SAVE_AT_LEAST: Duration = Duration::from_millis(500);
+
+/// And at most, however long the log may take.
 const LAST_SAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// At most one message about a store that is away in so long.
@@ -116,11 +119,12 @@ impl Saver {
         let _ = self.stop.send(());
     }
 
-    /// Waits for the last save, after [`Self::stop`].
-    pub(super) fn finish(self) {
-        match self.ended.recv_timeout(LAST_SAVE_WITHIN) {
+    /// Waits for the last save, after [`Self::stop`]; not long beyond the deadline of the log.
+    pub(super) fn finish(self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(Instant::now()).clamp(LAST_SAVE_AT_LEAST, LAST_SAVE_WITHIN);
+        match self.ended.recv_timeout(left) {
             Ok(()) => _ = self.thread.join(),
-            Err(_) => log::error!("what limits have counted was not saved within {} s", LAST_SAVE_WITHIN.as_secs()),
+            Err(_) => log::error!("what limits have counted could not be saved in time"),
         }
     }
 }

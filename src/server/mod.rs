@@ -105,14 +105,15 @@ impl Running {
         if let Some(saver) = &saver {
             saver.stop();
         }
-        let counts = writer.finish(ended.log_deadline(told, &shutdown));
+        let deadline = ended.log_deadline(told, &shutdown);
+        let counts = writer.finish(deadline);
         let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
         log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
         for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
             log::warn!("request log: {count} records dropped ({reason})");
         }
         if let Some(saver) = saver {
-            saver.finish();
+            saver.finish(deadline);
         }
         // The admin API answers until the very end; nobody may be left to be told.
         let _ = stop_admin.send(());

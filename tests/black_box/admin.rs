@@ -116,7 +116,7 @@ async fn who_is_near_a_limit_is_shown() {
     let limit = &client["limits"][0];
     assert_eq!((limit["capacity"].as_u64(), limit["tokens_remaining"].as_f64()), (Some(5), Some(0.0)), "{client}");
     assert!(limit.to_string().contains("refill"), "{client}");
-    assert_eq!(gateway.admin_get("/admin/clients/nobody").await.status, 400);
+    assert_eq!(gateway.admin_get("/admin/clients/nobody").await.status, 404);
 }
 
 #[tokio::test]

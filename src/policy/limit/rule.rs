@@ -97,7 +97,8 @@ impl Limit {
             enforced: config.mode == config::Mode::Enforce,
             is_shared,
             is_log: config.algorithm() == config::Algorithm::SlidingLog,
-            is_saved: Self::outlives(config),
+            // What a shared store counts, it keeps.
+            is_saved: Self::outlives(config) && !is_shared,
             name: name.into(),
             counting,
             by_store: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.by_store)),

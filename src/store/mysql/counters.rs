@@ -1,4 +1,5 @@
 //! Counts of limits in MySQL or MariaDB; see [`super::super::Counters`]. After any failure the connection is thrown away.
+//! Not here: what a row means, and when it is written.
 
 use mysql_async::{Opts, Value};
 

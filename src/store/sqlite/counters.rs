@@ -1,4 +1,5 @@
-//! Counts of limits in a SQLite file; see [`super::super::Counters`].
+//! Counts of limits in a SQLite file; see [`super::super::Counters`]. After any failure the file is opened anew.
+//! Not here: what a row means, and when it is written.
 
 use std::path::PathBuf;
 
@@ -95,4 +96,51 @@ impl Counters {
 
 fn millis(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_in_parts_and_go_when_they_expire() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("below/log.db");
+        let mut counters = Counters::new(path.clone(), "a".to_owned());
+        let row = |n: u64| CounterRow {
+            limit: "route /a ip-3600s".to_owned(),
+            identity: format!("ip:10.0.{}.{}", n / 256, n % 256),
+            uses: "1:1000000".to_owned(),
+            expires_ms: 1_000 + n,
+        };
+        let rows: Vec<CounterRow> = (0..1_200).map(row).collect();
+        rows.chunks(CHUNK).for_each(|chunk| counters.save(chunk).unwrap());
+        counters.save(&[CounterRow { uses: "2:2000000".to_owned(), ..row(7) }]).unwrap();
+        let all = |counters: &mut Counters, now_ms| {
+            let (mut after, mut found) = ([0; 16], Vec::new());
+            loop {
+                let part = counters.load(after, now_ms).unwrap();
+                after = part.last().map(CounterRow::id).unwrap_or_default();
+                let is_last = part.len() < CHUNK;
+                found.extend(part);
+                if is_last {
+                    return found;
+                }
+            }
+        };
+        let found = all(&mut counters, 999);
+        assert_eq!(found.len(), 1_200);
+        assert!(found.iter().any(|one| one.uses == "2:2000000" && one.identity == "ip:10.0.0.7"));
+        assert_eq!(all(&mut counters, 1_999).len(), 200);
+        assert!(all(&mut Counters::new(path.clone(), "b".to_owned()), 0).is_empty(), "another gateway's");
+        let removed: Vec<usize> = (0..4).map(|_| counters.remove_expired(1_999).unwrap()).collect();
+        assert_eq!(removed, [500, 500, 0, 0]);
+        // A file that was removed is made anew.
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+        assert!(all(&mut counters, 0).is_empty());
+        counters.save(&rows[..1]).unwrap();
+        assert_eq!(all(&mut counters, 0), rows[..1]);
+    }
 }
