@@ -13,8 +13,8 @@ use crate::admin::{
 use crate::cache::{self, Scope};
 use crate::config::StoreUrl;
 use crate::gateway::Parts;
-use crate::limit_store::LimitStore;
 use crate::keys::name_id;
+use crate::limit_store::LimitStore;
 use crate::metrics;
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
@@ -154,7 +154,8 @@ impl Control for Wiring {
         let mut count = runtime.limits.reset(&client);
         if let Some(sharing) = &runtime.sharing {
             let shared = sharing.reset(&runtime.limits, &client).await;
-            count += shared.map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
+            count += shared
+                .map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
         }
         log::info!("counts of {name:?} were reset in {count} limits");
         Ok(Some(count))

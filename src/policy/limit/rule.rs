@@ -160,11 +160,15 @@ impl Pending<'_> {
             self.held.refuse();
         }
         let counts = self.wait == 0 && !refused;
-        let standing = if counts { self.held.count(self.cost) } else { self.held.standing() };
-        // In requests of this gateway, where each counts for several.
-        let remaining = standing.remaining / (self.cost / self.limit.cost).max(1);
-        let more_in = if self.wait > 0 { self.wait } else { standing.more_in };
-        (self.wait, Standing { remaining, more_in })
+        let mut standing = if counts { self.held.count(self.cost) } else { self.held.standing() };
+        if self.cost != self.limit.cost {
+            // In requests of this gateway, as each counts for several.
+            standing.remaining /= (self.cost / self.limit.cost).max(1);
+        }
+        if self.wait > 0 {
+            standing.more_in = self.wait;
+        }
+        (self.wait, standing)
     }
 
     pub fn decide_alone(mut self) -> (bool, (u64, Standing)) {

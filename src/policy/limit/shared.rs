@@ -123,8 +123,16 @@ impl Limits {
     /// periods are those of `stores_now`, and its answers end the decision.
     pub fn begin<'a>(&'a self, caller: Caller<'a>, now: Now, stores_now: Now) -> Begun<'a> {
         let (verdicts, asks) = (Verdicts::new(), SmallVec::new());
-        let mut begun =
-            Begun { limits: self, caller, now, verdicts, refused: false, counted: SmallVec::new(), asks, by_share: None };
+        let mut begun = Begun {
+            limits: self,
+            caller,
+            now,
+            verdicts,
+            refused: false,
+            counted: SmallVec::new(),
+            asks,
+            by_share: None,
+        };
         begun.verdicts = begun.decide(0..self.local, None);
         if !begun.refused {
             let shared = self.limits[self.local..].iter();
@@ -269,7 +277,10 @@ mod tests {
     #[test]
     fn a_store_that_answers_too_little_admits_nothing() {
         let limits = set("limit: {rate: 5/min per ip, name: everywhere}", &["everywhere"]);
-        assert!(matches!(limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).finish(&[]).refused, Some(Refusal::Internal(_))));
+        assert!(matches!(
+            limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).finish(&[]).refused,
+            Some(Refusal::Internal(_))
+        ));
     }
 
     #[test]
@@ -307,9 +318,8 @@ mod tests {
     fn fewer_requests_than_gateways_are_admitted_by_the_first_of_them() {
         for (rank, expected) in [(0, 1), (1, 1), (2, 0), (3, 0)] {
             let limits = set("limit: {rate: 2/min per ip, name: everywhere}", &["everywhere"]);
-            let admits = |_: &i32| {
-                limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).by_share(Share { gateways: 4, rank })
-            };
+            let admits =
+                |_: &i32| limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).by_share(Share { gateways: 4, rank });
             assert_eq!((0..5).filter(admits).count(), expected, "{rank}");
         }
     }

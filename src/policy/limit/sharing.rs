@@ -67,7 +67,12 @@ impl Sharing {
     ///
     /// # Errors
     /// The store gives no answer; what this process knows is left.
-    pub async fn correct(&self, book: &Book, client: &Client, standings: &mut [ClientStatus]) -> Result<(), Unavailable> {
+    pub async fn correct(
+        &self,
+        book: &Book,
+        client: &Client,
+        standings: &mut [ClientStatus],
+    ) -> Result<(), Unavailable> {
         let shared = book.identities(client).enumerate().filter(|(_, (limit, _))| limit.is_shared);
         let stores_now = self.stores_now(Now::read());
         let shared: Vec<(usize, limit_store::Ask)> = shared
