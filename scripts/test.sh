@@ -16,12 +16,17 @@ if ! has "$browser"; then
     browser=chromium
     if has apt-cache && ! apt-cache show chromium >/dev/null 2>&1; then browser=chromium-browser; fi
 fi
+# Valkey where the distribution has it; the tests use it beside Redis.
+valkey=()
+if has apt-cache && apt-cache show valkey-server >/dev/null 2>&1; then valkey=(valkey-server=valkey-server); fi
 has_prometheus=$(has promtool && echo yes || echo no)
+has_redis=$(has redis-server && echo yes || echo no)
 
 need_rust
 need mariadbd="$mariadb" mariadb-install-db="$mariadb" my_print_defaults="$mariadb_client" \
-    promtool=prometheus sqlite3=sqlite3 curl=curl wrk=wrk faketime=faketime mount=mount unshare=util-linux nsenter=util-linux script=bsdutils "$browser=$browser"
+    promtool=prometheus sqlite3=sqlite3 redis-server=redis-server curl=curl wrk=wrk faketime=faketime mount=mount unshare=util-linux nsenter=util-linux script=bsdutils "$browser=$browser" "${valkey[@]}"
 # Only promtool is wanted: the server that came with it must not start with the machine either.
+if [ "$has_redis" = no ] && has systemctl; then as_root systemctl disable redis-server || true; fi
 if [ "$has_prometheus" = no ] && has systemctl; then as_root systemctl disable prometheus || true; fi
 
 bash scripts/check.sh

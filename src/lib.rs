@@ -20,6 +20,7 @@ pub mod cache;
 pub mod cli;
 pub mod gateway;
 pub mod keys;
+pub mod limit_store;
 pub mod metrics;
 pub mod policy;
 pub mod request_log;

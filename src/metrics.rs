@@ -16,7 +16,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{InstanceState, KeyStoreState, KeysState, LogState, State};
+pub use state::{InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
 
@@ -463,6 +463,15 @@ mod tests {
             cache_evictions: 1,
             limit_entries: 8,
             limit_overflow: 0,
+            limit_store: Some(LimitStoreState {
+                up: true,
+                gateways: 3,
+                buckets: vec![(0.001, 4), (0.01, 5)],
+                decided: (6, 0.25),
+                fallback: vec![("fallback_local", 1)],
+                errors: vec![("timeout", 2)],
+                opened: 1,
+            }),
             limits_saved_age: None,
             limits_saved_rows: 0,
             limits_save_failures: 0,

@@ -112,6 +112,8 @@ pub enum Refusal {
         /// The names of the limits that refused.
         violated: Vec<Arc<str>>,
     },
+    /// The store of shared limits gives no answer, and `limits.on_error` is `refuse`.
+    LimitStoreUnavailable,
     /// As many requests of the caller are served as may be at once.
     ConcurrencyLimited {
         /// What the route admits.
@@ -158,7 +160,7 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoInstance | Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance | Self::KeysUnavailable | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -185,6 +187,7 @@ impl Refusal {
             Self::Preflight => "cors",
             Self::FloodGuard { .. } => "flood_guard",
             Self::RateLimited { .. } => "rate_limited",
+            Self::LimitStoreUnavailable => "limit_store_unavailable",
             Self::ConcurrencyLimited { .. } => "concurrency_limited",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::ClientTimeout => "client_timeout",
@@ -220,6 +223,7 @@ impl Refusal {
             | Self::MethodNotAllowed { .. }
             | Self::Preflight
             | Self::KeysUnavailable
+            | Self::LimitStoreUnavailable
             | Self::ClientTimeout
             | Self::ClientClosed
             | Self::NoInstance
@@ -258,6 +262,9 @@ impl Refusal {
             }
             Self::RateLimited { retry_after_seconds, violated, .. } => {
                 format!("Over the limit {}. Try again in {retry_after_seconds} s.", violated.join(", ")).into()
+            }
+            Self::LimitStoreUnavailable => {
+                "The limits of this route can't be decided now. Try again in a moment.".into()
             }
             Self::ConcurrencyLimited { requests_max } => {
                 format!("{requests_max} requests are being answered already. Try again when one has ended.").into()
@@ -299,7 +306,10 @@ impl Refusal {
                 headers.push((RATELIMIT, fields.state.clone()));
                 headers.extend(fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers()));
             }
-            Self::NoInstance | Self::ConcurrencyLimited { .. } | Self::KeysUnavailable => {
+            Self::NoInstance
+            | Self::ConcurrencyLimited { .. }
+            | Self::KeysUnavailable
+            | Self::LimitStoreUnavailable => {
                 headers.push((RETRY_AFTER, HeaderValue::from_static("1")));
             }
             Self::BadHost

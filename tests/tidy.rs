@@ -20,7 +20,7 @@ const ROWS: &[&[&str]] = &[
     &["admin", "gateway"],
     &["runtime", "analytics"],
     &["policy"],
-    &["upstream", "cache", "keys", "request_log"],
+    &["upstream", "cache", "keys", "limit_store", "request_log"],
     &["store"],
     &["config", "refusal", "record", "build_facts"],
     &["json"],
@@ -38,14 +38,14 @@ const MAY_IMPORT_METRICS: &[&str] = &["server", "admin", "gateway"];
 /// A policy uses its own part and no other; limits count the consumers that keys name.
 const PARTS_OF_POLICIES: &[(&str, &[&str])] = &[
     ("auth", &["keys"]),
-    ("limit", &["keys"]),
+    ("limit", &["keys", "limit_store"]),
     ("concurrency", &["keys"]),
     ("cache", &["cache"]),
     ("retry", &["upstream"]),
 ];
 
 /// The parts that only their own policy may use.
-const PARTS: &[&str] = &["upstream", "cache", "keys", "request_log", "store"];
+const PARTS: &[&str] = &["upstream", "cache", "keys", "limit_store", "request_log", "store"];
 
 /// The command line sees everything but the data path, which only a server runs.
 const CLI_MAY_NOT: &[&str] = &["gateway"];

@@ -236,7 +236,7 @@ fn share_left(entry: &LimitEntry) -> f64 {
 
 async fn client<C: Control>(State(control): State<Arc<C>>, name: Result<Path<String>, PathRejection>) -> Answer {
     let name = client_name(name)?;
-    let limits = control.client(&name).ok_or_else(no_such_key)?;
+    let limits = control.client(&name).await.ok_or_else(no_such_key)?;
     Ok(Json(match name {
         ClientName::Ip(ip) => json!({"ip": ip, "limits": limits}),
         ClientName::Key(key) => json!({"key": key, "limits": limits}),
@@ -244,7 +244,9 @@ async fn client<C: Control>(State(control): State<Arc<C>>, name: Result<Path<Str
 }
 
 async fn reset_client<C: Control>(State(control): State<Arc<C>>, name: Result<Path<String>, PathRejection>) -> Answer {
-    let reset = control.reset_client(&client_name(name)?).ok_or_else(no_such_key)?;
+    let reset = control.reset_client(&client_name(name)?).await;
+    let reset = reset.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "limit_store_unavailable", why))?;
+    let reset = reset.ok_or_else(no_such_key)?;
     Ok(Json(json!({"reset": reset})))
 }
 

@@ -13,7 +13,8 @@ use crate::config::{Config, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
 
-/// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`.
+/// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`; where limits are
+/// shared, a question about a client waits for their store as long as a request does.
 pub trait Control: Send + Sync + 'static {
     /// Whether requests should be sent here now.
     fn readiness(&self) -> Readiness;
@@ -46,10 +47,13 @@ pub trait Control: Send + Sync + 'static {
     fn limit_totals(&self) -> Vec<LimitTotals>;
 
     /// Where a client, an address or the name of a key, stands with each limit that counts it by itself; none for a key that is not configured.
-    fn client(&self, client: &ClientName) -> Option<Vec<ClientLimit>>;
+    fn client(&self, client: &ClientName) -> impl Future<Output = Option<Vec<ClientLimit>>> + Send;
 
     /// Forgets what a client has used of these limits; of how many, none for a key that is not configured.
-    fn reset_client(&self, client: &ClientName) -> Option<usize>;
+    ///
+    /// # Errors
+    /// Why those that gateways share were not reset.
+    fn reset_client(&self, client: &ClientName) -> impl Future<Output = Result<Option<usize>, String>> + Send;
 
     /// Where the request log stands, at one moment.
     fn log(&self) -> LogStatus;

@@ -135,7 +135,7 @@ impl Control for Gateway {
         Vec::new()
     }
 
-    fn client(&self, client: &ClientName) -> Option<Vec<ClientLimit>> {
+    async fn client(&self, client: &ClientName) -> Option<Vec<ClientLimit>> {
         let limit = ClientLimit {
             limit: "ip-10s".into(),
             route: Some("/api/*".into()),
@@ -153,8 +153,8 @@ impl Control for Gateway {
         }
     }
 
-    fn reset_client(&self, client: &ClientName) -> Option<usize> {
-        self.client(client).map(|limits| limits.len())
+    async fn reset_client(&self, client: &ClientName) -> Result<Option<usize>, String> {
+        Ok(self.client(client).await.map(|limits| limits.len()))
     }
 
     fn log_store(&self) -> StoreUrl {

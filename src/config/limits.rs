@@ -3,6 +3,8 @@
 //! Not here: the grammar of a rate (`rate.rs`), and how limits count (`policy/limit`).
 
 use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use jiff::tz::TimeZone;
@@ -12,17 +14,53 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::is_name;
 use super::rate::{Limit, Mode, Per};
+use super::shared_store::{Gateways, OnStoreError, SharedStore};
 use super::short_forms::{self, Limits, OneOrMany, or_text};
 use super::text::{short_form, text_form};
+use super::units::Span;
 
 /// `limits`: what holds for all limits, and those that several routes share.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
+    /// Where limits are counted that do not say `store: local`: `redis://...`, or `local`.
+    pub store: SharedStore,
+    /// How long a request waits for that store.
+    pub timeout: Span,
+    /// What a shared limit does while the store is away.
+    pub on_error: OnStoreError,
+    /// Among how many gateways a limit is divided while the store is away.
+    pub gateways: Gateways,
+    /// What all keys in the store begin with; each deployment has its own.
+    pub prefix: String,
+    /// PEM file of the authorities that are believed with `rediss://`; the system's when left out.
+    pub ca: Option<PathBuf>,
     /// Limits by name; all routes and plans that say `limit: NAME` count together.
     pub named: IndexMap<String, Limit>,
     /// Whether answers also carry `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
     pub legacy_headers: bool,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            store: SharedStore::default(),
+            timeout: Span(Duration::from_millis(50)),
+            on_error: OnStoreError::default(),
+            gateways: Gateways::default(),
+            prefix: "tollgate".to_owned(),
+            ca: None,
+            named: IndexMap::new(),
+            legacy_headers: false,
+        }
+    }
+}
+
+impl LimitSettings {
+    /// Whether this limit counts in the store that gateways share.
+    pub fn is_shared(&self, limit: &Limit) -> bool {
+        self.store != SharedStore::Local && limit.store.is_none()
+    }
 }
 
 /// `plans.NAME`: what the consumers of a plan get, over all their requests.

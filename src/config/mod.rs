@@ -19,6 +19,7 @@ mod rate;
 mod reader;
 mod scalar_forms;
 mod schema;
+mod shared_store;
 mod short_forms;
 mod store_url;
 mod syntax;
@@ -40,6 +41,7 @@ pub use places::Places;
 pub use problems::{Problem, Problems, did_you_mean};
 pub use rate::{Algorithm, Limit, Mode, Per, Rate, Window};
 pub use schema::*;
+pub use shared_store::{Gateways, OnStoreError, SharedStore};
 pub use store_url::StoreUrl;
 pub use units::{Size, Span};
 

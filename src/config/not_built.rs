@@ -6,10 +6,6 @@ use super::tree::{Kind, Node, join, problem};
 
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
-    "limits.store",
-    "limits.timeout",
-    "limits.on_error",
-    "limits.gateways",
     "cache.disk",
     "services.*.eject",
     "services.*.breaker",

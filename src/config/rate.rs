@@ -107,6 +107,8 @@ pub enum Algorithm {
     TokenBucket,
     /// Windows that begin at multiples of their length, or by the calendar.
     FixedWindow,
+    /// A sliding window that remembers every request by itself; only in `limits.store`.
+    SlidingLog,
 }
 
 impl Limit {

@@ -34,7 +34,7 @@ const CUT: &str = "\u{2026}";
 ///
 /// # Errors
 /// The refusal that the client is sent.
-pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     let runtime = Arc::clone(&exchange.runtime);
     if let Some(guard) = &runtime.flood_guard
         && !exchange.is_counted
@@ -72,7 +72,12 @@ pub(super) fn admit(request: &RequestHeader, exchange: &mut Exchange) -> Result<
     }
     let plan = key.as_ref().and_then(|key| key.entry.plan.as_ref()).map(|plan| plan.id);
     let limits = route.limits.of(plan).ok_or(Refusal::Internal("the plan of the key is not configured"))?;
-    let decision = limits.admit(&caller, Now::at(exchange.started, exchange.started_at));
+    let now = Now::at(exchange.started, exchange.started_at);
+    let decision = match &runtime.sharing {
+        // In a box: only a request whose limits are shared pays for what asking takes.
+        Some(sharing) if limits.is_shared() => Box::pin(sharing.decide(limits, caller, now)).await,
+        _ => limits.admit(&caller, now),
+    };
     exchange.limit_name = decision.limit_name;
     exchange.observed = exchange.observed.take().or(decision.observed);
     if let Some(refusal) = decision.refused {

@@ -131,7 +131,7 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let Err(refusal) = admit::admit(session.req_header(), exchange) else { return Ok(false) };
+        let Err(refusal) = admit::admit(session.req_header(), exchange).await else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;

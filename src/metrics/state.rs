@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType, Summary};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
 use super::BuildFacts;
 
@@ -47,6 +47,27 @@ pub struct State {
     pub limits_saved_rows: u64,
     /// Times that they could not be written, or read at start.
     pub limits_save_failures: u64,
+    /// The store of shared limits, where there is one.
+    pub limit_store: Option<LimitStoreState>,
+}
+
+/// The store of limits that several gateways share.
+#[derive(Clone, Debug, Default)]
+pub struct LimitStoreState {
+    /// Whether it is asked.
+    pub up: bool,
+    /// Gateways that it has seen within the last minute.
+    pub gateways: u64,
+    /// Upper bound in seconds, and decisions that took at most so long.
+    pub buckets: Vec<(f64, u64)>,
+    /// Decisions by the store, and their seconds.
+    pub decided: (u64, f64),
+    /// Requests that were decided without it, by how.
+    pub fallback: Vec<(&'static str, u64)>,
+    /// Failures by kind.
+    pub errors: Vec<(&'static str, u64)>,
+    /// How often the breaker opened.
+    pub opened: u64,
 }
 
 /// Keys, and the store of some of them.
@@ -112,6 +133,7 @@ pub struct LogState {
 /// Everything that is read at scrape time; families without series are left out.
 pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
     let mut families = part_families(build, state);
+    families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
     // The encoder takes a family without series for an error.
@@ -203,6 +225,39 @@ fn key_families(keys: &KeysState) -> Vec<MetricFamily> {
         families.push(gauge("tollgate_key_store_keys", held, store.keys as f64));
     }
     families
+}
+
+fn limit_store_families(store: &LimitStoreState) -> Vec<MetricFamily> {
+    let decided = [("store", store.decided.0)].into_iter().chain(store.fallback.iter().copied());
+    let decided = decided.map(|(by, count)| sample(MetricType::COUNTER, &[("by", by)], count as f64));
+    let errors = store.errors.iter().map(|(kind, count)| sample(MetricType::COUNTER, &[("kind", kind)], *count as f64));
+    vec![
+        gauge("tollgate_limit_store_up", "Whether the store of shared limits is asked.", f64::from(u8::from(store.up))),
+        gauge("tollgate_limit_store_gateways", "Gateways that the store has seen lately.", store.gateways as f64),
+        family(
+            MetricType::COUNTER,
+            "tollgate_limit_store_decisions_total",
+            "Requests with shared limits, by what decided them.",
+            decided.collect(),
+        ),
+        family(
+            MetricType::COUNTER,
+            "tollgate_limit_store_errors_total",
+            "Failures of the store of shared limits.",
+            errors.collect(),
+        ),
+        counter(
+            "tollgate_limit_store_breaker_opened_total",
+            "How often the store of shared limits was given up for a while.",
+            store.opened as f64,
+        ),
+        histogram(
+            "tollgate_limit_store_duration_seconds",
+            "How long decisions by the store of shared limits took.",
+            &store.buckets,
+            store.decided,
+        ),
+    ]
 }
 
 fn log_families(log: &LogState) -> Vec<MetricFamily> {
@@ -306,6 +361,23 @@ fn summary(name: &str, help: &str, (count, time): (u64, Duration)) -> MetricFami
     let mut metric = Metric::default();
     metric.set_summary(summary);
     family(MetricType::SUMMARY, name, help, vec![metric])
+}
+
+/// Cumulative buckets by their upper bound in seconds, count and sum.
+fn histogram(name: &str, help: &str, buckets: &[(f64, u64)], (count, sum): (u64, f64)) -> MetricFamily {
+    let bucket = |(bound, count): &(f64, u64)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.iter().map(bucket).collect());
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    family(MetricType::HISTOGRAM, name, help, vec![metric])
 }
 
 fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use certificates::Certificates;
 pub use live::{Live, Reloads};
@@ -27,9 +28,12 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
-use crate::policy::limit::{Book, Now, RouteLimits};
+use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
+
+/// A start or a reload waits so long for the store of shared limits; without it they begin with the fallback.
+const STORE_TRIED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A configuration, ready to serve.
 pub struct Runtime {
@@ -43,6 +47,8 @@ pub struct Runtime {
     pub pools: HashMap<Arc<str>, Arc<Pool>>,
     /// Every limit, by where it counts.
     pub limits: Book,
+    /// Where limits are decided that several gateways share.
+    pub sharing: Option<Sharing>,
     /// Routes by endpoint, in the order of the file.
     pub endpoints: Vec<Arc<Route>>,
     /// Whose `X-Forwarded-For` is believed.
@@ -64,6 +70,11 @@ impl Runtime {
         let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
         let pools = pools(&config, previous, &mut problems);
+        let sharing = Sharing::compile(&config.limits, previous.and_then(|runtime| runtime.sharing.as_ref()));
+        let sharing = sharing.unwrap_or_else(|problem| {
+            problems.add(&config.places, "limits.ca", problem);
+            None
+        });
         let stored = previous.map_or_else(Arc::default, |runtime| runtime.keys.stored());
         let keys = Arc::new(LiveKeys::compile(&config, stored));
         let (limits, mut limits_of) = Book::compile(&config, previous.map(|runtime| &runtime.limits));
@@ -88,6 +99,7 @@ impl Runtime {
             routes: Routes::compile(patterns),
             pools,
             limits,
+            sharing,
             endpoints,
             trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
             flood_guard,
@@ -98,14 +110,18 @@ impl Runtime {
         problems.or(runtime)
     }
 
-    /// Begins what runs beside the data path (health checks, the bound of the cache), and lets new numbers hold for the counts that are kept of
-    /// `previous`.
+    /// Begins what runs beside the data path (health checks, the link to the store of shared limits, the bound of the cache), and lets new numbers
+    /// hold for the counts that are kept of `previous`. Waits until that store was tried, at most 2 s: not for a thread of `background`.
     pub fn start(&self, previous: Option<&Self>, background: &tokio::runtime::Handle) {
         if let Some(previous) = previous {
             self.limits.take_effect(&previous.limits, Now::read());
         }
         for pool in self.pools.values() {
             pool.start_checks(background);
+        }
+        if let Some(sharing) = &self.sharing {
+            sharing.store.start(background);
+            background.block_on(sharing.store.tried(STORE_TRIED_WITHIN));
         }
         crate::cache::store().resize(self.config.cache.memory.0);
     }
@@ -131,6 +147,9 @@ pub fn check(config: &Config) -> Result<Vec<String>, Problems> {
     }
     lines.extend(runtime.endpoints.iter().map(|route| format!("route {} to {}", route.endpoint, route.pool.name)));
     lines.push(format!("keys: {}", config.keys.len()));
+    if runtime.sharing.is_some() {
+        lines.push(format!("limits are shared through {:?}", config.limits.store));
+    }
     lines.push(format!("log: {:?}", config.log.store));
     Ok(lines)
 }

@@ -14,6 +14,7 @@ use crate::cache::{self, Scope};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::Parts;
 use crate::keys::{KeyPoll, Status};
+use crate::limit_store::LimitStore;
 use crate::metrics;
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
@@ -51,6 +52,9 @@ impl Control for Wiring {
             degraded.push(format!("request log: the spool {error}"));
         }
         degraded.extend(self.key_poll.as_ref().and_then(|poll| key_store_away(&poll.status())));
+        let runtime = self.parts.live.load();
+        let away = runtime.sharing.as_ref().and_then(|sharing| sharing.store.why_down());
+        degraded.extend(away.map(|why| format!("limits: the shared store is away, on_error decides: {why}")));
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
         degraded.extend(
@@ -123,9 +127,15 @@ impl Control for Wiring {
             .collect()
     }
 
-    fn client(&self, name: &ClientName) -> Option<Vec<ClientLimit>> {
+    async fn client(&self, name: &ClientName) -> Option<Vec<ClientLimit>> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
-        let standings = runtime.limits.status_of(&client(&runtime, name)?, now).into_iter();
+        let client = client(&runtime, name)?;
+        let mut standings = runtime.limits.status_of(&client, now);
+        if let Some(sharing) = &runtime.sharing {
+            // Without an answer it is this gateway's share that holds, and that is what is shown.
+            let _ = sharing.correct(&runtime.limits, &client, &mut standings).await;
+        }
+        let standings = standings.into_iter();
         // Where a key is required nobody is counted under the address for want of one.
         let is_anonymous = |route: &str| runtime.route(route).is_some_and(|route| route.auth.is_anonymous());
         let standings = standings
@@ -143,11 +153,17 @@ impl Control for Wiring {
         Some(limits.collect())
     }
 
-    fn reset_client(&self, name: &ClientName) -> Option<usize> {
+    async fn reset_client(&self, name: &ClientName) -> Result<Option<usize>, String> {
         let runtime = self.parts.live.load();
-        let count = runtime.limits.reset(&client(&runtime, name)?);
+        let Some(client) = client(&runtime, name) else { return Ok(None) };
+        let mut count = runtime.limits.reset(&client);
+        if let Some(sharing) = &runtime.sharing {
+            let shared = sharing.reset(&runtime.limits, &client).await;
+            count += shared
+                .map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
+        }
         log::info!("counts of {name:?} were reset in {count} limits");
-        Some(count)
+        Ok(Some(count))
     }
 
     fn log(&self) -> LogStatus {
@@ -300,6 +316,20 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         limits_saved_age: saved.age(),
         limits_saved_rows: saved.rows(),
         limits_save_failures: saved.failures(),
+        limit_store: runtime.sharing.as_ref().map(|sharing| limit_store(&sharing.store)),
+    }
+}
+
+fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
+    let state = store.state();
+    metrics::LimitStoreState {
+        up: state.up,
+        gateways: state.gateways.into(),
+        buckets: state.latency.buckets,
+        decided: (state.latency.count, state.latency.sum),
+        fallback: state.fallback.to_vec(),
+        errors: state.errors.to_vec(),
+        opened: state.opened,
     }
 }
 

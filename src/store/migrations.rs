@@ -160,7 +160,7 @@ fn target(statement: &str) -> &str {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 11] = [
+    const ALL: [&str; 14] = [
         "log_runs",
         "api_logs",
         "log_batches",

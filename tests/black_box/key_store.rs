@@ -16,7 +16,7 @@ fn config(backend: &Backend, key_store: &str) -> Config {
 }
 
 /// What a command says as JSON; it has to succeed.
-fn keys(folder: &Folder, arguments: &[&str]) -> Value {
+pub fn keys(folder: &Folder, arguments: &[&str]) -> Value {
     let line: Vec<&str> =
         ["keys"].iter().chain(arguments).chain(&["-c", "tollgate.yaml", "--format", "json"]).copied().collect();
     let done = folder.tollgate(&line);
@@ -24,12 +24,12 @@ fn keys(folder: &Folder, arguments: &[&str]) -> Value {
     serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.stdout))
 }
 
-fn new_key(folder: &Folder, arguments: &[&str]) -> String {
+pub fn new_key(folder: &Folder, arguments: &[&str]) -> String {
     keys(folder, &[&["new"], arguments].concat())["key"].as_str().expect("a key").to_owned()
 }
 
 /// Waits until a key is answered so; the promise is five seconds.
-async fn becomes(gateway: &Gateway, key: &str, status: u16) {
+pub async fn becomes(gateway: &Gateway, key: &str, status: u16) {
     let begin = Instant::now();
     eventually(&format!("{status} for the key"), seconds(5), async || gateway.get("/").key(key).await.status == status)
         .await;

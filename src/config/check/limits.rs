@@ -2,15 +2,23 @@
 //! A route's limits, those of a plan and those of `limits.named` meet in one request, so their names have to differ.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Check;
-use crate::config::{Algorithm, Concurrency, Limit, LimitRule, Per, Window, did_you_mean};
+use crate::config::{Algorithm, Concurrency, Limit, LimitRule, Per, Window, did_you_mean, is_name};
 
 /// 100 years in nanoseconds: the moment when a bucket is full again has to be one that a clock shows.
 const REFILL_MAX: u128 = 100 * 366 * 86_400 * 1_000_000_000;
 
+/// The longest that a request may wait for a store.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
+/// Entries of one sorted set.
+const LOG_MAX: u32 = 10_000;
+
 impl Check<'_> {
     pub(super) fn all_limits(&mut self) {
+        self.shared_store();
         let config = &self.draft.config;
         for (name, limit) in &config.limits.named {
             let path = format!("limits.named.{name}");
@@ -115,6 +123,10 @@ impl Check<'_> {
         if let Some(message) = limit.algorithm.and_then(|algorithm| misfit(limit, algorithm)) {
             self.problem(format!("{path}.algorithm"), message);
         }
+        if limit.algorithm == Some(Algorithm::SlidingLog) && !self.draft.config.limits.is_shared(limit) {
+            let message = "`sliding_log` counts in `limits.store` only: set that, or leave `algorithm` out";
+            self.problem(format!("{path}.algorithm"), message);
+        }
         if limit.zone.is_some() && limit.algorithm() != Algorithm::FixedWindow {
             let message = "a zone goes with windows of the calendar: day, month, or `algorithm: fixed_window`";
             self.problem(format!("{path}.zone"), message);
@@ -125,6 +137,23 @@ impl Check<'_> {
     pub(super) fn written(&self, element: &str, field: &str) -> String {
         let path = format!("{element}.{field}");
         if self.places.has(&path) { path } else { element.to_owned() }
+    }
+}
+
+impl Check<'_> {
+    fn shared_store(&mut self) {
+        let limits = &self.draft.config.limits;
+        let (timeout, is_tls) = (limits.timeout, limits.store.is_tls());
+        self.not_zero("limits.timeout".to_owned(), timeout);
+        if timeout.0 > TIMEOUT_MAX {
+            self.problem("limits.timeout", "a request may wait at most 10s for its limits");
+        }
+        if !is_name(&limits.prefix) {
+            self.problem("limits.prefix", "a prefix is 1 to 64 letters, digits, `.`, `_` and `-`");
+        }
+        if limits.ca.is_some() && !is_tls {
+            self.problem("limits.ca", "authorities are for a store with TLS: write rediss://host:port");
+        }
     }
 }
 
@@ -147,11 +176,14 @@ fn misfit(limit: &Limit, algorithm: Algorithm) -> Option<&'static str> {
     let calendar = !matches!(limit.rate.window, Window::Rolling(_));
     match (algorithm, limit.rate.burst) {
         (Algorithm::TokenBucket, None) => Some("a token bucket needs a burst: write the rate as 10/s burst 100"),
-        (Algorithm::SlidingWindow | Algorithm::FixedWindow, Some(_)) => {
+        (Algorithm::SlidingWindow | Algorithm::FixedWindow | Algorithm::SlidingLog, Some(_)) => {
             Some("a burst makes a token bucket: leave `algorithm` or the burst out")
         }
-        (Algorithm::SlidingWindow, None) if calendar => {
+        (Algorithm::SlidingWindow | Algorithm::SlidingLog, None) if calendar => {
             Some("day and month are windows of the calendar: write 24h for any 24 hours")
+        }
+        (Algorithm::SlidingLog, None) if limit.rate.count > LOG_MAX => {
+            Some("a log holds every request: at most 10000, or leave `algorithm` out")
         }
         _ => None,
     }

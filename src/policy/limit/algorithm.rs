@@ -26,8 +26,8 @@ pub(super) trait Algorithm: Copy + PartialEq + Send + Sync {
     /// Counts `cost`, which was admitted at `now`. After `forget`.
     fn count(&self, used: &mut Self::Used, now: u64, cost: u64);
 
-    /// Takes back what was counted at `at`, as far as it still counts.
-    fn give_back(&self, used: &mut Self::Used, at: u64, cost: u64);
+    /// Takes back what was counted at `at`, as far as it still counts at `now`.
+    fn give_back(&self, used: &mut Self::Used, at: u64, now: u64, cost: u64);
 
     /// What is left, and when there will be more. After `forget`.
     fn standing(&self, used: &Self::Used, now: u64) -> Standing;

@@ -117,7 +117,8 @@ impl Draft<'_> {
     fn limit(&mut self, config: &config::Limit, name: &str, place: Place) -> Arc<Limit> {
         let key = place.key(name).into_boxed_str();
         let previous = self.previous.and_then(|book| book.limits.get(&key)).map(|limit| &**limit);
-        let compile = || Arc::new(Limit::compile(config, name, place, previous, self.entries_max));
+        let is_shared = self.config.limits.is_shared(config);
+        let compile = || Arc::new(Limit::compile(config, is_shared, name, place, previous, self.entries_max));
         Arc::clone(self.limits.entry(key).or_insert_with(compile))
     }
 }

@@ -67,7 +67,8 @@ impl Counting {
         };
         let period = if window == config::Window::Month { Period::Month } else { Period::Length(length) };
         match limit.algorithm() {
-            config::Algorithm::SlidingWindow => {
+            // A log is the store's; its share of this process needs no more than slots.
+            config::Algorithm::SlidingWindow | config::Algorithm::SlidingLog => {
                 Self::SlidingWindow(Counter::new(SlidingWindow::new(count, length), label, entries_max))
             }
             config::Algorithm::TokenBucket => {
@@ -147,8 +148,11 @@ impl Counting {
     }
 
     /// See [`Table::give_back`].
-    pub fn give_back(&self, identity: Option<Identity>, at: Now, cost: u64) {
-        each!(self, counter => counter.table.give_back(identity, counter.algorithm.time(at), cost));
+    pub fn give_back(&self, identity: Option<Identity>, at: Now, now: Now, cost: u64) {
+        each!(self, counter => {
+            let (at, now) = (counter.algorithm.time(at), counter.algorithm.time(now));
+            counter.table.give_back(identity, at, now, cost);
+        });
     }
 
     /// See [`Table::reset`].

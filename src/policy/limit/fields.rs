@@ -43,7 +43,7 @@ pub(super) fn policy_member(name: &str, limit: &Limit) -> String {
             let refill = u128::from(nanoseconds(length)) * u128::from(burst) / u128::from(count);
             format!("{name};q={burst};w={}", seconds_up(u64::try_from(refill).unwrap_or(u64::MAX)).max(1))
         }
-        Algorithm::SlidingWindow | Algorithm::FixedWindow => {
+        Algorithm::SlidingWindow | Algorithm::FixedWindow | Algorithm::SlidingLog => {
             format!("{name};q={count};w={}", seconds_up(nanoseconds(length)))
         }
     }

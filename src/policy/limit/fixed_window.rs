@@ -95,6 +95,23 @@ impl FixedWindow {
     }
 }
 
+impl FixedWindow {
+    /// When the period before the present one begins, the present one, the next, and the one after that.
+    fn periods(&self, now: u64) -> [u64; 4] {
+        let longest = CLOCK_CHANGE_MAX
+            + match self.period {
+                Period::Length(length) => length,
+                Period::Month => 31 * DAY,
+            };
+        let mut bounds = [0, 0, 0, self.ends(now.saturating_sub(longest.saturating_mul(2)))];
+        while bounds[2] <= now {
+            let next = self.ends(bounds[3]);
+            bounds = [bounds[1], bounds[2], bounds[3], next];
+        }
+        bounds
+    }
+}
+
 fn local(now: u64, zone: &TimeZone) -> Option<DateTime> {
     Some(zone.to_datetime(Timestamp::from_nanosecond(i128::from(now)).ok()?))
 }
@@ -160,7 +177,7 @@ impl Algorithm for FixedWindow {
         used.count += cost as u32; // admitted, so within `count`, which is a u32
     }
 
-    fn give_back(&self, used: &mut UsedPeriod, at: u64, cost: u64) {
+    fn give_back(&self, used: &mut UsedPeriod, at: u64, _now: u64, cost: u64) {
         if self.ends(at) == used.ends() {
             used.count = used.count.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX));
         }
@@ -188,7 +205,7 @@ impl Algorithm for FixedWindow {
     }
 
     fn rule(&self, now: u64) -> Rule {
-        Rule::FixedWindow { count: self.count, ends: self.ends(now) }
+        Rule::FixedWindow { count: self.count, periods: self.periods(now) }
     }
 
     fn refill_per_second(&self, now: u64) -> f64 {
@@ -271,9 +288,9 @@ mod tests {
         let aged = |age: u64| limit.uses(&used, now).iter().map(|one| Use { age, ..*one }).collect::<Vec<_>>();
         assert_eq!(limit.used(&aged(SECOND), now + SECOND).count, 3);
         assert_eq!(limit.used(&aged(2 * SECOND), now + 2 * SECOND).count, 0);
-        limit.give_back(&mut used, now, 2);
+        limit.give_back(&mut used, now, now, 2);
         assert_eq!(used.count, 1);
-        limit.give_back(&mut used, now + 2 * SECOND, 1);
+        limit.give_back(&mut used, now + 2 * SECOND, now + 2 * SECOND, 1);
         assert_eq!(used.count, 1, "another period's");
     }
 

@@ -13,6 +13,7 @@ mod identity;
 mod rule;
 mod saved;
 mod shared;
+mod sharing;
 mod sliding_window;
 mod status;
 mod table;
@@ -27,6 +28,7 @@ use smallvec::SmallVec;
 
 use crate::config;
 use crate::keys::NameId;
+use crate::limit_store::Share;
 use crate::refusal::{RateLimitFields, Refusal};
 
 use algorithm::{Standing, seconds_up};
@@ -36,6 +38,7 @@ use table::nanoseconds;
 pub use book::{Book, RouteLimits};
 pub use saved::SavedCount;
 pub use shared::{Answer, Ask, Begun, Rule};
+pub use sharing::Sharing;
 pub use status::{Client, ClientStatus, LimitStatus, LimitTotals, Place, STATUS_MAX, TableStatus};
 pub use table::overflowed_since_start;
 
@@ -157,11 +160,11 @@ impl Limits {
             [] => Decision::default(),
             [limit] => {
                 // The usual case, without the lists; the lock ends with the statement.
-                let (refused, verdict) = limit.hold(caller, now, 1).decide_alone();
+                let (refused, verdict) = limit.hold(caller, now, None).decide_alone();
                 self.decision(refused, &[verdict])
             }
             limits => {
-                let (refused, verdicts) = decide(limits, caller, now, 1);
+                let (refused, verdicts) = decide(limits, caller, now);
                 self.decision(refused, &verdicts)
             }
         }
@@ -196,10 +199,10 @@ impl Limits {
     }
 }
 
-/// Decides several limits under all of their locks. Each counts `times` its cost.
-fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now, times: u64) -> (bool, Verdicts) {
+/// Decides several limits under all of their locks.
+fn decide(limits: &[Arc<Limit>], caller: &Caller<'_>, now: Now) -> (bool, Verdicts) {
     // In the order of their tables' ids, whoever has them, so that no two requests wait for each other.
-    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, times)).collect();
+    let mut pending: SmallVec<[Pending<'_>; 2]> = limits.iter().map(|limit| limit.hold(caller, now, None)).collect();
     let refused = pending.iter().any(Pending::refuses);
     let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
     (refused, verdicts) // the locks end here: what follows writes text
@@ -237,7 +240,7 @@ mod tests {
         let name = config.policy_name(None);
         let place = Place { route: Some("/test".into()), ..Place::default() };
         let previous = previous.and_then(|set| set.limits.iter().find(|limit| *limit.name == name));
-        let limit = Limit::compile(config, &name, place, previous.map(|limit| &**limit), max);
+        let limit = Limit::compile(config, false, &name, place, previous.map(|limit| &**limit), max);
         if let Some(previous) = previous {
             limit.counting.take_effect(&previous.counting, now);
         }
@@ -347,7 +350,7 @@ mod tests {
         assert!(admits(&limits, &from("192.0.2.1"), at(0.0)));
         let refused = limits.admit(&from("192.0.2.1"), at(0.0));
         let Some(Refusal::RateLimited { violated, retry_after_seconds, .. }) = refused.refused else { panic!() };
-        assert_eq!(violated, ["ip-10s".into(), "key-3600s".into()]);
+        assert_eq!(violated.iter().map(|name| &**name).collect::<Vec<_>>(), ["ip-10s", "key-3600s"]);
         assert!((3_600..=3_600 + 225).contains(&retry_after_seconds), "{retry_after_seconds}");
     }
 
@@ -635,7 +638,7 @@ mod tests {
         );
         let refused = a.of(None).unwrap().admit(&caller, at(0.0)).refused;
         let Some(Refusal::RateLimited { violated, .. }) = refused else { panic!() };
-        assert_eq!(violated, ["api".into(), "each".into()]);
+        assert_eq!(violated.iter().map(|name| &**name).collect::<Vec<_>>(), ["api", "each"]);
     }
 
     proptest! {

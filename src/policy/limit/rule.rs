@@ -2,13 +2,14 @@
 //! Not here: how several are decided at once (`mod.rs`), and which there are (`book.rs`).
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::algorithm::Standing;
 use super::counting::{Counting, Held};
 use super::identity::{Dimensions, Identity};
 use super::status::Place;
 use super::table::label;
-use super::{Caller, Now, config, fields};
+use super::{Caller, Now, Rule, Share, config, fields};
 
 /// A compiled limit.
 pub(super) struct Limit {
@@ -23,11 +24,22 @@ pub(super) struct Limit {
     pub dimensions: Dimensions,
     pub cost: u64,
     pub enforced: bool,
-    /// Whether it counts in a store that several gateways share.
+    /// Whether it counts in a store that several gateways share. The table is the share of this process, then.
     pub is_shared: bool,
+    /// Whether that store remembers every request by itself.
+    pub is_log: bool,
     /// Whether its counts are saved, to outlive the process.
     pub is_saved: bool,
     pub counting: Counting,
+    /// What the shared store decided; the table only knows what this process did.
+    pub by_store: Arc<ByStore>,
+}
+
+/// Decisions of the shared store, as this process had them.
+#[derive(Debug, Default)]
+pub(super) struct ByStore {
+    pub admitted: AtomicU64,
+    pub refused: AtomicU64,
 }
 
 /// One limit while its request is decided.
@@ -63,6 +75,7 @@ impl Limit {
     /// where these mean the same: what was used stays used.
     pub fn compile(
         config: &config::Limit,
+        is_shared: bool,
         name: &str,
         place: Place,
         previous: Option<&Self>,
@@ -82,11 +95,13 @@ impl Limit {
             // A request that costs more than all there is takes all there is: it waits for a full quota, not for ever.
             cost: u64::from(config.cost).clamp(1, counting.capacity().max(1)),
             enforced: config.mode == config::Mode::Enforce,
-            is_shared: is_shared(config),
+            is_shared,
+            is_log: config.algorithm() == config::Algorithm::SlidingLog,
             // What a shared store counts, it keeps.
-            is_saved: Self::outlives(config) && !is_shared(config),
+            is_saved: Self::outlives(config) && !is_shared,
             name: name.into(),
             counting,
+            by_store: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.by_store)),
         }
     }
 
@@ -98,18 +113,23 @@ impl Limit {
         }
     }
 
-    /// Locks what the caller has used; the request counts `times` the limit's cost.
-    pub fn hold(&self, caller: &Caller<'_>, now: Now, times: u64) -> Pending<'_> {
-        let cost = self.cost.saturating_mul(times);
+    /// How a shared store counts it.
+    pub fn rule(&self, now: Now) -> Rule {
+        match self.counting.rule(now) {
+            Rule::SlidingWindow { count, window } if self.is_log => Rule::SlidingLog { count, window },
+            rule => rule,
+        }
+    }
+
+    /// Locks what the caller has used. With a share the request counts so often that all gateways together admit no more than the limit.
+    pub fn hold(&self, caller: &Caller<'_>, now: Now, share: Option<Share>) -> Pending<'_> {
+        let capacity = self.counting.capacity();
+        let times = share.map_or(Some(1), |share| share.times(capacity / self.cost));
+        // One more than there is is never admitted.
+        let cost = times.map_or(capacity + 1, |times| self.cost * times);
         let held = self.counting.hold(self.dimensions.identify(caller), now);
         let wait = held.wait(cost);
         Pending { limit: self, held, cost, wait }
-    }
-}
-
-const fn is_shared(config: &config::Limit) -> bool {
-    match config.store {
-        None | Some(config::LimitStore::Local) => false,
     }
 }
 
@@ -117,6 +137,11 @@ impl Pending<'_> {
     /// Whether this limit admits the request.
     pub const fn admits(&self) -> bool {
         self.wait == 0
+    }
+
+    /// What the request takes here.
+    pub const fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Who is counted; none in the overflow entry.
@@ -133,9 +158,17 @@ impl Pending<'_> {
     pub fn decide(&mut self, refused: bool) -> (u64, Standing) {
         if self.wait > 0 {
             self.held.refuse();
-            return (self.wait, Standing { more_in: self.wait, ..self.held.standing() });
         }
-        (0, if refused { self.held.standing() } else { self.held.count(self.cost) })
+        let counts = self.wait == 0 && !refused;
+        let mut standing = if counts { self.held.count(self.cost) } else { self.held.standing() };
+        if self.cost != self.limit.cost {
+            // In requests of this gateway, as each counts for several.
+            standing.remaining /= (self.cost / self.limit.cost).max(1);
+        }
+        if self.wait > 0 {
+            standing.more_in = self.wait;
+        }
+        (self.wait, standing)
     }
 
     pub fn decide_alone(mut self) -> (bool, (u64, Standing)) {

@@ -3,13 +3,15 @@
 //! A request is counted by the limits of this process first; where the store refuses, they give back what they counted.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::algorithm::Standing;
 use super::identity::Identity;
 use super::rule::{Limit, Pending};
-use super::{Caller, Decision, Limits, Now, Verdicts, decide};
+use super::{Caller, Decision, Limits, Now, Share, Verdicts};
 use crate::refusal::Refusal;
 
 /// What a store is asked about one limit of a request. All of a request's are decided at once, and counted when none that is enforced refuses.
@@ -42,12 +44,19 @@ pub enum Rule {
         /// Units of cost that can be taken at once.
         burst: u64,
     },
-    /// At most `count` in the present period, which was told by this gateway's clock and calendar.
+    /// At most `count` in each period; which one is the present is decided by the store's clock.
     FixedWindow {
         /// Units of cost.
         count: u64,
-        /// When the period ends, since 1970.
-        ends: u64,
+        /// When the period before the present one begins, the present one, the next, and the one after that, since 1970.
+        periods: [u64; 4],
+    },
+    /// At most `count` in any window, every admission remembered by itself.
+    SlidingLog {
+        /// Units of cost.
+        count: u64,
+        /// The window's length.
+        window: u64,
     },
 }
 
@@ -65,12 +74,22 @@ pub struct Answer {
 /// A request whose limits of this process are decided, while those of the store are not.
 pub struct Begun<'a> {
     limits: &'a Limits,
+    caller: Caller<'a>,
     now: Now,
     verdicts: Verdicts,
     refused: bool,
-    /// Those of this process that counted, by their place; without an identity in the overflow entry.
-    counted: SmallVec<[(usize, Option<Identity>); 2]>,
+    counted: SmallVec<[Counted; 2]>,
     asks: SmallVec<[Ask<'a>; 2]>,
+    /// What this gateway's share of the store's limits says, where it was asked.
+    by_share: Option<Verdicts>,
+}
+
+/// A limit that has counted the request.
+struct Counted {
+    place: usize,
+    /// None in the overflow entry.
+    identity: Option<Identity>,
+    cost: u64,
 }
 
 impl Ask<'_> {
@@ -92,29 +111,34 @@ impl fmt::Display for Ask<'_> {
     }
 }
 
-impl Limits {
-    /// Decides and counts the limits of this process. Where none of them refuses, the store has to be asked [`Begun::asks`], and its answers
-    /// end the decision.
-    pub fn begin(&self, caller: &Caller<'_>, now: Now) -> Begun<'_> {
-        let (local, shared) = self.limits.split_at(self.local);
-        let mut pending: SmallVec<[Pending<'_>; 2]> = local.iter().map(|limit| limit.hold(caller, now, 1)).collect();
-        let refused = pending.iter().any(Pending::refuses);
-        let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
-        let (mut counted, mut asks) = (SmallVec::new(), SmallVec::new());
-        if !refused {
-            let admitted = pending.iter().enumerate().filter(|(_, pending)| pending.admits());
-            counted = admitted.map(|(place, pending)| (place, pending.identity(caller))).collect();
-            asks = shared.iter().map(|limit| Ask::of(limit, caller, now)).collect();
-        }
-        drop(pending); // the locks end here, before the store is asked
-        Begun { limits: self, now, verdicts, refused, counted, asks }
+impl<'a> Ask<'a> {
+    /// What the store is asked about `identity`, whose periods are those of `now`.
+    pub(super) fn of(limit: &'a Limit, identity: Identity, now: Now) -> Self {
+        Self { limit, identity, rule: limit.rule(now), cost: limit.cost }
     }
 }
 
-impl<'a> Ask<'a> {
-    fn of(limit: &'a Limit, caller: &Caller<'_>, now: Now) -> Self {
-        let identity = limit.dimensions.identify(caller);
-        Self { limit, identity, rule: limit.counting.rule(now), cost: limit.cost }
+impl Limits {
+    /// Decides and counts the limits of this process at `now`. Where none of them refuses, the store has to be asked [`Begun::asks`], whose
+    /// periods are those of `stores_now`, and its answers end the decision.
+    pub fn begin<'a>(&'a self, caller: Caller<'a>, now: Now, stores_now: Now) -> Begun<'a> {
+        let (verdicts, asks) = (Verdicts::new(), SmallVec::new());
+        let mut begun = Begun {
+            limits: self,
+            caller,
+            now,
+            verdicts,
+            refused: false,
+            counted: SmallVec::new(),
+            asks,
+            by_share: None,
+        };
+        begun.verdicts = begun.decide(0..self.local, None);
+        if !begun.refused {
+            let shared = self.limits[self.local..].iter();
+            begun.asks = shared.map(|limit| Ask::of(limit, limit.dimensions.identify(&caller), stores_now)).collect();
+        }
+        begun
     }
 }
 
@@ -124,41 +148,92 @@ impl Begun<'_> {
         &self.asks
     }
 
+    /// Decides the limits of the store by this gateway's share of them, so that all gateways together admit no more than the limit.
+    /// Whether they admit the request.
+    pub fn by_share(&mut self, share: Share) -> bool {
+        self.by_share = Some(self.decide(self.limits.local..self.limits.limits.len(), Some(share)));
+        !self.refused
+    }
+
+    /// Whether [`Self::by_share`] was asked.
+    pub const fn is_by_share(&self) -> bool {
+        self.by_share.is_some()
+    }
+
     /// The decision, with an answer to each of [`Self::asks`].
     pub fn finish(mut self, answers: &[Answer]) -> Decision {
         if answers.len() != self.asks.len() {
-            let refused = Some(Refusal::Internal("the store of limits left questions open"));
-            return Decision { refused, ..Decision::default() };
+            return self.refuse(Refusal::Internal("the store of limits left questions open"));
         }
-        for (ask, answer) in self.asks.iter().zip(answers) {
+        self.refused |= self.asks.iter().zip(answers).any(|(ask, answer)| ask.is_enforced() && answer.wait > 0);
+        for (place, (ask, answer)) in self.asks.iter().zip(answers).enumerate() {
+            if answer.wait > 0 {
+                ask.limit.by_store.refused.fetch_add(1, Ordering::Relaxed);
+            } else if !self.refused {
+                ask.limit.by_store.admitted.fetch_add(1, Ordering::Relaxed);
+            }
             let more_in = if answer.wait > 0 { answer.wait } else { answer.more_in };
-            self.verdicts.push((answer.wait, Standing { remaining: answer.remaining, more_in }));
-            self.refused |= ask.is_enforced() && answer.wait > 0;
+            let (mut wait, mut standing) = (answer.wait, Standing { remaining: answer.remaining, more_in });
+            // Both have to admit it: the narrower one is the truth.
+            if let Some((share_wait, share)) = self.by_share.as_ref().and_then(|verdicts| verdicts.get(place)) {
+                wait = wait.max(*share_wait);
+                if share.remaining < standing.remaining {
+                    standing = *share;
+                }
+            }
+            self.verdicts.push((wait, standing));
         }
         self.end()
     }
 
-    /// The decision without the store: its limits count in this process, each request as one of each of `gateways`, so that together they admit no more
-    /// than the limit.
-    pub fn finish_alone(mut self, caller: &Caller<'_>, gateways: u32) -> Decision {
-        if !self.asks.is_empty() {
-            let shared = &self.limits.limits[self.limits.local..];
-            let (refused, verdicts) = decide(shared, caller, self.now, u64::from(gateways.max(1)));
-            self.refused |= refused;
-            self.verdicts.extend(verdicts);
-        }
+    /// The decision without the store: by [`Self::by_share`] where that was asked, otherwise by the limits of this process alone.
+    pub fn finish_without(mut self) -> Decision {
+        self.verdicts.extend(self.by_share.take().into_iter().flatten());
         self.end()
+    }
+
+    /// The store gave no answer, and without one nobody is admitted.
+    pub fn refuse(mut self, refusal: Refusal) -> Decision {
+        self.give_back();
+        Decision { refused: Some(refusal), ..self.limits.decision(false, &self.verdicts) }
     }
 
     fn end(mut self) -> Decision {
         if self.refused {
-            for (place, identity) in &self.counted {
-                let limit = &self.limits.limits[*place];
-                limit.counting.give_back(*identity, self.now, limit.cost);
-                self.verdicts[*place].1.remaining += limit.cost;
-            }
+            self.give_back();
         }
         self.limits.decision(self.refused, &self.verdicts)
+    }
+
+    /// Decides several limits under all of their locks, whole or by this gateway's share.
+    fn decide(&mut self, places: Range<usize>, share: Option<Share>) -> Verdicts {
+        let limits = &self.limits.limits[places.clone()];
+        let mut pending: SmallVec<[Pending<'_>; 2]> =
+            limits.iter().map(|limit| limit.hold(&self.caller, self.now, share)).collect();
+        let refused = pending.iter().any(Pending::refuses);
+        let verdicts = pending.iter_mut().map(|pending| pending.decide(refused)).collect();
+        if !refused {
+            let admitted = places.zip(&pending).filter(|(_, pending)| pending.admits());
+            self.counted.extend(admitted.map(|(place, pending)| Counted {
+                place,
+                identity: pending.identity(&self.caller),
+                cost: pending.cost(),
+            }));
+        }
+        self.refused |= refused;
+        verdicts // the locks end here, before the store is asked
+    }
+
+    /// A refused request uses up nothing: what was counted for it here is taken back.
+    fn give_back(&mut self) {
+        let now = Now::read();
+        for Counted { place, identity, cost } in self.counted.drain(..) {
+            let limit = &self.limits.limits[place];
+            limit.counting.give_back(identity, self.now, now, cost);
+            if place < self.limits.local {
+                self.verdicts[place].1.remaining += limit.cost;
+            }
+        }
     }
 }
 
@@ -177,7 +252,7 @@ mod tests {
         assert!(limits.is_shared());
         let caller = from("192.0.2.1");
         for _ in 0..9 {
-            let begun = limits.begin(&caller, at(0.0));
+            let begun = limits.begin(caller, at(0.0), at(0.0));
             let [ask] = begun.asks() else { panic!() };
             assert_eq!(
                 (ask.limit(), ask.to_string()),
@@ -192,9 +267,9 @@ mod tests {
             assert!(fields.state.to_str().unwrap().starts_with("\"ip-60s\";r=3"), "{fields:?}");
         }
         for _ in 0..3 {
-            assert!(limits.begin(&caller, at(0.0)).finish(&[answer(0, 4)]).refused.is_none());
+            assert!(limits.begin(caller, at(0.0), at(0.0)).finish(&[answer(0, 4)]).refused.is_none());
         }
-        let begun = limits.begin(&caller, at(0.0));
+        let begun = limits.begin(caller, at(0.0), at(0.0));
         assert!(begun.asks().is_empty(), "refused here: the store is not asked");
         assert!(begun.finish(&[]).refused.is_some());
     }
@@ -202,14 +277,50 @@ mod tests {
     #[test]
     fn a_store_that_answers_too_little_admits_nothing() {
         let limits = set("limit: {rate: 5/min per ip, name: everywhere}", &["everywhere"]);
-        assert!(matches!(limits.begin(&from("192.0.2.1"), at(0.0)).finish(&[]).refused, Some(Refusal::Internal(_))));
+        assert!(matches!(
+            limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).finish(&[]).refused,
+            Some(Refusal::Internal(_))
+        ));
     }
 
     #[test]
     fn without_the_store_each_gateway_admits_its_share() {
         let limits = set("limit: {rate: 12/min per ip, name: everywhere}", &["everywhere"]);
         let caller = from("192.0.2.1");
-        let admitted = (0..50).filter(|_| limits.begin(&caller, at(0.0)).finish_alone(&caller, 3).refused.is_none());
-        assert_eq!(admitted.count(), 4);
+        let share = Share { gateways: 3, rank: 0 };
+        let admits = || {
+            let mut begun = limits.begin(caller, at(0.0), at(0.0));
+            let admits = begun.by_share(share);
+            assert_eq!(begun.finish_without().refused.is_none(), admits);
+            admits
+        };
+        assert_eq!((0..50).filter(|_| admits()).count(), 4);
+    }
+
+    #[test]
+    fn a_share_that_holds_beside_the_store_gives_back_what_the_store_refuses() {
+        let limits = set("limit: {rate: 6/min per ip, name: everywhere}", &["everywhere"]);
+        let decide = |wait: u64| {
+            let mut begun = limits.begin(from("192.0.2.1"), at(0.0), at(0.0));
+            if !begun.by_share(Share { gateways: 2, rank: 1 }) {
+                return begun.finish_without();
+            }
+            begun.finish(&[answer(wait, 5)])
+        };
+        assert!((0..9).all(|_| decide(1_000_000_000).refused.is_some()));
+        let last = (0..3).map(|_| decide(0)).inspect(|decision| assert!(decision.refused.is_none())).last();
+        let fields = last.unwrap().fields.unwrap();
+        assert!(fields.state.to_str().unwrap().contains("r=0;"), "the share is the narrower one: {fields:?}");
+        assert!(decide(0).refused.is_some());
+    }
+
+    #[test]
+    fn fewer_requests_than_gateways_are_admitted_by_the_first_of_them() {
+        for (rank, expected) in [(0, 1), (1, 1), (2, 0), (3, 0)] {
+            let limits = set("limit: {rate: 2/min per ip, name: everywhere}", &["everywhere"]);
+            let admits =
+                |_: &i32| limits.begin(from("192.0.2.1"), at(0.0), at(0.0)).by_share(Share { gateways: 4, rank });
+            assert_eq!((0..5).filter(admits).count(), expected, "{rank}");
+        }
     }
 }

@@ -108,7 +108,7 @@ impl Algorithm for SlidingWindow {
         used.counts[used.last as usize % SLOTS] += cost as u32;
     }
 
-    fn give_back(&self, used: &mut UsedSlots, at: u64, cost: u64) {
+    fn give_back(&self, used: &mut UsedSlots, at: u64, _now: u64, cost: u64) {
         let slot = self.slot_of(at);
         if used.last.saturating_sub(slot) < SLOTS as u32 {
             let count = &mut used.counts[slot as usize % SLOTS];
@@ -236,11 +236,11 @@ mod tests {
         let mut used = UsedSlots::default();
         admit(limit, &mut used, 3 * SECOND, 4).unwrap();
         limit.forget(&mut used, 5 * SECOND);
-        limit.give_back(&mut used, 3 * SECOND, 3);
+        limit.give_back(&mut used, 3 * SECOND, 3 * SECOND, 3);
         assert_eq!(used.total(), 1);
-        limit.give_back(&mut used, 3 * SECOND, 3);
+        limit.give_back(&mut used, 3 * SECOND, 3 * SECOND, 3);
         limit.forget(&mut used, 90 * SECOND);
-        limit.give_back(&mut used, 5 * SECOND, 3);
+        limit.give_back(&mut used, 5 * SECOND, 5 * SECOND, 3);
         assert_eq!(used.total(), 0);
     }
 

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -135,13 +136,14 @@ impl Book {
     pub fn totals(&self) -> Vec<LimitTotals> {
         let totals = |limit: &Arc<Limit>| {
             let (tally, (entries, _)) = (limit.counting.tally(), limit.counting.sizes());
+            let by_store = |count: &AtomicU64| count.load(Ordering::Relaxed);
             LimitTotals {
                 limit: Arc::clone(&limit.name),
                 place: limit.place.clone(),
                 capacity: limit.counting.capacity(),
                 enforced: limit.enforced,
-                admitted: tally.admitted,
-                refused: tally.refused,
+                admitted: tally.admitted + by_store(&limit.by_store.admitted),
+                refused: tally.refused + by_store(&limit.by_store.refused),
                 entries,
             }
         };
@@ -167,12 +169,13 @@ impl Book {
         self.identities(client).map(status).collect()
     }
 
-    /// Forgets what a client has used of every limit of [`Self::status_of`]; of how many it had used something.
+    /// Forgets what a client has used of every limit of [`Self::status_of`] in this process; of how many limits of this process it had used something.
     pub fn reset(&self, client: &Client) -> usize {
-        self.identities(client).filter(|(limit, identity)| limit.counting.reset(*identity)).count()
+        let reset = self.identities(client).filter(|(limit, identity)| limit.counting.reset(*identity));
+        reset.filter(|(limit, _)| !limit.is_shared).count()
     }
 
-    fn identities(&self, client: &Client) -> impl Iterator<Item = (&Arc<Limit>, Identity)> {
+    pub(super) fn identities(&self, client: &Client) -> impl Iterator<Item = (&Arc<Limit>, Identity)> {
         let client = client.clone();
         self.limits.values().filter_map(move |limit| {
             let identity = match client {

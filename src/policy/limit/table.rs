@@ -152,16 +152,16 @@ impl<A: Algorithm> Table<A> {
     }
 
     /// Takes back what was counted for `identity`, or for everyone in the overflow entry.
-    pub fn give_back(&self, identity: Option<Identity>, at: u64, cost: u64) {
+    pub fn give_back(&self, identity: Option<Identity>, at: u64, now: u64, cost: u64) {
         let Some(identity) = identity else {
             let overflow = &mut *self.overflow.lock();
-            overflow.algorithm.give_back(&mut overflow.used, at, cost);
+            overflow.algorithm.give_back(&mut overflow.used, at, now, cost);
             return;
         };
         let hash = self.hashing.hash_one(identity);
         let shard = &mut *self.shard(hash).lock();
         if let Some(place) = shard.place(identity, hash) {
-            shard.algorithm.give_back(&mut shard.entries[place].used, at, cost);
+            shard.algorithm.give_back(&mut shard.entries[place].used, at, now, cost);
         }
     }
 

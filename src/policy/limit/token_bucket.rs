@@ -98,8 +98,11 @@ impl Algorithm for TokenBucket {
         *used = self.full_after(self.missing(used, now) + self.parts(cost), now);
     }
 
-    fn give_back(&self, used: &mut FullAt, at: u64, cost: u64) {
-        *used = self.full_after(self.missing(used, at).saturating_sub(self.parts(cost)), at);
+    fn give_back(&self, used: &mut FullAt, at: u64, now: u64, cost: u64) {
+        // What has come back since would have come back without this request, too: to give that back would be a gift.
+        let back = u128::from(now.saturating_sub(at)) * u128::from(self.count);
+        let still_missing = self.parts(cost).saturating_sub(back);
+        *used = self.full_after(self.missing(used, now).saturating_sub(still_missing), now);
     }
 
     fn standing(&self, used: &FullAt, now: u64) -> Standing {
@@ -207,9 +210,9 @@ mod tests {
         admit(limit, &mut used, SECOND, 4).unwrap();
         let before = limit.standing(&used, 2 * SECOND);
         admit(limit, &mut used, 2 * SECOND, 3).unwrap();
-        limit.give_back(&mut used, 2 * SECOND, 3);
+        limit.give_back(&mut used, 2 * SECOND, 2 * SECOND, 3);
         assert_eq!(limit.standing(&used, 2 * SECOND), before);
-        limit.give_back(&mut used, 2 * SECOND, 100);
+        limit.give_back(&mut used, 2 * SECOND, 2 * SECOND, 100);
         assert_eq!(limit.standing(&used, 2 * SECOND).remaining, 10);
     }
 
@@ -218,6 +221,16 @@ mod tests {
         for burst in [0, 4] {
             assert!(admit(TokenBucket::new(10, SECOND, burst), &mut FullAt::default(), SECOND, 5).is_err(), "{burst}");
         }
+    }
+
+    #[test]
+    fn what_came_back_by_itself_is_not_given_back_again() {
+        let limit = TokenBucket::new(1, SECOND, 4);
+        let mut used = FullAt::default();
+        admit(limit, &mut used, 10 * SECOND, 1).unwrap();
+        admit(limit, &mut used, 10 * SECOND + SECOND / 2, 3).unwrap();
+        limit.give_back(&mut used, 10 * SECOND, 10 * SECOND + SECOND / 2, 1);
+        assert_eq!(limit.standing(&used, 10 * SECOND + SECOND / 2).remaining, 1);
     }
 
     #[test]

@@ -14,6 +14,8 @@ mod mariadb;
 mod metrics;
 mod mocks;
 mod program;
+#[path = "../../support/redis.rs"]
+mod redis;
 mod relay;
 mod terminal;
 pub mod tls;
@@ -38,6 +40,7 @@ pub use metrics::Metrics;
 pub use mocks::Mocks;
 pub use nix::sys::signal::Signal;
 pub use program::{Folder, tollgate};
+pub use redis::{Redis, servers};
 pub use relay::Relay;
 pub use terminal::Terminal;
 pub use tls::Authority;
