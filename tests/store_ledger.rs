@@ -39,6 +39,7 @@ both! {
     what_comes_late_reaches_what_is_packed
     silent_and_closed_runs_are_packed_by_others
     retention_removes_what_is_old_and_packed
+    a_task_of_upkeep_that_fails_keeps_no_other_from_its_turn
     a_log_that_is_too_large_loses_its_oldest_requests
     a_merged_ledger_still_knows_its_batches
     beats_and_the_end_are_written_down
@@ -342,6 +343,21 @@ fn retention_removes_what_is_old_and_packed(place: &Place) {
     let today = format!("{} 00:00:00", &clock(ago(300))[..10]);
     let counted = format!("SELECT COALESCE(SUM(`count`), 0) FROM api_usage_minute WHERE minute >= '{today}'");
     assert!(days + place.number(&counted) == all || days < all);
+}
+
+fn a_task_of_upkeep_that_fails_keeps_no_other_from_its_turn(place: &Place) {
+    let run = run_of("one", ago(4 * DAY));
+    let mut store = place.open(&run);
+    store.insert(&run, 1, &records(5, ago(3 * DAY)));
+    // A table that somebody has changed: nothing can be packed.
+    place.sql("ALTER TABLE api_usage_hour_outline RENAME COLUMN callers TO others");
+    let keep = Retention { requests: Span::seconds(HOUR), ..Retention::default() };
+    let steps: Vec<Result<bool, Failure>> = (0..200).map(|_| store.try_step(&keep)).collect();
+    let failures = steps.iter().filter(|step| step.is_err()).count();
+    assert!(failures <= 3, "{steps:?}");
+    assert!(steps.iter().rev().take(20).all(Result::is_ok), "{steps:?}");
+    assert_eq!(place.number("SELECT COUNT(*) FROM api_usage_hour"), 0);
+    assert_eq!(place.number("SELECT COUNT(*) FROM api_logs"), 0);
 }
 
 fn a_log_that_is_too_large_loses_its_oldest_requests(place: &Place) {

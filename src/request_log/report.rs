@@ -24,6 +24,8 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct StoreReport {
     /// Since when the store can't be used, and when that was said last.
     away_since: Option<Instant>,
+    /// Whether that it is away was said, so that its return is.
+    is_said: bool,
     said: Option<(Instant, String)>,
 }
 
@@ -43,12 +45,13 @@ impl StoreReport {
             }
             None => log::error!("request log: the store can't be used: {message}; {waiting}, it is tried again"),
         }
+        self.is_said = true;
         self.said = Some((now, message.to_owned()));
     }
 
     /// A try succeeded.
     pub(super) fn up(&mut self, queue: &Queue) {
-        let Some(since) = self.away_since.take() else { return };
+        let Some(since) = self.away_since.take().filter(|_| std::mem::take(&mut self.is_said)) else { return };
         let counts = queue.counts();
         log::warn!(
             "request log: the store is back after {:.1} s; {}, {} were dropped since the start",

@@ -23,6 +23,10 @@ pub const LOOKS_MAX: usize = 50;
 /// How old a row of the ledger is before it is merged.
 const LEDGER_AGE: Duration = Duration::from_secs(24 * 3_600);
 
+/// Failures of a task before it rests, and how long it does.
+const FAILURES_MAX: u8 = 3;
+const FAILED_PAUSE: Duration = Duration::from_secs(60);
+
 /// What is done between batches, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -65,6 +69,8 @@ pub struct Upkeep {
     pub is_drop_refused: bool,
     /// What the store keeps, as it was seen last.
     pub kept: Option<Arc<Kept>>,
+    /// Failures of each task since it last rested.
+    failures: [u8; Task::ALL.len()],
     said: Option<String>,
 }
 
@@ -80,8 +86,18 @@ impl Upkeep {
         self.rest_for(task, task.every());
     }
 
-    /// The same, for so long.
+    /// A task failed. It is begun anew, but after some failures it rests, so that it keeps no other from its turn.
+    pub fn failed(&mut self, task: Task) {
+        self.packing = None;
+        self.failures[task as usize] += 1;
+        if self.failures[task as usize] >= FAILURES_MAX {
+            self.rest_for(task, FAILED_PAUSE);
+        }
+    }
+
+    /// Nothing is to be done of this task for so long.
     pub fn rest_for(&mut self, task: Task, pause: Duration) {
+        self.failures[task as usize] = 0;
         self.rests[task as usize] = Instant::now().checked_add(pause);
     }
 

@@ -230,6 +230,11 @@ impl Opened {
         self.runtime.block_on(self.store.upkeep(keep)).unwrap()
     }
 
+    /// The same, which may fail.
+    pub fn try_step(&mut self, keep: &Retention) -> Result<bool, Failure> {
+        self.runtime.block_on(self.store.upkeep(keep))
+    }
+
     /// Upkeep until nothing is left to do.
     pub fn keep_up(&mut self, keep: &Retention) {
         let end = SystemTime::now() + Duration::from_secs(60);

@@ -53,7 +53,10 @@ pub(super) async fn step(
             link.text("ROLLBACK").await?;
             return Ok(upkeep.due().is_some());
         }
-        Err(failure) => return Err(failure),
+        Err(failure) => {
+            upkeep.failed(task);
+            return Err(failure);
+        }
     };
     if task == Task::Retain && upkeep.is_to_look(has_more, now) {
         upkeep.kept = Some(Arc::new(kept(link, now).await?));

@@ -21,13 +21,14 @@ const STEP_HOURS: usize = 100;
 /// One step of what is due; true when there is more to do.
 pub(super) fn step(open: &mut Open, upkeep: &mut Upkeep, keep: &Retention, now: SystemTime) -> Result<bool, Fault> {
     let Some(task) = upkeep.due() else { return Ok(false) };
-    let has_more = match task {
+    let result = match task {
         // A file has none.
-        Task::Partitions => false,
-        Task::Pack => pack::step(open, upkeep, now)?,
-        Task::Retain => retain(open, keep, now)?,
-        Task::Merge => merge(open, upkeep, now)?,
+        Task::Partitions => Ok(false),
+        Task::Pack => pack::step(open, upkeep, now),
+        Task::Retain => retain(open, keep, now),
+        Task::Merge => merge(open, upkeep, now),
     };
+    let has_more = result.inspect_err(|_| upkeep.failed(task))?;
     if task == Task::Retain && upkeep.is_to_look(has_more, now) {
         upkeep.kept = Some(Arc::new(kept(&open.connection, now)?));
     }

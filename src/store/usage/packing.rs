@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn outlines_add_up_to_the_whole() {
         let mut sum = Sum::default();
-        for place in 0..60_u16 {
+        for place in 0..240_u16 {
             let name = |of: u16| format!("n{}", place % of);
             let series = Series {
                 endpoint: name(5),
@@ -272,7 +272,7 @@ mod tests {
                 consumer: (place % 4 > 0).then(|| name(4)),
                 key: (place % 4 > 0).then(|| name(8)),
                 service: Some(name(3)),
-                instance: Some(name(6)),
+                instance: Some(name(7)),
             };
             let mut tally = Tally { count: u64::from(place), bytes_out: 7, ..Tally::default() };
             tally.histogram.add(u64::from(place) * 1_000);
