@@ -64,7 +64,7 @@ need_rust() {
 # name_the_build: exports what `tollgate --version` says. The revision is the last commit that touched what the program is
 # made of: any other change (a new commit of the docs, an edited configuration) must not cost minutes of building.
 name_the_build() {
-    local sources=(src conf/sql Cargo.toml Cargo.lock)
+    local sources=(src conf/sql conf/redis Cargo.toml Cargo.lock)
     TOLLGATE_REVISION=$(git log -1 --format=%h -- "${sources[@]}" 2>/dev/null || true)
     git diff --quiet HEAD -- "${sources[@]}" 2>/dev/null || TOLLGATE_REVISION+=-modified
     TOLLGATE_RUST=$(rustc --version | cut -d" " -f2-)

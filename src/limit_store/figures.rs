@@ -1,4 +1,5 @@
 //! What is counted of the store for metrics. Plain atomics; no part of the request's path waits here.
+//! Not here: the names of the series (`metrics`). Figures go on when a reload changes the store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -10,9 +10,9 @@ use super::rule::{Answer, Ask};
 use super::settings::Settings;
 
 /// Decides limits.
-pub(super) const DECIDE: &str = include_str!("decide.lua");
+pub(super) const DECIDE: &str = include_str!("../../conf/redis/decide.lua");
 /// Says that a gateway is there.
-const BEAT: &str = include_str!("beat.lua");
+const BEAT: &str = include_str!("../../conf/redis/beat.lua");
 
 /// Questions that wait to be written; more wait in their own requests.
 const WRITE_QUEUE: usize = 1_024;

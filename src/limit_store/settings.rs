@@ -1,4 +1,5 @@
 //! Where the store is and how it is asked, ready to connect: compiled from the configuration, once for each that differs.
+//! The password stays in the URL, which is never printed.
 
 use std::fmt;
 use std::path::Path;
