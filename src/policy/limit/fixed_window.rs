@@ -120,7 +120,7 @@ fn local(now: u64, zone: &TimeZone) -> Option<DateTime> {
 fn moment(shown: DateTime, now: u64, zone: &TimeZone) -> Option<u64> {
     let times = zone.to_ambiguous_timestamp(shown);
     let nanoseconds = |time: Timestamp| u64::try_from(time.as_nanosecond()).ok();
-    let first = nanoseconds(times.clone().compatible().ok()?)?;
+    let first = nanoseconds(times.compatible().ok()?)?;
     if first > now { Some(first) } else { nanoseconds(times.later().ok()?).filter(|later| *later > now) }
 }
 

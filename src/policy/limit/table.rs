@@ -1,5 +1,5 @@
 //! The table of one limit: what each identity has used, in shards with a lock each and a hard capacity.
-//! Entries lie close together in a list, and an index of 5 bytes an entry finds them: a map of whole entries would keep half of its places free.
+//! Entries lie close together in a list (`entries.rs`), and an index of 5 bytes an entry finds them: a map of whole entries would keep half of its places free.
 //! An entry that counts nothing any more goes when room is needed; when there is none, newcomers share one overflow entry per table: counted
 //! together, so nobody gains by flooding the table and nobody is unlimited.
 //! Invariant: a request locks at most one thing per table at a time, and tables in the order of their ids, so requests never wait in a circle.
@@ -12,6 +12,7 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::algorithm::{Algorithm, Standing, Use, Uses};
+use super::entries::{Entries, Entry};
 use super::identity::{Identity, IdentityHashing};
 
 /// Entries of one limit: what the index of a shard holds before it would double. A million finds room however unevenly it is spread.
@@ -23,6 +24,9 @@ const SWEEP: usize = 4;
 
 /// Entries that a newcomer to a full shard looks at, each one from where the last one stopped.
 const SEARCH: usize = 64;
+
+/// From so many entries on a shard's index has its full size.
+const INDEX_GROWS_AT: usize = 1_024;
 
 /// At most one warning a table in so many nanoseconds.
 const WARN_EVERY: u64 = 60_000_000_000;
@@ -56,17 +60,12 @@ pub(super) struct Table<A: Algorithm> {
 pub(super) struct Shard<A: Algorithm> {
     algorithm: A,
     hashing: IdentityHashing,
-    entries: Vec<Entry<A::Used>>,
+    entries: Entries<A::Used>,
     /// Places in `entries`.
     index: HashTable<u32>,
     /// Where the next search for empty entries begins.
     hand: usize,
     tally: Tally,
-}
-
-struct Entry<U> {
-    identity: Identity,
-    used: U,
 }
 
 pub(super) struct Overflow<A: Algorithm> {
@@ -88,7 +87,7 @@ pub(super) struct Tally {
 pub(super) enum Hold<'a, A: Algorithm> {
     Entry(MutexGuard<'a, Shard<A>>, usize),
     /// There is room for it, and it is entered when something is counted.
-    Newcomer(MutexGuard<'a, Shard<A>>, Identity, u64),
+    Newcomer(MutexGuard<'a, Shard<A>>, Identity, u64, usize),
     Overflow(MutexGuard<'a, Overflow<A>>),
 }
 
@@ -107,7 +106,7 @@ impl<A: Algorithm> Table<A> {
         let shards = if entries_max >= SHARDS * 1_024 { SHARDS } else { 1 };
         let hashing = IdentityHashing::default();
         let shard = |_| {
-            let (entries, index) = (Vec::new(), HashTable::new());
+            let (entries, index) = (Entries::new(), HashTable::new());
             Mutex::new(Shard { algorithm, hashing: hashing.clone(), entries, index, hand: 0, tally: Tally::default() })
         };
         Self {
@@ -132,7 +131,7 @@ impl<A: Algorithm> Table<A> {
             return Hold::Entry(shard, place);
         }
         if shard.make_room(now, self.shard_entries_max) {
-            return Hold::Newcomer(shard, identity, hash);
+            return Hold::Newcomer(shard, identity, hash, self.shard_entries_max);
         }
         drop(shard); // before the next lock: never two of one table
         self.note_overflow(now);
@@ -191,7 +190,7 @@ impl<A: Algorithm> Table<A> {
             *used = shard.algorithm.used(&all, now);
         } else if shard.make_room(now, self.shard_entries_max) {
             let used = shard.algorithm.used(uses, now);
-            shard.enter(identity, hash, used);
+            shard.enter(identity, hash, used, self.shard_entries_max);
         } else {
             drop(shard);
             let overflow = &mut *self.overflow.lock();
@@ -206,7 +205,7 @@ impl<A: Algorithm> Table<A> {
     pub fn visit(&self, now: u64, mut visit: impl FnMut(Option<Identity>, &A, &A::Used)) {
         for shard in &self.shards {
             let shard = shard.lock();
-            for entry in &shard.entries {
+            for entry in shard.entries.iter() {
                 let mut used = entry.used;
                 shard.algorithm.forget(&mut used, now);
                 visit(Some(entry.identity), &shard.algorithm, &used);
@@ -224,7 +223,7 @@ impl<A: Algorithm> Table<A> {
         for shard in &self.shards {
             let algorithm = {
                 let shard = &mut *shard.lock();
-                for entry in &mut shard.entries {
+                for entry in shard.entries.iter_mut() {
                     if entry.identity.take_unsaved() || everything {
                         copied.push((entry.identity, entry.used));
                     }
@@ -244,7 +243,7 @@ impl<A: Algorithm> Table<A> {
         for shard in &self.shards {
             let shard = &mut *shard.lock();
             let before = std::mem::replace(&mut shard.algorithm, after);
-            for entry in &mut shard.entries {
+            for entry in shard.entries.iter_mut() {
                 entry.used = carried(&before, &after, entry.used, now);
             }
         }
@@ -304,12 +303,13 @@ impl<A: Algorithm> Shard<A> {
         self.index.find(hash, is_it).map(|place| *place as usize)
     }
 
-    fn enter(&mut self, mut identity: Identity, hash: u64, used: A::Used) {
+    fn enter(&mut self, mut identity: Identity, hash: u64, used: A::Used, entries_max: usize) {
         identity.mark_unsaved();
         let place = self.entries.len();
-        if place == self.entries.capacity() {
-            // In small steps: the list may have a thousand megabytes of neighbours.
-            self.entries.reserve_exact(place / 32 + 16);
+        if place == INDEX_GROWS_AT {
+            // Once for all: each smaller index that it grew out of would stay behind as memory in use.
+            let (entries, hashing) = (&self.entries, &self.hashing);
+            self.index.reserve(entries_max - place, |place| hashing.hash_one(entries[*place as usize].identity));
         }
         self.entries.push(Entry { identity, used });
         let (entries, hashing) = (&self.entries, &self.hashing);
@@ -340,9 +340,10 @@ impl<A: Algorithm> Shard<A> {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
-            match self.entries.get(self.hand) {
-                Some(entry) if self.algorithm.empty_at(&entry.used) <= now => self.remove(self.hand),
-                _ => self.hand += 1,
+            if self.entries.len() > 0 && self.algorithm.empty_at(&self.entries[self.hand].used) <= now {
+                self.remove(self.hand);
+            } else {
+                self.hand += 1;
             }
         }
         self.entries.len() < entries_max
@@ -404,12 +405,12 @@ impl<A: Algorithm> Hold<'_, A> {
                 shard.algorithm.count(&mut entry.used, now, cost);
                 shard.algorithm.standing(&entry.used, now)
             }
-            Self::Newcomer(shard, identity, hash) => {
+            Self::Newcomer(shard, identity, hash, entries_max) => {
                 shard.tally.admitted += 1;
                 let algorithm = shard.algorithm;
                 let mut used = nothing(&algorithm, now);
                 algorithm.count(&mut used, now, cost);
-                shard.enter(*identity, *hash, used);
+                shard.enter(*identity, *hash, used, *entries_max);
                 algorithm.standing(&used, now)
             }
             Self::Overflow(overflow) => {
