@@ -57,7 +57,7 @@ async fn a_paused_store_costs_one_timeout_and_at_most_twice_the_limit() {
         assert!(decided(gateway, "fallback_local").await > 0.0);
         let said = gateway.said();
         assert_eq!(said.matches("is away").count(), 1, "told once, not once a request: {said}");
-        assert_eq!(said.matches("is back").count(), 1, "{said}");
+        assert_eq!(said.matches("is back after").count(), 1, "{said}");
     }
 }
 

@@ -115,9 +115,11 @@ impl Redis {
 
     /// A connection of its own.
     pub fn connect(&self) -> redis::RedisResult<Connection> {
-        let password = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
-        Client::open(format!("redis://{password}127.0.0.1:{}", self.port))?
-            .get_connection_with_timeout(Duration::from_secs(2))
+        let mut connection = Client::open(self.url())?.get_connection_with_timeout(Duration::from_secs(2))?;
+        if let Some(password) = self.password {
+            cmd("AUTH").arg(password).exec(&mut connection)?;
+        }
+        Ok(connection)
     }
 
     /// Asks for something.

@@ -36,7 +36,7 @@ fn key(store: &LimitStore, name: &str) -> String {
 }
 
 async fn admits(store: &LimitStore) -> Result<bool, Unavailable> {
-    let ask = Ask { key: key(&store, "one"), rule: RULE, periods: [0; 4] };
+    let ask = Ask { key: key(store, "one"), rule: RULE, periods: [0; 4] };
     store.decide(&[ask]).await.map(|answer| answer.verdicts[0].wait == 0)
 }
 

@@ -308,8 +308,9 @@ mod tests {
             begun.finish(&[answer(wait, 5)])
         };
         assert!((0..9).all(|_| decide(1_000_000_000).refused.is_some()));
-        let last = (0..3).map(|_| decide(0)).inspect(|decision| assert!(decision.refused.is_none())).last();
-        let fields = last.unwrap().fields.unwrap();
+        let admitted: Vec<Decision> = (0..3).map(|_| decide(0)).collect();
+        assert!(admitted.iter().all(|decision| decision.refused.is_none()));
+        let fields = admitted[2].fields.as_ref().unwrap();
         assert!(fields.state.to_str().unwrap().contains("r=0;"), "the share is the narrower one: {fields:?}");
         assert!(decide(0).refused.is_some());
     }
