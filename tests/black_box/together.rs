@@ -64,7 +64,7 @@ async fn a_key_of_the_store_is_limited_by_its_plan_told_reset_and_remembered() {
     gateway.wait_exit(seconds(5)).await;
     let gateway = gateway.again(&config).await;
     becomes(&gateway, &key, 429).await;
-    assert_eq!(left(&gateway, "acme-2", "consumer-86400s").await, 40.0, "{}", gateway.said());
+    assert_eq!(left(&gateway, "acme-2", "consumer-day").await, 40.0, "{}", gateway.said());
     assert!(gateway.admin_post("/admin/clients/acme-2/reset").await.json()["reset"].as_u64().unwrap() >= 2);
     assert_eq!(gateway.get("/").key(&second).await.status, 200);
 }
