@@ -101,11 +101,16 @@ fn repeat(
     let start = Instant::now();
     for turn in 0.. {
         let due = start + every * (turn as u32 + 1);
-        while Instant::now() < due {
+        loop {
+            // Looked at also when this turn is late already.
             if is_over.load(Ordering::Relaxed) {
                 return Ok(turn);
             }
-            thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)));
+            let rest = due.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                break;
+            }
+            thread::sleep(rest.min(Duration::from_millis(20)));
         }
         work(turn)?;
     }
