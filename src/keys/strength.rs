@@ -115,7 +115,8 @@ mod tests {
             assert_eq!(weakness(secret), None, "{secret}");
         }
         let refused = (0..200).filter(|_| weakness(&super::super::NewKey::generate().unwrap().key).is_some()).count();
-        assert!(refused <= 2, "{refused} of 200");
+        // Chance looks like words in 16 of 1,000; more than 12 of 200 happens once in 50,000 times.
+        assert!(refused <= 12, "{refused} of 200");
     }
 
     #[test]
