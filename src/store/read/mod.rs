@@ -304,10 +304,7 @@ impl Reader {
     /// # Errors
     /// See [`Unreadable`].
     pub fn days(&mut self, window: Range<Minute>, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
-        for sql in packed_sql("day", detail, self.source.join_in_order()) {
-            self.packed(&sql, &window, &[], each)?;
-        }
-        Ok(())
+        self.packed(&PackedSql::of("day", self.source.join_in_order(), ""), &window, &[], detail, each)
     }
 
     /// The packed hours of all runs, in as much detail or in more.
@@ -315,20 +312,18 @@ impl Reader {
     /// # Errors
     /// See [`Unreadable`].
     pub fn hours(&mut self, hours: &Hours, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
-        let but = [Value::Minute(hours.but_days.start), Value::Minute(hours.but_days.end)];
-        for sql in packed_sql("hour", detail, self.source.join_in_order()) {
-            // No packed day stands for them.
-            let sql = format!("{sql} AND NOT (u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.days_until)");
-            self.packed(&sql, &hours.window, &but, each)?;
-        }
-        Ok(())
+        // No packed day stands for them.
+        let but = " AND NOT (u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.days_until)";
+        let values = [Value::Minute(hours.but_days.start), Value::Minute(hours.but_days.end)];
+        self.packed(&PackedSql::of("hour", self.source.join_in_order(), but), &hours.window, &values, detail, each)
     }
 
     fn packed(
         &mut self,
-        sql: &str,
+        sql: &PackedSql,
         window: &Range<Minute>,
         more: &[Value],
+        detail: Detail,
         each: EachPacked<'_>,
     ) -> Result<(), Unreadable> {
         if window.is_empty() {
@@ -336,7 +331,14 @@ impl Reader {
         }
         let mut values = vec![Value::Minute(window.start), Value::Minute(window.end)];
         values.extend_from_slice(more);
-        self.source.each(sql, &values, &mut |row| each(row.minute(0)?, row.bytes(1)?))
+        let mut each = |row: Row<'_>| each(row.minute(0)?, row.bytes(1)?);
+        let Some(column) = detail.column() else { return self.source.each(&sql.full(), &values, &mut each) };
+        self.source.each(&sql.outlines(column), &values, &mut each)?;
+        // Asked first whether there is any: MariaDB reads a value before it finds that it is not wanted.
+        if self.list(&sql.has_none(), &values, |_| Ok(()))?.is_empty() {
+            return Ok(());
+        }
+        self.source.each(&sql.without_outline(), &values, &mut each)
     }
 
     /// The minutes of all runs in a window.
@@ -404,18 +406,47 @@ const MINUTES: &str = "SELECT `minute`, run, endpoint, method, status, decided_b
                        `count`, errors, blocked, bytes_in, bytes_out, duration_us, upstream_us, histogram \
                        FROM api_usage_minute WHERE `minute` >= ? AND `minute` < ?";
 
-/// The packed hours or days of a window: the outlines, and everything where there is no outline. The window is one range of the
-/// primary key; the run is looked up for each of its few rows.
-fn packed_sql(level: &str, detail: Detail, join: &str) -> Vec<String> {
-    let select = |packed: &str, table: &str| {
+/// The statements about the packed hours or days of a window: the outlines, and everything where there is no outline. The
+/// window is one range of the primary key; the run is looked up for each of its few rows.
+struct PackedSql {
+    level: &'static str,
+    join: &'static str,
+    and: &'static str,
+}
+
+impl PackedSql {
+    fn of(level: &'static str, join: &'static str, and: &'static str) -> Self {
+        Self { level, join, and }
+    }
+
+    fn select(&self, what: &str, table: &str) -> String {
+        let Self { level, join, and } = self;
         format!(
-            "SELECT u.`{level}`, u.{packed} FROM {table} u {join} log_runs r ON r.run = u.run \
-             WHERE u.`{level}` >= ? AND u.`{level}` < ? AND u.`{level}` < r.{level}s_until"
+            "SELECT {what} FROM {table} u {join} log_runs r ON r.run = u.run \
+             WHERE u.`{level}` >= ? AND u.`{level}` < ? AND u.`{level}` < r.{level}s_until{and}"
         )
-    };
-    let full = select("packed", &format!("api_usage_{level}"));
-    let Some(column) = detail.column() else { return vec![full] };
-    let outline = format!("api_usage_{level}_outline");
-    let has_none = format!("NOT EXISTS (SELECT 1 FROM {outline} o WHERE o.`{level}` = u.`{level}` AND o.run = u.run)");
-    vec![select(column, &outline), format!("{full} AND {has_none}")]
+    }
+
+    fn full(&self) -> String {
+        self.select(&format!("u.`{}`, u.packed", self.level), &format!("api_usage_{}", self.level))
+    }
+
+    fn outlines(&self, column: &str) -> String {
+        self.select(&format!("u.`{}`, u.{column}", self.level), &format!("api_usage_{}_outline", self.level))
+    }
+
+    fn but_outlined(&self) -> String {
+        let level = self.level;
+        format!(
+            " AND NOT EXISTS (SELECT 1 FROM api_usage_{level}_outline o WHERE o.`{level}` = u.`{level}` AND o.run = u.run)"
+        )
+    }
+
+    fn has_none(&self) -> String {
+        self.select("u.run", &format!("api_usage_{}", self.level)) + &self.but_outlined() + " LIMIT 1"
+    }
+
+    fn without_outline(&self) -> String {
+        self.full() + &self.but_outlined()
+    }
 }
