@@ -46,7 +46,7 @@ fn by_threads(bencher: Bencher<'_, '_>, config: &[Limit], addresses: u32) {
     let turn = AtomicU32::new(0);
     bencher
         .with_inputs(|| caller(turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(2_654_435_769) % addresses))
-        .bench_values(|caller| limits.admit(&caller, now).refused.is_none());
+        .bench_values(|caller| limits.of(None).unwrap().admit(&caller, now).refused.is_none());
 }
 
 fn decide(config: Vec<Limit>, addresses: u32) -> Work {

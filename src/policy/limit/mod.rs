@@ -7,7 +7,6 @@
 mod algorithm;
 mod book;
 mod counting;
-mod entries;
 mod fields;
 mod fixed_window;
 mod identity;

@@ -1,5 +1,5 @@
 //! The table of one limit: what each identity has used, in shards with a lock each and a hard capacity.
-//! Entries lie close together in a list (`entries.rs`), and an index of 5 bytes an entry finds them: a map of whole entries would keep half of its places free.
+//! Entries lie close together in a list, and an index of 5 bytes an entry finds them: a map of whole entries would keep half of its places free.
 //! An entry that counts nothing any more goes when room is needed; when there is none, newcomers share one overflow entry per table: counted
 //! together, so nobody gains by flooding the table and nobody is unlimited.
 //! Invariant: a request locks at most one thing per table at a time, and tables in the order of their ids, so requests never wait in a circle.
@@ -12,7 +12,6 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::algorithm::{Algorithm, Standing, Use, Uses};
-use super::entries::{Entries, Entry};
 use super::identity::{Identity, IdentityHashing};
 
 /// Entries of one limit: what the index of a shard holds before it would double. A million finds room however unevenly it is spread.
@@ -25,8 +24,8 @@ const SWEEP: usize = 4;
 /// Entries that a newcomer to a full shard looks at, each one from where the last one stopped.
 const SEARCH: usize = 64;
 
-/// From so many entries on a shard's index has its full size.
-const INDEX_GROWS_AT: usize = 1_024;
+/// From so many entries on a shard has the room that it may take at most.
+const GROWS_AT: usize = 128;
 
 /// At most one warning a table in so many nanoseconds.
 const WARN_EVERY: u64 = 60_000_000_000;
@@ -60,7 +59,7 @@ pub(super) struct Table<A: Algorithm> {
 pub(super) struct Shard<A: Algorithm> {
     algorithm: A,
     hashing: IdentityHashing,
-    entries: Entries<A::Used>,
+    entries: Vec<Entry<A::Used>>,
     /// Places in `entries`.
     index: HashTable<u32>,
     /// Where the next search for empty entries begins.
@@ -81,6 +80,12 @@ pub(super) struct Tally {
     pub admitted: u64,
     /// Requests that this limit refused, or would have refused.
     pub refused: u64,
+}
+
+/// What one identity has used.
+struct Entry<U> {
+    identity: Identity,
+    used: U,
 }
 
 /// What one identity has used, locked.
@@ -106,7 +111,7 @@ impl<A: Algorithm> Table<A> {
         let shards = if entries_max >= SHARDS * 1_024 { SHARDS } else { 1 };
         let hashing = IdentityHashing::default();
         let shard = |_| {
-            let (entries, index) = (Entries::new(), HashTable::new());
+            let (entries, index) = (Vec::new(), HashTable::new());
             Mutex::new(Shard { algorithm, hashing: hashing.clone(), entries, index, hand: 0, tally: Tally::default() })
         };
         Self {
@@ -205,7 +210,7 @@ impl<A: Algorithm> Table<A> {
     pub fn visit(&self, now: u64, mut visit: impl FnMut(Option<Identity>, &A, &A::Used)) {
         for shard in &self.shards {
             let shard = shard.lock();
-            for entry in shard.entries.iter() {
+            for entry in &shard.entries {
                 let mut used = entry.used;
                 shard.algorithm.forget(&mut used, now);
                 visit(Some(entry.identity), &shard.algorithm, &used);
@@ -223,7 +228,7 @@ impl<A: Algorithm> Table<A> {
         for shard in &self.shards {
             let algorithm = {
                 let shard = &mut *shard.lock();
-                for entry in shard.entries.iter_mut() {
+                for entry in &mut shard.entries {
                     if entry.identity.take_unsaved() || everything {
                         copied.push((entry.identity, entry.used));
                     }
@@ -243,7 +248,7 @@ impl<A: Algorithm> Table<A> {
         for shard in &self.shards {
             let shard = &mut *shard.lock();
             let before = std::mem::replace(&mut shard.algorithm, after);
-            for entry in shard.entries.iter_mut() {
+            for entry in &mut shard.entries {
                 entry.used = carried(&before, &after, entry.used, now);
             }
         }
@@ -306,10 +311,12 @@ impl<A: Algorithm> Shard<A> {
     fn enter(&mut self, mut identity: Identity, hash: u64, used: A::Used, entries_max: usize) {
         identity.mark_unsaved();
         let place = self.entries.len();
-        if place == INDEX_GROWS_AT {
-            // Once for all: each smaller index that it grew out of would stay behind as memory in use.
+        if place == GROWS_AT {
+            // Once for all: of each list and index that it grew out of, memory would stay in use. What is not written to takes none.
+            self.entries.reserve_exact(entries_max.saturating_sub(place));
             let (entries, hashing) = (&self.entries, &self.hashing);
-            self.index.reserve(entries_max - place, |place| hashing.hash_one(entries[*place as usize].identity));
+            let hash_of = |place: &u32| hashing.hash_one(entries[*place as usize].identity);
+            self.index.reserve(entries_max.saturating_sub(place), hash_of);
         }
         self.entries.push(Entry { identity, used });
         let (entries, hashing) = (&self.entries, &self.hashing);
@@ -340,7 +347,7 @@ impl<A: Algorithm> Shard<A> {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
-            if self.entries.len() > 0 && self.algorithm.empty_at(&self.entries[self.hand].used) <= now {
+            if !self.entries.is_empty() && self.algorithm.empty_at(&self.entries[self.hand].used) <= now {
                 self.remove(self.hand);
             } else {
                 self.hand += 1;
