@@ -171,7 +171,11 @@ async fn look(link: &mut Link) -> Result<(Vec<String>, Vec<String>), Failure> {
 
 /// The error when this user lacks a right. Explaining a statement needs the rights of the statement, and changes nothing.
 async fn denied(link: &mut Link, right: &str, table: &str) -> Result<Option<u16>, Failure> {
-    let column = if table == "log_retention" { "what" } else { "run" };
+    let column = match table {
+        "log_retention" => "what",
+        "limit_counters" => "gateway",
+        _ => "run",
+    };
     let statement = match right {
         "INSERT" => format!("EXPLAIN INSERT INTO {table} SELECT * FROM {table}"),
         "UPDATE" => format!("EXPLAIN UPDATE {table} SET {column} = 0 WHERE {column} = 0"),
