@@ -85,7 +85,11 @@ async fn no_more_than_so_many_are_served_at_once_and_places_come_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_and_a_tunnel_that_ends_give_their_places_back() {
     let backend = Backend::scripted(|seen| match seen.header("upgrade") {
-        Some(_) => Reply::Tunnel,
+        Some(_) => {
+            // A 101 that comes before Pingora has handed on the end of the request ends the tunnel: see "Traps of Pingora".
+            std::thread::sleep(milliseconds(100));
+            Reply::Tunnel
+        }
         None => Reply::ok("late").after(seconds(2)),
     })
     .await;
@@ -94,7 +98,7 @@ async fn a_client_that_leaves_and_a_tunnel_that_ends_give_their_places_back() {
     let (mut one, mut other) = (gateway.wire().await, gateway.wire().await);
     assert_eq!(one.get("/slow", HANDSHAKE).await.status, 101);
     other.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n").await;
-    tokio::time::sleep(milliseconds(300)).await;
+    eventually("both are in flight", seconds(5), async || backend.requests() == 2).await;
     assert_eq!(gateway.get("/slow").await.refused(), (429, "concurrency_limited".into()));
     drop(other); // the client leaves while its answer is awaited
     eventually("its place is free", seconds(5), async || gateway.get("/slow").await.status == 200).await;
