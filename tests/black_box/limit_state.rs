@@ -157,7 +157,7 @@ async fn a_store_that_is_away_at_start_is_said_and_what_it_holds_counts_when_it_
 async fn without_a_store_it_is_said_that_counts_end_with_the_process() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&saved(&backend, "none")).await;
-    assert!(gateway.said().contains("is not saved, and is forgotten"), "{}", gateway.said());
+    eventually("it is said", seconds(5), async || gateway.said().contains("is not saved, and is forgotten")).await;
 }
 
 #[tokio::test]
