@@ -101,6 +101,18 @@ impl Upkeep {
         self.rests[task as usize] = Instant::now().checked_add(pause);
     }
 
+    /// A page of a run's ledger was merged; `next` is where its next page begins. A run that has ended, and has nothing young
+    /// left, is never looked at again.
+    pub fn page_merged(&mut self, run: u32, next: Option<u64>, has_ended: bool, page: &[Range], before: &str) {
+        match next {
+            Some(next) => self.merging = Some((run, next)),
+            None if has_ended && page.iter().all(|range| *range.written_at < *before) => {
+                self.merged.insert(run);
+            }
+            None => {}
+        }
+    }
+
     /// Whether it is time to see what the store keeps: after everything was removed that had to be, and while that takes long.
     pub fn is_to_look(&self, has_more: bool, now: SystemTime) -> bool {
         let age = self.kept.as_ref().and_then(|kept| now.duration_since(kept.seen).ok());

@@ -86,14 +86,8 @@ async fn read(link: &mut Link, packing: &mut Packing) -> Result<(), Failure> {
         match packing.level {
             Level::Hours => rows += usage::sum_minute(link, packing.run, part, &mut packing.sum).await?,
             Level::Days => {
-                if let Some(packed) = usage::read_packed(link, packing.run, Level::Hours, part).await?
-                    && packing.sum.add_packed(&packed).is_err()
-                {
-                    log::error!(
-                        "request log: a value in api_usage_hour can't be read: run {}, {}",
-                        packing.run,
-                        part.text()
-                    );
+                if let Some(packed) = usage::read_packed(link, packing.run, Level::Hours, part).await? {
+                    packing.add_packed(part, &packed);
                 }
                 rows += STEP_ROWS / 8;
             }

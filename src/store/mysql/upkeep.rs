@@ -230,13 +230,7 @@ async fn merge(link: &mut Link, own: u32, upkeep: &mut Upkeep, now: SystemTime) 
         replace(link, run, range).await?;
     }
     link.text("COMMIT").await?;
-    match next {
-        Some(next) => upkeep.merging = Some((run, next)),
-        None if has_ended && page.iter().all(|range| range.written_at < before) => {
-            upkeep.merged.insert(run);
-        }
-        None => {}
-    }
+    upkeep.page_merged(run, next, has_ended, &page, &before);
     Ok(true)
 }
 

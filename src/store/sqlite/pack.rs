@@ -93,14 +93,8 @@ fn read(connection: &Connection, packing: &mut Packing) -> Result<(), Error> {
         match packing.level {
             Level::Hours => rows += usage::sum_minute(connection, packing.run, part, &mut packing.sum)?,
             Level::Days => {
-                if let Some(packed) = usage::read_packed(connection, packing.run, Level::Hours, part)?
-                    && packing.sum.add_packed(&packed).is_err()
-                {
-                    log::error!(
-                        "request log: a value in api_usage_hour can't be read: run {}, {}",
-                        packing.run,
-                        part.text()
-                    );
+                if let Some(packed) = usage::read_packed(connection, packing.run, Level::Hours, part)? {
+                    packing.add_packed(part, &packed);
                 }
                 rows += STEP_ROWS / 8;
             }

@@ -133,13 +133,7 @@ fn merge(open: &mut Open, upkeep: &mut Upkeep, now: SystemTime) -> Result<bool, 
         replace(&transaction, run, range)?;
     }
     transaction.commit()?;
-    match next {
-        Some(next) => upkeep.merging = Some((run, next)),
-        None if has_ended && page.iter().all(|range| range.written_at < before) => {
-            upkeep.merged.insert(run);
-        }
-        None => {}
-    }
+    upkeep.page_merged(run, next, has_ended, &page, &before);
     Ok(true)
 }
 

@@ -151,6 +151,18 @@ impl Packing {
         Some(part)
     }
 
+    /// Adds the packed value of one of its parts. One that can't be read is said, and left out.
+    pub fn add_packed(&mut self, part: Minute, bytes: &[u8]) {
+        if self.sum.add_packed(bytes).is_err() {
+            log::error!(
+                "request log: a value in {} can't be read: run {}, {}",
+                self.level.part_table().0,
+                self.run,
+                part.text()
+            );
+        }
+    }
+
     /// Whether every part was read.
     pub fn is_read(&self) -> bool {
         self.next >= self.end()
