@@ -15,7 +15,7 @@ use mariadb::MariaDb;
 use stores::{DAY, HOUR, Place, ago, clock, record, run_of};
 use tollgate::config::{Retention, Size, Span, StoreUrl};
 use tollgate::record::Record;
-use tollgate::store::usage::Detail;
+use tollgate::store::usage::{Detail, Reading};
 use tollgate::store::{self, Beat, Drops, Failure, Totals};
 
 /// Tells a story to both stores.
@@ -254,7 +254,7 @@ fn outlines_count_the_same_and_where_there_is_none_everything_is_read(place: &Pl
     place.open(&run).keep_up(&Retention::default());
     let late: Vec<Record> = (0..40).map(|place| stores::varied(place * 13, ago(place * HOUR + 70 * 60))).collect();
     place.open(&run).insert(&run, first, &late);
-    let whole = stores::packed_by_time(place, Detail::Full);
+    let whole = stores::packed_by_time(place, &Reading::Whole);
     assert!(whole.iter().all(|level| level.len() >= 2), "{whole:?}");
     let of_the_first_day = "= (SELECT MIN(day) FROM api_usage_day)";
     for (hours, days) in [
@@ -262,13 +262,13 @@ fn outlines_count_the_same_and_where_there_is_none_everything_is_read(place: &Pl
         (format!("hour > {}", of_the_first_day.trim_start_matches("= ")), format!("day {of_the_first_day}")),
         ("run > 0".to_owned(), "run > 0".to_owned()),
     ] {
-        place.sql(&format!("DELETE FROM api_usage_hour_outline WHERE {hours}"));
-        place.sql(&format!("DELETE FROM api_usage_day_outline WHERE {days}"));
-        for detail in Detail::OUTLINES {
-            assert_eq!(stores::packed_by_time(place, detail), whole, "{detail:?} without {hours}");
+        place.sql(&format!("DELETE FROM api_usage_outline_hour WHERE {hours}"));
+        place.sql(&format!("DELETE FROM api_usage_outline_day WHERE {days}"));
+        for reading in Detail::OUTLINES.map(Reading::outline).into_iter().chain([Reading::portions()]) {
+            assert_eq!(stores::packed_by_time(place, &reading), whole, "{reading:?} without {hours}");
         }
     }
-    assert_eq!(place.number("SELECT COUNT(*) FROM api_usage_hour_outline"), 0);
+    assert_eq!(place.number("SELECT COUNT(*) FROM api_usage_outline_hour"), 0);
 }
 
 fn what_comes_late_reaches_what_is_packed(place: &Place) {
@@ -350,7 +350,7 @@ fn a_task_of_upkeep_that_fails_keeps_no_other_from_its_turn(place: &Place) {
     let mut store = place.open(&run);
     store.insert(&run, 1, &records(5, ago(3 * DAY)));
     // A table that somebody has changed: nothing can be packed.
-    place.sql("ALTER TABLE api_usage_hour_outline RENAME COLUMN callers TO others");
+    place.sql("ALTER TABLE api_usage_outline_hour RENAME COLUMN packed TO others");
     let keep = Retention { requests: Span::seconds(HOUR), ..Retention::default() };
     let steps: Vec<Result<bool, Failure>> = (0..200).map(|_| store.try_step(&keep)).collect();
     let failures = steps.iter().filter(|step| step.is_err()).count();
@@ -471,7 +471,7 @@ fn tables_from_before_are_migrated(place: &Place) {
     assert_eq!(store::probe(&place.url()).unwrap().len(), 1);
     assert_eq!(
         place.sql("SELECT version, name FROM log_migrations"),
-        "1\t0001_request_log\n2\t0002_ledger_and_usage\n3\t0003_usage_outlines\n4\t0004_limit_counters\n5\t0005_keys"
+        "1\t0001_request_log\n2\t0002_ledger_and_usage\n3\t0003_usage_outlines\n4\t0004_limit_counters\n5\t0005_keys\n6\t0006_usage_by_outline"
     );
     assert_eq!(place.sql("SELECT first, last, `rows` FROM log_batches"), "3\t5\t3");
     assert_eq!(place.sql("SELECT last FROM log_runs"), "5");
@@ -512,7 +512,7 @@ fn gateways_that_start_at_once_do_not_collide(place: &Place) {
     });
     assert_eq!(place.sql("SELECT COUNT(*), COUNT(DISTINCT run), MAX(sequence) FROM api_logs"), "800\t4\t200");
     assert_eq!(place.number("SELECT SUM(`count`) FROM api_usage_minute"), 800);
-    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 5);
+    assert_eq!(place.number("SELECT COUNT(*) FROM log_migrations"), 6);
     assert_eq!(place.number("SELECT COUNT(*) FROM log_batches"), 40);
 }
 

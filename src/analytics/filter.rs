@@ -92,6 +92,11 @@ impl Filter {
         self.statuses.is_empty() || self.statuses.iter().any(|(first, last)| (*first..=*last).contains(&status))
     }
 
+    /// The values of a part that are meant, none for a request without; empty for all.
+    pub(super) fn values(&self, part: Part) -> &[Option<String>] {
+        &self.texts[part as usize]
+    }
+
     /// The parts that are restricted at all.
     pub(super) fn parts(&self) -> impl Iterator<Item = Part> {
         Part::ALL.into_iter().map(|(_, part)| part).filter(|part| !self.texts[*part as usize].is_empty())

@@ -94,7 +94,7 @@ impl Default for Retention {
 
 impl Default for Flush {
     fn default() -> Self {
-        Self { rows: 1_000, age: Span(Duration::from_millis(200)) }
+        Self { rows: 4_000, age: Span(Duration::from_millis(200)) }
     }
 }
 

@@ -171,7 +171,7 @@ async fn a_key_store_becomes_the_database_of_the_log_and_keeps_its_keys() {
     gateway.wait_exit(seconds(15)).await;
     let gateway = gateway.again(&config("sqlite:keys.db", "log")).await;
     becomes(&gateway, &key, 200).await;
-    assert_eq!(versions(&gateway), "1,2,3,4,5");
+    assert_eq!(versions(&gateway), "1,2,3,4,5,6");
     gateway.log_written().await;
     let listed = keys(&gateway.folder, &["list"]);
     assert_eq!((&listed["keys"][0]["name"], listed["keys"][0]["last_used"].is_string()), (&"acme".into(), true));

@@ -12,7 +12,7 @@ use super::mariadb::MariaDb;
 use tollgate::config::{ClientIp, Retention, StoreUrl};
 use tollgate::record::Record;
 use tollgate::store::read::{Hours, Reader, Unreadable};
-use tollgate::store::usage::{Detail, Histogram, Increments, Minute, Packed, Series, Tally};
+use tollgate::store::usage::{Histogram, Increments, Minute, Packed, Reading, Series, Tally};
 use tollgate::store::{Batch, Beat, Failure, Kept, Moment, Row, Run, Store, Stored, Totals};
 
 /// Seconds.
@@ -369,8 +369,8 @@ pub fn packed(place: &Place, level: &str) -> Usage {
     usage
 }
 
-/// What a reader gets of the packed hours and days when it asks for so much detail: everything by time.
-pub fn packed_by_time(place: &Place, detail: Detail) -> [BTreeMap<Minute, Tally>; 2] {
+/// What a reader gets of the packed hours and days when it reads these values: everything by time.
+pub fn packed_by_time(place: &Place, reading: &Reading) -> [BTreeMap<Minute, Tally>; 2] {
     let mut reader = Reader::open(&place.url(), Duration::from_secs(60)).unwrap();
     let window = Minute(0)..Minute(Minute::DAY * 365 * 1_000);
     let [mut hours, mut days] = [BTreeMap::new(), BTreeMap::new()];
@@ -381,8 +381,8 @@ pub fn packed_by_time(place: &Place, detail: Detail) -> [BTreeMap<Minute, Tally>
         Ok(())
     }
     let every = Hours { window: window.clone(), but_days: Minute(0)..Minute(0) };
-    reader.hours(&every, detail, &mut |begin, bytes| add(&mut hours, begin, bytes)).unwrap();
-    reader.days(window, detail, &mut |begin, bytes| add(&mut days, begin, bytes)).unwrap();
+    reader.hours(&every, reading, &mut |begin, bytes| add(&mut hours, begin, bytes)).unwrap();
+    reader.days(window, reading, &mut |begin, bytes| add(&mut days, begin, bytes)).unwrap();
     [hours, days]
 }
 

@@ -11,15 +11,17 @@ use crate::store::Moment;
 use crate::store::read::Reader;
 use crate::store::usage::{Minute, Series, Tally, outlines, pack};
 
-pub const SQLITE: [&str; 3] = [
+pub const SQLITE: [&str; 4] = [
     include_str!("../../../conf/sql/sqlite/0001_request_log.sql"),
     include_str!("../../../conf/sql/sqlite/0002_ledger_and_usage.sql"),
     include_str!("../../../conf/sql/sqlite/0003_usage_outlines.sql"),
+    include_str!("../../../conf/sql/sqlite/0006_usage_by_outline.sql"),
 ];
-pub const MYSQL: [&str; 3] = [
+pub const MYSQL: [&str; 4] = [
     include_str!("../../../conf/sql/mysql/0001_request_log.sql"),
     include_str!("../../../conf/sql/mysql/0002_ledger_and_usage.sql"),
     include_str!("../../../conf/sql/mysql/0003_usage_outlines.sql"),
+    include_str!("../../../conf/sql/mysql/0006_usage_by_outline.sql"),
 ];
 
 /// A SQLite file of its own.
@@ -140,9 +142,11 @@ impl Statements {
             // A part was packed before there were outlines.
             if !count.is_multiple_of(3) {
                 let outlines = outlines(series.iter().map(|(series, tally)| (series.borrowed(), tally)));
-                let packed = outlines.map(|packed| format!("X'{}'", hex(&packed))).join(", ");
-                let table = format!("api_usage_{name}_outline");
-                let _ = writeln!(self.0, "INSERT INTO {table} VALUES ('{begin}', {run}, {packed});");
+                for (outline, packed) in outlines {
+                    let (table, packed) = (format!("api_usage_outline_{name}"), hex(&packed));
+                    let _ =
+                        writeln!(self.0, "INSERT INTO {table} VALUES ('{outline}', '{begin}', {run}, X'{packed}');");
+                }
             }
         }
     }

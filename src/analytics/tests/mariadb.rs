@@ -23,6 +23,8 @@ fn mariadb_gives_the_same_answers() {
     server.sql(MYSQL[1]);
     assert!(open().err().unwrap().to_string().contains("tollgate log migrate"));
     server.sql(MYSQL[2]);
+    assert!(open().err().unwrap().to_string().contains("tollgate log migrate"));
+    server.sql(MYSQL[3]);
     // As many statements at once as an argument of a command may hold.
     let fill = |statements: &str| {
         let mut part = String::new();

@@ -20,7 +20,7 @@ use super::filter::{Filter, Part};
 use super::parameters::{Parameters, word};
 use super::window::{Window, Zone, timestamp};
 use crate::store::read::{Reader, Removed, StoredRun, Unreadable};
-use crate::store::usage::{Detail, Dimension, Minute};
+use crate::store::usage::{Dimension, Minute, Reading};
 use figures::{COLUMNS, Figures};
 use gather::{Gather, Sum, Timeline, Value};
 use plan::{Grain, Plan};
@@ -198,8 +198,8 @@ impl Question {
         Ok(Summary { zone: self.zone.clone(), notes, frames })
     }
 
-    /// What has to be told apart for the groups and the filter.
-    fn detail(&self) -> Detail {
+    /// What is read for the groups and the filter.
+    fn reading(&self) -> Reading {
         let by = self.by.iter().filter_map(|by| match by {
             By::Text(part) => Some(part.dimension()),
             By::Status => Some(Dimension::Status),
@@ -207,7 +207,8 @@ impl Question {
         });
         let filtered = self.filter.parts().map(Part::dimension);
         let status = (!self.filter.statuses.is_empty()).then_some(Dimension::Status);
-        Detail::of(&by.chain(filtered).chain(status).collect::<Vec<_>>())
+        let needed: Vec<_> = by.chain(filtered).chain(status).collect();
+        Reading::of(&needed, self.filter.values(Part::Consumer), self.filter.values(Part::Key))
     }
 
     fn read(&self, reader: &mut Reader, stored: &Stored, asked: Range<Minute>) -> Result<Read, Unreadable> {
@@ -217,7 +218,7 @@ impl Question {
         let plan = Plan::of(asked, grain, &stored.runs, &stored.removed, &self.zone);
         let timeline = Timeline::over(&plan.window, step);
         let new = || Gather::new(&self.by, &self.filter, &self.zone, timeline.clone());
-        let Gathered { groups, timeline } = share::gather(reader, &plan, self.detail(), &new)?;
+        let Gathered { groups, timeline } = share::gather(reader, &plan, &self.reading(), &new)?;
         let mut total = Sum::default();
         groups.values().for_each(|sum| total.merge(sum));
         Ok(Read { groups, total, timeline, plan })

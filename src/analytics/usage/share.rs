@@ -12,7 +12,7 @@ use super::gather::{GROUPS_MAX, Gather, Sum, Timeline, too_many};
 use super::plan::Plan;
 use super::report::Label;
 use crate::store::read::{Reader, Unreadable};
-use crate::store::usage::{Detail, Minute};
+use crate::store::usage::{Minute, Reading};
 
 /// Threads that take packed values apart.
 const WORKERS: usize = 2;
@@ -29,11 +29,11 @@ pub(super) struct Gathered {
     pub(super) timeline: Timeline,
 }
 
-/// Reads what a plan says in as much detail as is needed, and gathers it. `new` makes a gatherer with nothing in it.
+/// Reads what a plan says of each hour and day what is to be read, and gathers it. `new` makes a gatherer with nothing in it.
 pub(super) fn gather<'q>(
     reader: &mut Reader,
     plan: &Plan,
-    detail: Detail,
+    reading: &Reading,
     new: &(dyn Fn() -> Gather<'q> + Sync),
 ) -> Result<Gathered, Unreadable> {
     let mut gather = new();
@@ -47,7 +47,7 @@ pub(super) fn gather<'q>(
     if plan.days.is_empty() && plan.hours.is_empty() {
         return Ok(gathered);
     }
-    for other in packed(reader, plan, detail, new)? {
+    for other in packed(reader, plan, reading, new)? {
         gathered.timeline.merge(&other.timeline);
         gathered.groups(&other)?;
     }
@@ -66,7 +66,7 @@ impl Gathered {
 fn packed<'q>(
     reader: &mut Reader,
     plan: &Plan,
-    detail: Detail,
+    reading: &Reading,
     new: &(dyn Fn() -> Gather<'q> + Sync),
 ) -> Result<Vec<Gather<'q>>, Unreadable> {
     std::thread::scope(|scope| {
@@ -84,8 +84,8 @@ fn packed<'q>(
             let gone = |_| Unreadable::Failed("a thread that reads has ended".to_owned());
             sender.send((begin, bytes.to_vec())).map_err(gone)
         };
-        let days = reader.days(plan.days.clone(), detail, &mut send);
-        let read = days.and_then(|()| reader.hours(&plan.hours(), detail, &mut send));
+        let days = reader.days(plan.days.clone(), reading, &mut send);
+        let read = days.and_then(|()| reader.hours(&plan.hours(), reading, &mut send));
         drop(sender);
         let ended = |_| Err(Unreadable::Failed("a thread that reads has ended".to_owned()));
         // What stopped a worker says more than that it is gone.

@@ -24,6 +24,9 @@ const SIZE_PAUSE: Duration = Duration::from_secs(600);
 /// Packed values are large.
 const STEP_HOURS: usize = 100;
 
+/// Outlines of such values that are removed at once.
+const STEP_OUTLINES: usize = 1_000;
+
 /// Requests that are kept for less are removed to the second; for more, by whole days where there are partitions.
 const BY_DAYS: Duration = Duration::from_secs(2 * 24 * 3_600);
 
@@ -108,7 +111,7 @@ async fn retain(link: &mut Link, upkeep: &mut Upkeep, keep: &Retention, now: Sys
         ("requests", "api_logs", "`timestamp`, run, sequence", requests, STEP_ROWS),
         ("minutes", "api_usage_minute", "minute, run, series", Moment::of(minutes.time()), STEP_ROWS),
         ("hours", "api_usage_hour", "hour, run", Moment::of(hours.time()), STEP_HOURS),
-        ("hours", "api_usage_hour_outline", "hour, run", Moment::of(hours.time()), STEP_HOURS),
+        ("hours", "api_usage_outline_hour", "hour, outline, run", Moment::of(hours.time()), STEP_OUTLINES),
     ] {
         if remove(link, table, key, before, rows, what, now).await? > 0 {
             return Ok(true);

@@ -5,7 +5,7 @@ use mysql_async::{Row, Value};
 
 use super::super::Failure;
 use super::super::usage::{
-    Change, Detail, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
+    Change, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
 };
 use super::link::{Link, value};
 
@@ -177,16 +177,15 @@ pub(super) async fn write_packed(
     );
     let values = vec![start.text().into(), run.into(), sum.count.into(), sum.pack().into()];
     link.run(&sql, values).await?;
-    let table = level.outline_table();
-    let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default());
-    let updated = columns.map(|column| format!("{column} = VALUES({column})")).join(", ");
     let sql = format!(
-        "INSERT INTO {table} ({column}, run, {}) VALUES (?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE {updated}",
-        columns.join(", ")
+        "INSERT INTO {} (outline, {column}, run, packed) VALUES (?, ?, ?, ?)
+         ON DUPLICATE KEY UPDATE packed = VALUES(packed)",
+        level.outline_table()
     );
-    let mut values = vec![start.text().into(), run.into()];
-    values.extend(sum.pack_outlines().map(Value::from));
-    link.run(&sql, values).await.map(drop)
+    for (outline, packed) in sum.pack_outlines() {
+        link.run(&sql, vec![outline.into(), start.text().into(), run.into(), packed.into()]).await?;
+    }
+    Ok(())
 }
 
 async fn add_late(

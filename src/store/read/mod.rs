@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::usage::{Detail, Minute, Series};
+use super::usage::{Minute, Reading, Series};
 use crate::config::StoreUrl;
 
 use cells::Row;
@@ -214,7 +214,7 @@ impl Reader {
             let why = format!("{name} holds no request log yet: `tollgate run` creates its tables");
             return Err(Unreadable::Absent(why));
         }
-        if !has("api_usage_hour_outline") {
+        if !has("api_usage_outline_hour") {
             let why =
                 format!("{name} holds a request log of an older version: `tollgate log migrate` brings it up to date");
             return Err(Unreadable::Absent(why));
@@ -299,23 +299,23 @@ impl Reader {
         Ok(span)
     }
 
-    /// The packed days of all runs in a window of whole days, in as much detail or in more.
+    /// The packed days of all runs in a window of whole days: of those without outlines everything, whatever is read of others.
     ///
     /// # Errors
     /// See [`Unreadable`].
-    pub fn days(&mut self, window: Range<Minute>, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
-        self.packed(&PackedSql::of("day", self.source.join_in_order(), ""), &window, &[], detail, each)
+    pub fn days(&mut self, window: Range<Minute>, reading: &Reading, each: EachPacked<'_>) -> Result<(), Unreadable> {
+        self.packed(&PackedSql::of("day", self.source.join_in_order(), ""), &window, &[], reading, each)
     }
 
-    /// The packed hours of all runs, in as much detail or in more.
+    /// The packed hours of all runs; otherwise like [`Self::days`].
     ///
     /// # Errors
     /// See [`Unreadable`].
-    pub fn hours(&mut self, hours: &Hours, detail: Detail, each: EachPacked<'_>) -> Result<(), Unreadable> {
+    pub fn hours(&mut self, hours: &Hours, reading: &Reading, each: EachPacked<'_>) -> Result<(), Unreadable> {
         // No packed day stands for them.
         let but = " AND NOT (u.`hour` >= ? AND u.`hour` < ? AND u.`hour` < r.days_until)";
         let values = [Value::Minute(hours.but_days.start), Value::Minute(hours.but_days.end)];
-        self.packed(&PackedSql::of("hour", self.source.join_in_order(), but), &hours.window, &values, detail, each)
+        self.packed(&PackedSql::of("hour", self.source.join_in_order(), but), &hours.window, &values, reading, each)
     }
 
     fn packed(
@@ -323,7 +323,7 @@ impl Reader {
         sql: &PackedSql,
         window: &Range<Minute>,
         more: &[Value],
-        detail: Detail,
+        reading: &Reading,
         each: EachPacked<'_>,
     ) -> Result<(), Unreadable> {
         if window.is_empty() {
@@ -332,13 +332,17 @@ impl Reader {
         let mut values = vec![Value::Minute(window.start), Value::Minute(window.end)];
         values.extend_from_slice(more);
         let mut each = |row: Row<'_>| each(row.minute(0)?, row.bytes(1)?);
-        let Some(column) = detail.column() else { return self.source.each(&sql.full(), &values, &mut each) };
-        self.source.each(&sql.outlines(column), &values, &mut each)?;
+        let Reading::Outlines(outlines) = reading else { return self.source.each(&sql.full(), &values, &mut each) };
+        for outline in outlines {
+            let mut values = values.clone();
+            values.insert(0, Value::Text(outline.clone()));
+            self.source.each(&sql.outline(), &values, &mut each)?;
+        }
         // Asked first whether there is any: MariaDB reads a value before it finds that it is not wanted.
         if self.list(&sql.has_none(), &values, |_| Ok(()))?.is_empty() {
             return Ok(());
         }
-        self.source.each(&sql.without_outline(), &values, &mut each)
+        self.source.each(&sql.without_outlines(), &values, &mut each)
     }
 
     /// The minutes of all runs in a window.
@@ -419,34 +423,36 @@ impl PackedSql {
         Self { level, join, and }
     }
 
-    fn select(&self, what: &str, table: &str) -> String {
+    fn select(&self, what: &str, table: &str, which: &str) -> String {
         let Self { level, join, and } = self;
         format!(
             "SELECT {what} FROM {table} u {join} log_runs r ON r.run = u.run \
-             WHERE u.`{level}` >= ? AND u.`{level}` < ? AND u.`{level}` < r.{level}s_until{and}"
+             WHERE {which}u.`{level}` >= ? AND u.`{level}` < ? AND u.`{level}` < r.{level}s_until{and}"
         )
     }
 
     fn full(&self) -> String {
-        self.select(&format!("u.`{}`, u.packed", self.level), &format!("api_usage_{}", self.level))
+        self.select(&format!("u.`{}`, u.packed", self.level), &format!("api_usage_{}", self.level), "")
     }
 
-    fn outlines(&self, column: &str) -> String {
-        self.select(&format!("u.`{}`, u.{column}", self.level), &format!("api_usage_{}_outline", self.level))
+    fn outline(&self) -> String {
+        let table = format!("api_usage_outline_{}", self.level);
+        self.select(&format!("u.`{}`, u.packed", self.level), &table, "u.outline = ? AND ")
     }
 
     fn but_outlined(&self) -> String {
-        let level = self.level;
+        let (level, always) = (self.level, Reading::ALWAYS);
         format!(
-            " AND NOT EXISTS (SELECT 1 FROM api_usage_{level}_outline o WHERE o.`{level}` = u.`{level}` AND o.run = u.run)"
+            " AND NOT EXISTS (SELECT 1 FROM api_usage_outline_{level} o \
+             WHERE o.outline = '{always}' AND o.`{level}` = u.`{level}` AND o.run = u.run)"
         )
     }
 
     fn has_none(&self) -> String {
-        self.select("u.run", &format!("api_usage_{}", self.level)) + &self.but_outlined() + " LIMIT 1"
+        self.select("u.run", &format!("api_usage_{}", self.level), "") + &self.but_outlined() + " LIMIT 1"
     }
 
-    fn without_outline(&self) -> String {
+    fn without_outlines(&self) -> String {
         self.full() + &self.but_outlined()
     }
 }

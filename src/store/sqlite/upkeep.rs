@@ -18,6 +18,9 @@ use crate::config::Retention;
 /// Packed values are large.
 const STEP_HOURS: usize = 100;
 
+/// Outlines of such values that are removed at once.
+const STEP_OUTLINES: usize = 1_000;
+
 /// One step of what is due; true when there is more to do.
 pub(super) fn step(open: &mut Open, upkeep: &mut Upkeep, keep: &Retention, now: SystemTime) -> Result<bool, Fault> {
     let Some(task) = upkeep.due() else { return Ok(false) };
@@ -71,7 +74,7 @@ fn retain(open: &mut Open, keep: &Retention, now: SystemTime) -> Result<bool, Er
         ("requests", "api_logs", "timestamp, run, sequence", requests.clone(), requests, STEP_ROWS),
         ("minutes", "api_usage_minute", "minute, run, series", minutes.text(), long(minutes), STEP_ROWS),
         ("hours", "api_usage_hour", "hour, run", hours.text(), long(hours), STEP_HOURS),
-        ("hours", "api_usage_hour_outline", "hour, run", hours.text(), long(hours), STEP_HOURS),
+        ("hours", "api_usage_outline_hour", "hour, outline, run", hours.text(), long(hours), STEP_OUTLINES),
     ] {
         let column = key.split(',').next().unwrap_or_default();
         let sql = format!(

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, Error, OptionalExtension, Row, params};
 
 use super::super::usage::{
-    Change, Detail, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
+    Change, Id, Known, Level, Minute, Progress, SERIES_MAX, Series, Sum, Tally, Unknown, late, tally,
 };
 
 /// The columns of a tally in `api_usage_minute`, behind `series`.
@@ -161,11 +161,12 @@ pub(super) fn write_packed(
     let values = params![start.text(), run, signed(sum.count), sum.pack()];
     connection.prepare_cached(&sql)?.execute(values)?;
     let table = level.outline_table();
-    let columns = Detail::OUTLINES.map(|detail| detail.column().unwrap_or_default()).join(", ");
-    let sql = format!("INSERT OR REPLACE INTO {table} ({column}, run, {columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
-    let [instances, routes, consumers, callers] = sum.pack_outlines();
-    let values = params![start.text(), run, instances, routes, consumers, callers];
-    connection.prepare_cached(&sql)?.execute(values).map(drop)
+    let sql = format!("INSERT OR REPLACE INTO {table} (outline, {column}, run, packed) VALUES (?1, ?2, ?3, ?4)");
+    let mut insert = connection.prepare_cached(&sql)?;
+    for (outline, packed) in sum.pack_outlines() {
+        insert.execute(params![outline, start.text(), run, packed])?;
+    }
+    Ok(())
 }
 
 fn add_late(

@@ -1,9 +1,7 @@
 //! Detail: how much a packed value tells apart. Beside the value that tells apart everything there are outlines, each a fraction
-//! of it; a question reads the smallest that knows what it asks for. No SQL.
+//! of it. Not here: which of them a question reads, and how they are made (`outlines.rs`). No SQL.
 
-use std::collections::BTreeMap;
-
-use super::{Series, Tally, pack};
+use super::Series;
 
 /// What tells requests apart, beside time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +33,8 @@ pub enum Detail {
     Routes,
     /// Status, consumer and key.
     Consumers,
+    /// Everything but consumer and key.
+    Targets,
     /// Endpoint, status, consumer and key.
     Callers,
     /// Everything.
@@ -43,7 +43,7 @@ pub enum Detail {
 
 impl Detail {
     /// The outlines, the smallest first.
-    pub const OUTLINES: [Self; 4] = [Self::Instances, Self::Routes, Self::Consumers, Self::Callers];
+    pub const OUTLINES: [Self; 5] = [Self::Instances, Self::Routes, Self::Consumers, Self::Targets, Self::Callers];
 
     /// The smallest that tells apart all of these.
     pub fn of(needed: &[Dimension]) -> Self {
@@ -51,14 +51,15 @@ impl Detail {
         Self::OUTLINES.into_iter().find(knows).unwrap_or(Self::Full)
     }
 
-    /// The column of an outline; none for everything, which has a table of its own.
-    pub const fn column(self) -> Option<&'static str> {
+    /// The name of the outline.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Instances => Some("instances"),
-            Self::Routes => Some("routes"),
-            Self::Consumers => Some("consumers"),
-            Self::Callers => Some("callers"),
-            Self::Full => None,
+            Self::Instances => "instances",
+            Self::Routes => "routes",
+            Self::Consumers => "consumers",
+            Self::Targets => "targets",
+            Self::Callers => "callers",
+            Self::Full => "full",
         }
     }
 
@@ -68,6 +69,7 @@ impl Detail {
             Self::Instances => matches!(dimension, Status | Service | Instance),
             Self::Routes => matches!(dimension, Endpoint | Method | Status | DecidedBy | Service),
             Self::Consumers => matches!(dimension, Status | Consumer | Key),
+            Self::Targets => !matches!(dimension, Consumer | Key),
             Self::Callers => matches!(dimension, Endpoint | Status | Consumer | Key),
             Self::Full => true,
         }
@@ -90,19 +92,6 @@ impl Detail {
     }
 }
 
-/// The tallies of some series as one packed value with less told apart, for each of [`Detail::OUTLINES`].
-pub fn outlines<'a>(
-    entries: impl Iterator<Item = (Series<&'a str>, &'a Tally)> + Clone,
-) -> [Vec<u8>; Detail::OUTLINES.len()] {
-    Detail::OUTLINES.map(|detail| {
-        let mut tallies: BTreeMap<Series<&str>, Tally> = BTreeMap::new();
-        for (series, tally) in entries.clone() {
-            tallies.entry(detail.outline(&series)).or_default().merge(tally);
-        }
-        pack(&tallies)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +107,8 @@ mod tests {
             (&[Key, Consumer, Status], Detail::Consumers),
             (&[Key, Endpoint], Detail::Callers),
             (&[Key, Method], Detail::Full),
-            (&[Instance, Method], Detail::Full),
+            (&[Instance, Method], Detail::Targets),
+            (&[Instance, Key], Detail::Full),
         ] {
             assert_eq!(Detail::of(needed), expected, "{needed:?}");
         }
@@ -141,6 +131,7 @@ mod tests {
         assert_eq!(Detail::Routes.outline(&series), Series { consumer: None, key: None, instance: None, ..series });
         let consumers = Series { status: 200, consumer: Some("acme"), key: Some("k"), ..Series::default() };
         assert_eq!(Detail::Consumers.outline(&series), consumers);
+        assert_eq!(Detail::Targets.outline(&series), Series { consumer: None, key: None, ..series });
         assert_eq!(Detail::Full.outline(&series), series);
     }
 }

@@ -6,6 +6,7 @@ mod changes;
 mod detail;
 mod histogram;
 mod increments;
+mod outlines;
 mod packed;
 mod packing;
 
@@ -13,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(super) use changes::{Change, Id, Known, SERIES_MAX, Unknown, changes, late, tally};
-pub use detail::{Detail, Dimension, outlines};
+pub use detail::{Detail, Dimension};
 pub use histogram::Histogram;
 pub use increments::Increments;
+pub use outlines::{Reading, outlines};
 pub use packed::{Damaged, Entry, Packed, pack};
 pub(super) use packing::{ENDED, Level, Packing, Progress, SILENT_AFTER, Sum};
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use rustc_hash::FxHashMap;
 
 use super::changes::{Change, Id};
-use super::detail::outlines;
-use super::{Damaged, Detail, Minute, Packed, Series, Tally, pack};
+use super::outlines::outlines;
+use super::{Damaged, Minute, Packed, Series, Tally, pack};
 
 /// How long ago an hour ended before it is packed: records of it may still come.
 pub const SETTLED_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -62,11 +62,11 @@ impl Level {
         }
     }
 
-    /// The table of the outlines of what is made; its first column is that of [`Self::table`].
+    /// The table of the outlines of what is made; its column of time is that of [`Self::table`].
     pub const fn outline_table(self) -> &'static str {
         match self {
-            Self::Hours => "api_usage_hour_outline",
-            Self::Days => "api_usage_day_outline",
+            Self::Hours => "api_usage_outline_hour",
+            Self::Days => "api_usage_outline_day",
         }
     }
 
@@ -223,7 +223,7 @@ impl Sum {
     }
 
     /// See [`outlines`].
-    pub fn pack_outlines(&self) -> [Vec<u8>; Detail::OUTLINES.len()] {
+    pub fn pack_outlines(&self) -> Vec<(String, Vec<u8>)> {
         outlines(self.series.values().map(|(series, tally)| (series.borrowed(), tally)))
     }
 }
@@ -232,6 +232,7 @@ impl Sum {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::Detail;
     use super::*;
 
     fn minute(text: &str) -> Minute {
@@ -290,14 +291,15 @@ mod tests {
             tally.histogram.add(u64::from(place) * 1_000);
             sum.add(series.id(), || series.clone(), &tally);
         }
-        for (detail, packed) in Detail::OUTLINES.into_iter().zip(sum.pack_outlines()) {
+        let outlines: BTreeMap<String, Vec<u8>> = sum.pack_outlines().into_iter().collect();
+        for detail in Detail::OUTLINES {
             let mut expected: BTreeMap<Series<String>, Tally> = BTreeMap::new();
             for (series, tally) in sum.series.values() {
                 let series = detail.outline(&series.borrowed()).map(str::to_owned);
                 expected.entry(series).or_default().merge(tally);
             }
             let mut read = Sum::default();
-            read.add_packed(&packed).unwrap();
+            read.add_packed(&outlines[detail.name()]).unwrap();
             assert_eq!(read.count, sum.count);
             assert_eq!(read.series.into_values().collect::<BTreeMap<_, _>>(), expected, "{detail:?}");
             assert!(expected.len() < sum.series.len(), "{detail:?}");

@@ -1,8 +1,11 @@
 //! What the log costs: CPU time of the gateway for a request of J2 (a key, a limit per address), with no log, JSON lines, SQLite
-//! and MariaDB, all written out before the time is read. All take turns; differences are taken within a round.
+//! and MariaDB, all written out before the time is read. All take turns; differences are taken within a round. How fast the machine
+//! is at the moment is what bare Pingora takes in the same round.
 
 use std::error::Error;
 use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,10 +22,13 @@ use super::account::Account;
 use super::store::{Kind, Store};
 use super::{Common, end};
 use crate::job::Pick;
+use crate::load::Load;
 use crate::load::closed::{Run, Wrk};
-use crate::programs::{Core, Program};
+use crate::programs::{Core, Program, free_address, on_core};
 use crate::stop::Folder;
 
+/// What a request cost bare Pingora, in CPU microseconds, on the machine for which the promises were made.
+const PACE_US: f64 = 22.5;
 /// How long records may take to be written after the load has ended.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 
@@ -62,6 +68,9 @@ struct Case {
 struct Bench {
     // Dropped first to last: the gateways before their stores and their upstream, the folder at the end.
     cases: Vec<Case>,
+    bare: Program,
+    /// CPU microseconds of bare Pingora per request in each round.
+    pace: Vec<f64>,
     _upstream: Program,
     wrk: Wrk,
     folder: Folder,
@@ -75,6 +84,10 @@ pub fn run(options: &Cost) -> Result<ExitCode, Box<dyn Error>> {
         if round > 0 {
             eprintln!("round {round} of {}", options.rounds);
         }
+        let pace = bench.measure_bare(seconds, options.common.connections)?;
+        if round > 0 {
+            bench.pace.push(pace);
+        }
         for place in 0..bench.cases.len() {
             let sample = bench.measure(place, seconds, options.common.connections)?;
             if round > 0 {
@@ -82,11 +95,12 @@ pub fn run(options: &Cost) -> Result<ExitCode, Box<dyn Error>> {
             }
         }
     }
-    let rows: Vec<Row> = bench.cases.iter().map(|case| Row::of(case, &bench.cases[0].rounds)).collect();
+    let rows: Vec<Row> = bench.cases.iter().map(|case| Row::of(case, &bench.cases[0].rounds, &bench.pace)).collect();
     if options.common.json {
-        println!("{:#}", json!({ "seconds": options.seconds, "rounds": options.rounds, "logs": rows }));
+        let (seconds, rounds) = (options.seconds, options.rounds);
+        println!("{:#}", json!({ "seconds": seconds, "rounds": rounds, "bare_us": bench.pace, "logs": rows }));
     } else {
-        println!("{}", table(&rows, options));
+        println!("{}", table(&rows, median(bench.pace.iter().copied()), options));
     }
     Ok(end(&rows.iter().filter_map(Row::broken).collect::<Vec<_>>()))
 }
@@ -109,10 +123,42 @@ fn start(options: &Cost) -> Result<Bench, Box<dyn Error>> {
         Account::begun(&case.gateway, SETTLE_MAX)?;
         cases.push(case);
     }
-    Ok(Bench { cases, _upstream: upstream, wrk, folder })
+    let bare = start_bare(folder.path(), upstream.address)?;
+    Ok(Bench { cases, bare, pace: Vec::new(), _upstream: upstream, wrk, folder })
+}
+
+fn start_bare(folder: &Path, upstream: SocketAddr) -> Result<Program, Box<dyn Error>> {
+    let address = free_address()?;
+    let mut command = on_core(Core::Proxy, std::env::current_exe()?);
+    command.args(["bare", "--listen", &address.to_string(), "--upstream", &upstream.to_string()]);
+    Ok(Program::start("bare", command, address, folder)?)
 }
 
 impl Bench {
+    /// As many requests as `address` answers in that time, each of them well.
+    fn load(&self, name: &str, address: SocketAddr, seconds: u32, connections: u32) -> Result<Load, Box<dyn Error>> {
+        let load = self.wrk.run(&Run {
+            core: Core::Load,
+            address,
+            is_tls: false,
+            pick: Pick::Path(PATH),
+            key: Some(&configs::key(0)),
+            connections,
+            seconds,
+            seed: 0,
+        })?;
+        if load.not_ok > 0 || load.errors_count() > 0 || load.answers == 0 {
+            return Err(format!("{name}: not every request was answered well: {load:?}").into());
+        }
+        Ok(load)
+    }
+
+    fn measure_bare(&self, seconds: u32, connections: u32) -> Result<f64, Box<dyn Error>> {
+        let before = self.bare.cpu()?;
+        let load = self.load("bare Pingora", self.bare.address, seconds, connections)?;
+        Ok(each(self.bare.cpu()? - before, &load))
+    }
+
     fn measure(&self, place: usize, seconds: u32, connections: u32) -> Result<Sample, Box<dyn Error>> {
         let case = &self.cases[place];
         // A few hundred megabytes of lines are of no use to anyone.
@@ -122,32 +168,24 @@ impl Bench {
         let rows_before = rows()?;
         let written_before = if case.has_log { Account::of(&case.gateway)?.written } else { 0 };
         let (cpu_before, server_before) = (case.gateway.cpu()?, server()?);
-        let load = self.wrk.run(&Run {
-            core: Core::Load,
-            address: case.gateway.address(),
-            is_tls: false,
-            pick: Pick::Path(PATH),
-            key: Some(&configs::key(0)),
-            connections,
-            seconds,
-            seed: 0,
-        })?;
+        let load = self.load(case.name, case.gateway.address(), seconds, connections)?;
         // Writing the records is part of the cost.
         if case.has_log {
             Account::settled(&case.gateway, written_before + load.answers, SETTLE_MAX)?;
         }
         let (cpu, server) = (case.gateway.cpu()? - cpu_before, server()? - server_before);
-        if load.not_ok > 0 || load.errors_count() > 0 || load.answers == 0 {
-            return Err(format!("{}: not every request was answered well: {load:?}", case.name).into());
-        }
         // What is on its way when the load ends is served, but not counted by it.
         let stored = rows()? - rows_before;
         if case.store.is_some() && !(load.answers..=load.answers + u64::from(connections)).contains(&stored) {
             return Err(format!("{}: {} answers, and the store has {stored} rows more", case.name, load.answers).into());
         }
-        let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / load.answers as f64;
-        Ok(Sample { gateway_us: each(cpu), server_us: each(server), per_second: load.per_second() })
+        Ok(Sample { gateway_us: each(cpu, &load), server_us: each(server, &load), per_second: load.per_second() })
     }
+}
+
+/// CPU microseconds a request.
+fn each(cpu: Duration, load: &Load) -> f64 {
+    cpu.as_secs_f64() * 1e6 / load.answers as f64
 }
 
 /// What is said about a log; medians over the rounds.
@@ -159,6 +197,8 @@ struct Row {
     gateway_us_max: f64,
     /// Over no log, within a round.
     added_us: f64,
+    /// The same on a machine where bare Pingora takes `PACE_US`.
+    added_at_pace_us: f64,
     added_us_max: Option<f64>,
     server_us: f64,
     requests_per_second: f64,
@@ -166,15 +206,17 @@ struct Row {
 }
 
 impl Row {
-    fn of(case: &Case, without: &[Sample]) -> Self {
+    fn of(case: &Case, without: &[Sample], bare: &[f64]) -> Self {
         let of = |pick: fn(&Sample) -> f64| case.rounds.iter().map(pick);
-        let added = case.rounds.iter().zip(without).map(|(with, without)| with.gateway_us - without.gateway_us);
+        let pairs = case.rounds.iter().zip(without);
+        let added: Vec<f64> = pairs.map(|(with, without)| with.gateway_us - without.gateway_us).collect();
         Self {
             log: case.name,
             gateway_us: median(of(|sample| sample.gateway_us)),
             gateway_us_min: of(|sample| sample.gateway_us).fold(f64::INFINITY, f64::min),
             gateway_us_max: of(|sample| sample.gateway_us).fold(0.0, f64::max),
-            added_us: median(added),
+            added_us: median(added.iter().copied()),
+            added_at_pace_us: median(added.iter().zip(bare).map(|(added, bare)| added * PACE_US / bare)),
             added_us_max: case.added_max,
             server_us: median(of(|sample| sample.server_us)),
             requests_per_second: median(of(|sample| sample.per_second)),
@@ -183,21 +225,32 @@ impl Row {
     }
 
     fn broken(&self) -> Option<String> {
-        let most = self.added_us_max.filter(|most| self.added_us > *most)?;
-        Some(format!("{} adds {:.2} us to a request, at most {most:.0} are promised", self.log, self.added_us))
+        let most = self.added_us_max.filter(|most| self.added_at_pace_us > *most)?;
+        let (log, added) = (self.log, self.added_at_pace_us);
+        Some(format!(
+            "{log} adds {added:.2} us to a request where bare Pingora takes {PACE_US}, at most {most:.0} are promised"
+        ))
     }
 }
 
-fn table(rows: &[Row], options: &Cost) -> String {
+fn table(rows: &[Row], bare: f64, options: &Cost) -> String {
     let mut lines = vec![
         format!(
             "CPU microseconds a request (a key, a limit per address), all records written; {} connections, {} s a run, {} rounds, {} rows a batch",
             options.common.connections, options.seconds, options.rounds, options.common.rows
         ),
+        format!("Bare Pingora took {bare:.2}; \"at {PACE_US}\" is what is added where it takes {PACE_US}"),
         String::new(),
         format!(
-            "{:<8} {:>7} {:>14}  {:>9} {:>7}  {:>13} {:>10}",
-            "log", "gateway", "min to max", "over none", "at most", "server/record", "requests/s"
+            "{:<8} {:>7} {:>14}  {:>9} {:>7} {:>7}  {:>13} {:>10}",
+            "log",
+            "gateway",
+            "min to max",
+            "over none",
+            format!("at {PACE_US}"),
+            "at most",
+            "server/record",
+            "requests/s"
         ),
     ];
     for row in rows {
@@ -205,8 +258,8 @@ fn table(rows: &[Row], options: &Cost) -> String {
         let most = row.added_us_max.map_or(String::new(), |most| format!("{most:.0}"));
         let server = if row.server_us > 0.0 { format!("{:.2}", row.server_us) } else { String::new() };
         lines.push(format!(
-            "{:<8} {:>7.2} {span:>14}  {:>+9.2} {most:>7}  {server:>13} {:>10.0}",
-            row.log, row.gateway_us, row.added_us, row.requests_per_second
+            "{:<8} {:>7.2} {span:>14}  {:>+9.2} {:>+7.2} {most:>7}  {server:>13} {:>10.0}",
+            row.log, row.gateway_us, row.added_us, row.added_at_pace_us, row.requests_per_second
         ));
     }
     lines.join("\n")
@@ -216,13 +269,14 @@ fn table(rows: &[Row], options: &Cost) -> String {
 mod tests {
     use super::*;
 
-    fn row(added_us: f64, added_us_max: Option<f64>) -> Row {
+    fn row(added_at_pace_us: f64, added_us_max: Option<f64>) -> Row {
         Row {
             log: "SQLite",
             gateway_us: 30.0,
             gateway_us_min: 29.0,
             gateway_us_max: 31.0,
-            added_us,
+            added_us: 60.0,
+            added_at_pace_us,
             added_us_max,
             server_us: 0.0,
             requests_per_second: 1.0,

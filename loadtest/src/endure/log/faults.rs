@@ -48,7 +48,7 @@ pub struct Faults {
     #[arg(long, default_value_t = 4_000, value_parser = value_parser!(u32).range(100..=50_000))]
     rate: u32,
     /// Seconds of load for one measurement.
-    #[arg(long, default_value_t = 6, value_parser = value_parser!(u32).range(4..=120))]
+    #[arg(long, default_value_t = 15, value_parser = value_parser!(u32).range(4..=120))]
     seconds: u32,
     /// How often every kind is measured, in turns.
     #[arg(long, default_value_t = 5, value_parser = value_parser!(u32).range(1..=50))]

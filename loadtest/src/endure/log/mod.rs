@@ -27,7 +27,7 @@ pub enum Log {
     Saturation(saturation::Saturation),
     /// How soon the spool is replayed when the store is back, and how fast; needs wrk, oha and MariaDB.
     Replay(replay::Replay),
-    /// Latency with the store killed, paused and slow, beside that with a healthy one; three minutes, needs oha and MariaDB.
+    /// Latency with the store killed, paused and slow, beside that with a healthy one; six minutes, needs oha and MariaDB.
     Faults(faults::Faults),
 }
 
@@ -41,7 +41,7 @@ struct Common {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     connections: u32,
     /// Rows of a batch, as `log.flush.rows`.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rows: u32,
     /// JSON instead of a table.
     #[arg(long)]
