@@ -322,6 +322,8 @@ impl Queue {
             Some(first) => state.ledger.lose_numbered(loss, first, count),
             None => state.ledger.count_lost(loss, count),
         }
+        // What a batch of the spool adds to the usage is lost with it.
+        state.activity.usage_dropped += count;
     }
 
     /// What the spool takes now.
@@ -673,6 +675,7 @@ mod tests {
         balances(&queue);
         let counts = queue.counts();
         assert_eq!((counts.written, counts.spooled, counts.queued, counts.dropped_in_all()), (3, 0, 0, 3));
+        assert_eq!(counts.usage_dropped, 2);
         assert_eq!(counts.queued_bytes, 0);
     }
 
