@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::harness::{Backend, Config, Gateway, Reply, Signal, eventually, milliseconds, seconds};
+use crate::harness::{Backend, Config, Gateway, Reply, eventually, milliseconds, seconds};
 
 /// Sends requests from many addresses through a proxy; how many were admitted.
 async fn crowd(gateway: &Gateway, addresses: u32) -> usize {
@@ -45,62 +43,6 @@ async fn addresses_behind_a_trusted_proxy_are_clients_of_their_own() {
     // That the table is bounded, and what happens when it is full, is proved beside it with a million and more.
     assert_eq!(metrics.sum("tollgate_limit_entries", &[]), 2_000.0);
     assert_eq!(metrics.sum("tollgate_limit_overflow_total", &[]), 0.0);
-}
-
-/// More identities than a limit's table holds (1,032,192), as an earlier process may have saved them: so many requests would take minutes here.
-fn saved_crowd(gateway: &Gateway) {
-    let mut database = rusqlite::Connection::open(gateway.path("log.db")).unwrap();
-    database.execute_batch("PRAGMA synchronous = OFF").unwrap();
-    let transaction = database.transaction().unwrap();
-    let mut statement = transaction
-        .prepare("INSERT INTO limit_counters (gateway, id, \"limit\", identity, uses, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
-        .unwrap();
-    let now = jiff::Timestamp::now().as_millisecond();
-    let (of, limit) = (format!("fixed {}", gateway.address), "route /limited ip-86400s");
-    for number in 0..1_100_000_u32 {
-        let identity = format!("ip:{}", std::net::Ipv4Addr::from(0x0b00_0000 + number));
-        let digest = Sha256::new().chain_update((limit.len() as u64).to_le_bytes()).chain_update(limit);
-        let id = digest.chain_update(&identity).finalize();
-        let row = rusqlite::params![of, &id[..16], limit, identity, format!("{now}:1000000"), now + 80_000_000];
-        statement.execute(row).unwrap();
-    }
-    drop(statement);
-    transaction.commit().unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn newcomers_to_a_full_table_are_counted_together_and_it_is_said() {
-    let backend = Backend::start().await;
-    let config = Config::open(&backend)
-        .route("/limited", "to: service, keys: none, limit: 100000/24h per ip")
-        .section("trusted_proxies: [127.0.0.0/8]\nnode: fixed")
-        .log("sqlite:log.db");
-    let mut gateway = Gateway::start(&config).await;
-    gateway.signal(Signal::SIGTERM);
-    assert!(gateway.wait_exit(seconds(15)).await.success());
-    saved_crowd(&gateway);
-    let gateway = gateway.again(&config).await;
-    eventually("the table is full", seconds(120), async || {
-        gateway.metrics().await.sum("tollgate_limit_entries", &[]) == 72.0 * 14_336.0
-    })
-    .await;
-    let left = async |client: &str| {
-        let answer = gateway.get("/limited").header("x-forwarded-for", client).await;
-        let state = answer.header("ratelimit").unwrap().split("r=").nth(1).unwrap().to_owned();
-        (answer.status, state.split(';').next().unwrap().parse::<i64>().unwrap())
-    };
-    let mut apart = 0;
-    for host in 1..=20 {
-        apart += i32::from(left(&format!("11.0.0.{host}")).await == (200, 99_998));
-    }
-    assert!(apart >= 10, "who has an entry keeps it, and 94 of 100 have one: {apart} of 20");
-    // One count for all newcomers: each finds less than the one before, and nobody the whole limit.
-    let (first, second) = (left("192.0.2.1").await, left("198.51.100.9").await);
-    assert!(first.1 < 99_000, "{first:?}");
-    assert_eq!(second, (200, first.1 - 1));
-    assert_eq!(gateway.metrics().await.sum("tollgate_limit_overflow_total", &[]), f64::from(22 - apart));
-    let told = "all 1032192 entries are in use; newcomers are counted together";
-    assert_eq!(gateway.said().matches(told).count(), 1, "{}", gateway.said());
 }
 
 #[tokio::test]
