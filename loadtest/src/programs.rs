@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
@@ -54,6 +54,8 @@ pub struct Program {
     name: String,
     guard: Child,
     pub address: SocketAddr,
+    /// The file of its messages.
+    messages: PathBuf,
 }
 
 /// A command for `program` on one core, where there are two; should its parent be killed, the kernel ends it.
@@ -91,7 +93,7 @@ impl Program {
         let out = File::create(&messages)?;
         let guard =
             guarded(&command)?.stdin(Stdio::piped()).stdout(out.try_clone()?).stderr(out).process_group(0).spawn()?;
-        let mut program = Self { name: name.to_owned(), guard, address };
+        let mut program = Self { name: name.to_owned(), guard, address, messages: messages.clone() };
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = program.guard.try_wait()?;
@@ -103,6 +105,11 @@ impl Program {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(program)
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> io::Result<String> {
+        fs::read_to_string(&self.messages)
     }
 
     /// The process id of the program itself, not of its guard.

@@ -222,7 +222,7 @@ async fn clear_cache<C: Control>(
 }
 
 async fn rate_limits<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
-    let mut entries = control.rate_limits();
+    let mut entries = control.rate_limits().await;
     // The nearest to their limit first, so that a cut leaves out the least interesting.
     entries.sort_by(|a, b| share_left(a).partial_cmp(&share_left(b)).unwrap_or(Ordering::Equal));
     let truncated = entries.len() > LIMIT_ENTRIES_MAX;

@@ -14,7 +14,7 @@ use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
 
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`; where limits are
-/// shared, a question about a client waits for their store as long as a request does.
+/// shared, a question about them waits for their store, each time as long as a request does.
 pub trait Control: Send + Sync + 'static {
     /// Whether requests should be sent here now.
     fn readiness(&self) -> Readiness;
@@ -40,8 +40,8 @@ pub trait Control: Send + Sync + 'static {
     /// Why the scope names nothing, such as a route that is not configured.
     fn clear_cache(&self, scope: CacheScope) -> Result<u64, String>;
 
-    /// Who is near or over a limit now.
-    fn rate_limits(&self) -> Vec<LimitEntry>;
+    /// Who is near or over a limit now; of limits that gateways share, those who came near through this one lately.
+    fn rate_limits(&self) -> impl Future<Output = Vec<LimitEntry>> + Send;
 
     /// Every limit with what it decided.
     fn limit_totals(&self) -> Vec<LimitTotals>;

@@ -118,7 +118,7 @@ impl Control for Gateway {
         Ok(3)
     }
 
-    fn rate_limits(&self) -> Vec<LimitEntry> {
+    async fn rate_limits(&self) -> Vec<LimitEntry> {
         let entry = |number: u32| LimitEntry {
             limit: "api".into(),
             route: None,

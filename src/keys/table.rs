@@ -3,7 +3,7 @@
 //!
 //! No time that a client can measure depends on the bytes of a secret. What is looked at is a function of the digest alone: the
 //! text is hashed whole before anything else (only its length, which the client chose, decides before), the digest's first bytes
-//! choose the row, and rows are compared whole, in constant time. Whoever could make digests agree in their first bytes with one in the
+//! choose the row and are compared with its tag, and rows are compared whole, in constant time. Whoever could make digests agree in their first bytes with one in the
 //! table would have to search for keys by SHA-256 of his own guesses, and would learn bytes of a digest, from which no key follows.
 
 use std::sync::Arc;
@@ -58,7 +58,10 @@ pub struct PlanOfKey {
 /// Every known key by its digest.
 #[derive(Debug)]
 pub struct KeyTable {
-    /// Open addressing: at most four rows of five are taken. All zeros is an empty row; no key has that digest.
+    /// A few bits of each digest, in the same places; [`FREE`] where there is none. So small that it stays in a cache that is near, however
+    /// many keys there are: who asks with an unknown key waits for no memory, and who asks with a known one for its own row only.
+    tags: Box<[u16]>,
+    /// Open addressing: at most four rows of five are taken. No key has the digest of all zeros.
     digests: Box<[Row]>,
     /// In the same places.
     entries: Box<[Option<Arc<KeyEntry>>]>,
@@ -70,25 +73,29 @@ pub struct KeyTable {
 #[repr(align(32))]
 struct Row([u64; 4]);
 
+/// The tag of a row that is not taken.
+const FREE: u16 = 0;
+
 impl KeyTable {
     /// The table of these keys. Of two with one digest the first counts.
     pub fn of(keys: impl ExactSizeIterator<Item = (Digest, KeyEntry)>) -> Self {
         let rows = (keys.len() * 5 / 4 + 1).next_power_of_two();
+        let mut tags = vec![FREE; rows].into_boxed_slice();
         let mut digests = vec![Row::default(); rows].into_boxed_slice();
         let mut entries: Box<[Option<Arc<KeyEntry>>]> = (0..rows).map(|_| None).collect();
         let mut count = 0;
         for (digest, entry) in keys {
             let row = Row::of(&digest);
-            let free = probe(row, rows)
-                .take_while(|at| entries[*at].is_none() || digests[*at] != row)
-                .find(|at| entries[*at].is_none());
+            let free =
+                probe(row, rows).take_while(|at| tags[*at] == FREE || digests[*at] != row).find(|at| tags[*at] == FREE);
             if let Some(at) = free.filter(|_| row != Row::default()) {
+                tags[at] = row.tag();
                 digests[at] = row;
                 entries[at] = Some(Arc::new(entry));
                 count += 1;
             }
         }
-        Self { digests, entries, count }
+        Self { tags, digests, entries, count }
     }
 
     /// Whose key this is; none when it is not known.
@@ -97,16 +104,11 @@ impl KeyTable {
             return None;
         }
         let wanted = Row::of(&digest_of(key));
-        for at in probe(wanted, self.digests.len()) {
-            let row = self.digests[at];
-            if bool::from(row.0.ct_eq(&wanted.0)) {
-                return self.entries[at].as_ref();
-            }
-            if row == Row::default() {
-                return None;
-            }
-        }
-        None
+        let tag = wanted.tag();
+        let taken = probe(wanted, self.tags.len()).take_while(|at| self.tags[*at] != FREE);
+        let mut alike = taken.filter(|at| self.tags[*at] == tag);
+        let found = alike.find(|at| bool::from(self.digests[*at].0.ct_eq(&wanted.0)));
+        found.and_then(|at| self.entries[at].as_ref())
     }
 
     /// Every key, in no order.
@@ -156,6 +158,11 @@ impl Row {
             *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
         Self(words)
+    }
+
+    /// Bits that do not choose the row; never [`FREE`].
+    const fn tag(self) -> u16 {
+        (self.0[1] as u16).saturating_add(1)
     }
 }
 

@@ -105,9 +105,13 @@ impl Control for Wiring {
         }
     }
 
-    fn rate_limits(&self) -> Vec<LimitEntry> {
+    async fn rate_limits(&self) -> Vec<LimitEntry> {
         let (runtime, now) = (self.parts.live.load(), Now::read());
-        runtime.limits.status(now).into_iter().map(limit_entry).collect()
+        let found = match &runtime.sharing {
+            Some(sharing) => sharing.status(&runtime.limits, now).await,
+            None => runtime.limits.status(now),
+        };
+        found.into_iter().map(limit_entry).collect()
     }
 
     fn limit_totals(&self) -> Vec<LimitTotals> {

@@ -294,6 +294,32 @@ async fn the_inventory_shows_use_and_who_was_never_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn everything_about_one_key_is_shown_but_the_key() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&config(&backend, "sqlite:keys.db").key("in-file")).await;
+    let made = ["acme-1", "--consumer", "acme", "--label", "internal", "--expires", "2099-01-01"];
+    let key = new_key(&gateway.folder, &made);
+    becomes(&gateway, &key, 200).await;
+    keys(&gateway.folder, &["rotate", "acme-1", "--for", "30d", "--name", "acme-2"]);
+    gateway.log_written().await;
+    let shown = keys(&gateway.folder, &["show", "acme-1"]);
+    let one = &shown["keys"][0];
+    assert_eq!((&one["name"], &one["consumer"], &one["place"]), (&"acme-1".into(), &"acme".into(), &"store".into()));
+    assert_eq!((&one["state"], &one["labels"]), (&"active".into(), &serde_json::json!(["internal"])), "{one}");
+    assert!(one["requests"].as_u64().unwrap() > 0 && one["last_used"].is_string(), "{one}");
+    assert!(!one["expires"].to_string().contains("2099"), "the rotation ends it sooner: {one}");
+    assert_eq!(keys(&gateway.folder, &["show", "in-file"])["keys"][0]["place"], "file");
+    let text = gateway.folder.tollgate(&["keys", "show", "acme-1", "-c", "tollgate.yaml"]);
+    assert!(text.stdout.contains("acme-1") && text.stdout.contains("internal"), "{}", text.stdout);
+    for said in [&shown.to_string(), &text.stdout] {
+        assert!(!said.contains(&key) && !said.contains(&key[3..]), "{said}");
+    }
+    let nobody = gateway.folder.tollgate(&["keys", "show", "nobody", "-c", "tollgate.yaml"]);
+    assert_eq!(nobody.code, Some(1), "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("nobody"), "{}", nobody.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_are_imported_and_checked_from_files_and_weak_ones_refused() {
     let backend = Backend::start().await;
     let gateway = Gateway::start(&config(&backend, "log")).await;

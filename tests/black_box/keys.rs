@@ -148,6 +148,51 @@ async fn a_route_for_a_label_admits_its_consumers_and_observing_only_says_who_wo
 }
 
 #[tokio::test]
+async fn the_consumer_is_the_keys_whoever_the_client_says_it_is() {
+    let backend = Backend::start().await;
+    let gateway = Gateway::start(&keyed(&backend)).await;
+    let claims = "X-Consumer: admin\r\nx-consumer: root\r\nX_Consumer: admin\r\nX-API-Key: first\r\n";
+    assert_eq!(gateway.wire().await.get("/", claims).await.status, 200);
+    let seen = backend.last();
+    assert_eq!((seen.all("x-consumer"), seen.all("x_consumer")), (vec!["alice"], vec![]));
+}
+
+#[tokio::test]
+async fn a_route_for_a_plan_admits_its_consumers_with_any_of_their_keys_and_no_others() {
+    let backend = Backend::start().await;
+    let config = Config::new()
+        .service("service", &[backend.address])
+        .route("/golden", "to: service, keys: {plan: gold}")
+        .route("/named", "to: service, keys: [acme]")
+        .section("plans: {gold: {}, free: {}}")
+        .key_with("one", "consumer: acme, plan: gold")
+        .key_with("two", "consumer: acme, plan: gold")
+        .key_with("free", "plan: free")
+        .key("plain")
+        .log("sqlite:log.db");
+    let gateway = Gateway::start(&config).await;
+    for key in ["one", "two"] {
+        assert_eq!(gateway.get("/golden").key(key).await.status, 200, "{key}");
+        assert_eq!(gateway.get("/named").key(key).await.status, 200, "{key}");
+    }
+    for key in ["free", "plain"] {
+        let refused = gateway.get("/golden").key(key).await;
+        assert_eq!(refused.refused(), (403, "not_allowed".into()), "{key}");
+        assert_eq!(
+            refused.header("www-authenticate"),
+            None,
+            "a known key: another one of the same kind would not help"
+        );
+        assert_eq!(gateway.get("/named").key(key).await.refused(), (403, "not_allowed".into()), "{key}");
+    }
+    assert_eq!(gateway.get("/golden").await.refused(), (401, "no_key".into()));
+    assert_eq!(gateway.get("/golden").key("nobodys").await.refused(), (401, "unknown_key".into()));
+    gateway.log_written().await;
+    let sql = "SELECT DISTINCT consumer FROM api_logs WHERE decided_by = 'not_allowed' ORDER BY 1";
+    assert_eq!(gateway.sqlite_texts(sql), ["free", "plain"]);
+}
+
+#[tokio::test]
 async fn a_route_can_be_for_some_addresses_only() {
     let backend = Backend::start().await;
     let config = Config::new()

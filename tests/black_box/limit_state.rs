@@ -193,6 +193,32 @@ async fn a_clock_that_jumps_an_hour_back_or_on_gives_no_fresh_allowance() {
     }
 }
 
+/// 24 hours are no day of the calendar: what was used is free again 24 hours later, and at most one slot (1.5 h) after that.
+#[tokio::test]
+async fn a_rolling_day_is_any_24_hours() {
+    let backend = Backend::start().await;
+    let config = Config::open(&backend).route("/day", "to: service, keys: none, limit: 3/24h per ip");
+    let gateway = Gateway::start_movable(&config).await;
+    let at = async |clock: &str| {
+        gateway.set_clock(clock);
+        tokio::time::sleep(milliseconds(300)).await;
+        // Connections of before are too old for any time-out.
+        gateway.wire().await.get("/day", "").await
+    };
+    assert_eq!(at("+0").await.header("ratelimit-policy"), Some("\"ip-86400s\";q=3;w=86400"));
+    assert_eq!(at("+10h").await.status, 200);
+    assert_eq!(at("+20h").await.status, 200);
+    for clock in ["+20h", "+23h", "+23.9h"] {
+        let refused = at(clock).await;
+        assert_eq!(refused.refused(), (429, "rate_limited".into()), "{clock}");
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!(wait <= 86_400 / 16 + 4 * 3_600, "{clock}: {wait}");
+    }
+    assert_eq!(at("+25.6h").await.status, 200, "the first is over");
+    assert_eq!(at("+25.6h").await.status, 429, "the second is not: it was at +10h");
+    assert_eq!(at("+35.6h").await.status, 200);
+}
+
 #[tokio::test]
 async fn the_admin_api_tells_and_resets_what_a_key_has_used() {
     let backend = Backend::start().await;

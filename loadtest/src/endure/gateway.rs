@@ -105,6 +105,11 @@ impl Gateway {
         self.program.address
     }
 
+    /// What it has said so far.
+    pub fn said(&self) -> io::Result<String> {
+        self.program.said()
+    }
+
     /// CPU time so far, all threads.
     pub fn cpu(&self) -> io::Result<Duration> {
         self.program.cpu()

@@ -1,4 +1,5 @@
-//! What the gateway holds: idle, per idle connection, per route, per key, per client address that a limit counts.
+//! What the gateway holds: idle, per idle connection, per route, per key, per client address that a limit counts; and what crowds leave
+//! behind that it must not hold: addresses made up by a client that is not trusted, and keys that nobody has.
 //! Each figure is a fresh gateway's; what it is divided by was counted, or shown to be there, by the gateway itself.
 
 use std::error::Error;
@@ -11,7 +12,7 @@ use clap::{Args, ValueEnum, value_parser};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 
-use super::addresses::{ADDRESSES_MAX, ask_from};
+use super::crowd::{ADDRESSES_MAX, Crowd, forwarded_for};
 use super::gateway::Gateway;
 use super::idle::{Idle, check_open_files};
 use super::resident::Resident;
@@ -39,6 +40,9 @@ pub struct Memory {
     /// Clients that ask once each, counted by a limit per address.
     #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1_000..=ADDRESSES_MAX))]
     addresses: u64,
+    /// Requests with addresses that a client makes up, and with keys that nobody has.
+    #[arg(long, default_value_t = 1_000_000, value_parser = value_parser!(u64).range(1_000..=ADDRESSES_MAX))]
+    crowd: u64,
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -51,12 +55,18 @@ enum Part {
     Routes,
     Keys,
     Addresses,
+    MadeUp,
+    UnknownKeys,
 }
 
-const PARTS: [Part; 5] = [Part::Connections, Part::Tls, Part::Routes, Part::Keys, Part::Addresses];
+const PARTS: [Part; 7] =
+    [Part::Connections, Part::Tls, Part::Routes, Part::Keys, Part::Addresses, Part::MadeUp, Part::UnknownKeys];
 
 /// Connections with one request each, before and after what is measured.
 const WARM_UP: u32 = 100;
+
+/// Requests before what a crowd leaves behind is measured.
+const WARM_CROWD: u64 = 20_000;
 
 /// One line of the table.
 struct Row {
@@ -96,6 +106,8 @@ pub fn run(options: &Memory) -> Result<ExitCode, Box<dyn Error>> {
             Part::Routes => bench.routes(options.routes, idle)?,
             Part::Keys => bench.keys(options.keys, idle)?,
             Part::Addresses => bench.addresses(options.addresses)?,
+            Part::MadeUp => bench.made_up(options.crowd)?,
+            Part::UnknownKeys => bench.unknown_keys(options.crowd)?,
         };
         measured.iter().for_each(|row| eprintln!("{}", line(row)));
         rows.extend(measured);
@@ -159,7 +171,7 @@ impl Bench {
         let gateway = self.start(None, &configs::addresses())?;
         drop(Idle::open(gateway.address(), WARM_UP, None)?);
         let before = gateway.settled()?;
-        ask_from(gateway.address(), count)?;
+        Crowd { count, line: &forwarded_for, statuses: &[200] }.ask(gateway.address())?;
         let memory = gateway.settled()?;
         let scrape = gateway.scrape()?;
         let entries = scrape.sum("tollgate_limit_entries", "")?;
@@ -168,8 +180,49 @@ impl Bench {
         if entries + overflowed != count + 1 {
             return Err(format!("{count} addresses asked: {entries} are counted, {overflowed} met a full table").into());
         }
+        let warned = gateway.said()?.matches("newcomers are counted together").count();
+        if (warned > 0) != (overflowed > 0) {
+            return Err(format!("{overflowed} requests met a full table, and there are {warned} warnings of it").into());
+        }
         let what = format!("{} client addresses, {} counted apart", grouped(count), grouped(entries));
         Ok(vec![Row { what, memory, before, count: Some((entries, "address")) }])
+    }
+
+    /// Many addresses that a client claims who is not trusted: one client, whatever it says.
+    fn made_up(&self, count: u64) -> Result<Vec<Row>, Box<dyn Error>> {
+        let gateway = self.start(None, &configs::made_up_addresses())?;
+        let ask = |count| Crowd { count, line: &forwarded_for, statuses: &[200, 429] }.ask(gateway.address());
+        let mut admitted = ask(WARM_CROWD)?.get(&200).copied().unwrap_or_default();
+        let before = gateway.settled()?;
+        let cpu = gateway.cpu()?;
+        admitted += ask(count)?.get(&200).copied().unwrap_or_default();
+        let each = gateway.cpu()?.saturating_sub(cpu).as_micros() as f64 / count as f64;
+        let (memory, entries) = (gateway.settled()?, gateway.scrape()?.sum("tollgate_limit_entries", "")?);
+        if (admitted, entries) != (configs::MADE_UP_LIMIT, 1) {
+            return Err(format!("one client counts as {entries}, and {admitted} of its requests were admitted").into());
+        }
+        let what = format!("{} made up addresses, one client: {each:.1} us CPU each", grouped(count));
+        Ok(vec![Row { what, memory, before, count: Some((count, "request")) }])
+    }
+
+    /// Many keys that nobody has, each another one.
+    fn unknown_keys(&self, count: u64) -> Result<Vec<Row>, Box<dyn Error>> {
+        let gateway = self.start(None, &configs::keys(1))?;
+        let line =
+            |number: u64| format!("{}: tg_{:049}", configs::KEY_HEADER, number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let ask = |count| Crowd { count, line: &line, statuses: &[401] }.ask(gateway.address());
+        ask(WARM_CROWD)?;
+        let before = gateway.settled()?;
+        let cpu = gateway.cpu()?;
+        ask(count)?;
+        let each = gateway.cpu()?.saturating_sub(cpu).as_micros() as f64 / count as f64;
+        let memory = gateway.settled()?;
+        let unknown = gateway.scrape()?.sum("tollgate_auth_results_total", "result=\"unknown_key\"")?;
+        if unknown != count + WARM_CROWD {
+            return Err(format!("{count} unknown keys, and the gateway counted {unknown}").into());
+        }
+        let what = format!("{} unknown keys: {each:.1} us CPU each", grouped(count));
+        Ok(vec![Row { what, memory, before, count: Some((count, "request")) }])
     }
 }
 

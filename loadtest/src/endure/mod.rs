@@ -2,8 +2,8 @@
 //! Each starts its own programs on loopback, checks that the work was done, and ends what it started.
 //! Not here: what a request costs in CPU time, which is the comparison's.
 
-mod addresses;
 mod configs;
+mod crowd;
 pub mod disturb;
 mod disturbance;
 mod gateway;

@@ -10,6 +10,7 @@ mod counting;
 mod fields;
 mod fixed_window;
 mod identity;
+mod near;
 mod rule;
 mod saved;
 mod shared;

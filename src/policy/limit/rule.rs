@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use super::algorithm::Standing;
 use super::counting::{Counting, Held};
 use super::identity::{Dimensions, Identity};
+use super::near::Near;
 use super::status::Place;
 use super::table::label;
 use super::{Caller, Now, Rule, Share, config, fields};
@@ -40,6 +41,8 @@ pub(super) struct Limit {
 pub(super) struct ByStore {
     pub admitted: AtomicU64,
     pub refused: AtomicU64,
+    /// Who was near to it or over it lately.
+    pub near: Near,
 }
 
 /// One limit while its request is decided.

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::algorithm::Standing;
 use super::identity::Identity;
+use super::near::Near;
 use super::rule::{Limit, Pending};
 use super::{Caller, Decision, Limits, Now, Share, Verdicts};
 use crate::refusal::Refusal;
@@ -166,6 +167,7 @@ impl Begun<'_> {
             return self.refuse(Refusal::Internal("the store of limits left questions open"));
         }
         self.refused |= self.asks.iter().zip(answers).any(|(ask, answer)| ask.is_enforced() && answer.wait > 0);
+        self.note_near(answers);
         for (place, (ask, answer)) in self.asks.iter().zip(answers).enumerate() {
             if answer.wait > 0 {
                 ask.limit.by_store.refused.fetch_add(1, Ordering::Relaxed);
@@ -184,6 +186,15 @@ impl Begun<'_> {
             self.verdicts.push((wait, standing));
         }
         self.end()
+    }
+
+    /// Remembers who is near to a limit now, for the admin API.
+    fn note_near(&self, answers: &[Answer]) {
+        for (ask, answer) in self.asks.iter().zip(answers) {
+            if answer.wait > 0 || Near::is_near(answer.remaining, ask.limit.counting.capacity()) {
+                ask.limit.by_store.near.note(ask.identity, self.now.monotonic_ns());
+            }
+        }
     }
 
     /// The decision without the store: by [`Self::by_share`] where that was asked, otherwise by the limits of this process alone.

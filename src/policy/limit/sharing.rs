@@ -3,14 +3,19 @@
 //! Once the store has lost counts, for one window of each limit a request has to pass this gateway's share of it, too: so that what was admitted
 //! before, by the shares and after is together at most twice the limit.
 
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::algorithm::Standing;
+use super::identity::Identity;
+use super::near::Near;
+use super::rule::Limit;
 use super::shared::{Answer, Ask, Begun, Rule};
-use super::status::{Client, ClientStatus};
+use super::status::{Client, ClientStatus, LimitStatus};
 use super::{Book, Caller, Decision, Limits, Now};
 use crate::config::{self, OnStoreError};
 use crate::limit_store::{self, Fallback, Kind, LimitStore, Settings, Unavailable};
@@ -18,6 +23,12 @@ use crate::refusal::Refusal;
 
 /// Limits that the admin API asks about at once: a script takes so many keys without being long.
 const ASKS_MAX: usize = 64;
+
+/// How many of those who were near to a shared limit lately the admin API asks about, over all limits; those who came last.
+const NEAR_MAX: usize = 512;
+
+/// Somebody who was near to a limit: the limit, who, and when.
+type Noted<'a> = (&'a Arc<Limit>, Identity, u64);
 
 /// Where shared limits are decided, and what happens without it.
 pub struct Sharing {
@@ -89,6 +100,40 @@ impl Sharing {
             }
         }
         Ok(())
+    }
+
+    /// Who is near to a limit or over it. Of shared limits those who came near through this process lately, with what they have used by all gateways;
+    /// where the store gives no answer, those who have used as much of this gateway's share, since that is what holds then.
+    pub async fn status(&self, book: &Book, now: Now) -> Vec<LimitStatus> {
+        match self.near(book).await {
+            Ok(shared) => book.status_of_own(now).into_iter().chain(shared).collect(),
+            Err(Unavailable) => book.status(now),
+        }
+    }
+
+    async fn near(&self, book: &Book) -> Result<Vec<LimitStatus>, Unavailable> {
+        let mut noted: Vec<Noted<'_>> = Vec::new();
+        for limit in book.limits.values().filter(|limit| limit.is_shared) {
+            noted.extend(limit.by_store.near.noted().into_iter().map(|(identity, at)| (limit, identity, at)));
+        }
+        noted.sort_unstable_by_key(|(_, _, at)| Reverse(*at));
+        noted.truncate(NEAR_MAX);
+        let (stores_now, mut found) = (self.stores_now(Now::read()), Vec::new());
+        for some in noted.chunks(ASKS_MAX) {
+            let ask = |(limit, identity, _): &Noted<'_>| self.question(&Ask::of(limit, *identity, stores_now));
+            let asks: Vec<limit_store::Ask> = some.iter().map(ask).collect();
+            let answer = self.store.look(&asks).await?;
+            for ((limit, identity, at), verdict) in some.iter().zip(&answer.verdicts) {
+                let Answer { wait, remaining, more_in } = in_nanoseconds(verdict);
+                if wait > 0 || Near::is_near(remaining, limit.counting.capacity()) {
+                    let more_in = if wait > 0 { wait } else { more_in };
+                    found.push(limit.status_entry(Some(*identity), Standing { remaining, more_in }, wait > 0));
+                } else {
+                    limit.by_store.near.forget(&[(*identity, *at)]);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets what a client has used of the limits in the store; of how many it had used something.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::algorithm::seconds_up;
+use super::algorithm::{Standing, seconds_up};
 use super::identity::Identity;
 use super::{Book, Caller, Limit, Now};
 use crate::keys::NameId;
@@ -127,9 +127,15 @@ pub struct TableStatus {
 }
 
 impl Book {
-    /// Who has used at least 80 % of a limit now, or is over it; of each limit the nearest first, at most [`STATUS_MAX`].
+    /// Who has used at least 80 % of a limit in this process now, or is over it; of each limit the nearest first, at most [`STATUS_MAX`].
+    /// Of a limit that is shared, this is who has used as much of this gateway's share.
     pub fn status(&self, now: Now) -> Vec<LimitStatus> {
         self.limits.values().flat_map(|limit| limit.status(now)).collect()
+    }
+
+    /// The same without the limits that are shared.
+    pub(super) fn status_of_own(&self, now: Now) -> Vec<LimitStatus> {
+        self.limits.values().filter(|limit| !limit.is_shared).flat_map(|limit| limit.status(now)).collect()
     }
 
     /// Every limit with what it decided.
@@ -211,27 +217,32 @@ impl Limit {
             if used * 5 < capacity * 4 && !seen.over {
                 return;
             }
-            let identity = seen.identity;
-            found.push(LimitStatus {
-                limit: Arc::clone(&self.name),
-                place: self.place.clone(),
-                address: identity.and_then(|identity| identity.address()),
-                header: identity.and_then(|identity| identity.header()),
-                consumer: identity.and_then(|identity| identity.consumer()),
-                key: identity.and_then(|identity| identity.key()),
-                overflow: identity.is_none(),
-                used,
-                capacity,
-                remaining: seen.standing.remaining,
-                over: seen.over,
-                more_in_seconds: seconds_up(seen.standing.more_in),
-            });
+            found.push(self.status_entry(seen.identity, seen.standing, seen.over));
             if found.len() >= 10 * STATUS_MAX {
                 nearest(&mut found);
             }
         });
         nearest(&mut found);
         found
+    }
+
+    /// How somebody is told; none is the overflow entry.
+    pub(super) fn status_entry(&self, identity: Option<Identity>, standing: Standing, over: bool) -> LimitStatus {
+        let capacity = self.counting.capacity();
+        LimitStatus {
+            limit: Arc::clone(&self.name),
+            place: self.place.clone(),
+            address: identity.and_then(Identity::address),
+            header: identity.and_then(Identity::header),
+            consumer: identity.and_then(Identity::consumer),
+            key: identity.and_then(Identity::key),
+            overflow: identity.is_none(),
+            used: capacity.saturating_sub(standing.remaining),
+            capacity,
+            remaining: standing.remaining,
+            over,
+            more_in_seconds: seconds_up(standing.more_in),
+        }
     }
 }
 

@@ -559,6 +559,45 @@ mod tests {
         assert_eq!(entered, SHARDS * 1_024 + 1, "and one in the overflow entry");
     }
 
+    /// Keeps the warnings of this test program; nothing else in it listens to messages.
+    struct Heard;
+
+    static HEARD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    impl log::Log for Heard {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() == log::Level::Warn
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                HEARD.lock().push(record.args().to_string());
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn newcomers_to_a_full_table_are_counted_and_warned_of_once_a_minute() {
+        log::set_logger(&Heard).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+        let table = Table::new(SlidingWindow::new(9, 3_600 * SECOND), label("heard", "route /a"), 100);
+        assert!((0..100).all(|n| admit(&table, n, SECOND)));
+        let (before, heard) = (overflowed_since_start(), || {
+            HEARD.lock().iter().filter(|said| said.starts_with("limit `heard`")).cloned().collect::<Vec<_>>()
+        });
+        assert!(heard().is_empty(), "a table that is just full is nothing to warn of");
+        let newcomers = (100..120).filter(|n| admit(&table, *n, SECOND)).count();
+        assert_eq!((newcomers, table.overflowed()), (9, 20), "counted together");
+        assert!(overflowed_since_start() >= before + 20, "the metric, of all limits together");
+        admit(&table, 200, 60 * SECOND);
+        let said = "limit `heard` of route /a: all 100 entries are in use; newcomers are counted together";
+        assert_eq!(heard(), [format!("{said} (1 requests so far)")]);
+        admit(&table, 201, 61 * SECOND);
+        assert_eq!(heard()[1..], [format!("{said} (22 requests so far)")]);
+    }
+
     #[test]
     fn entries_are_found_again_whatever_goes() {
         let limit = TokenBucket::new(1, SECOND, 100);

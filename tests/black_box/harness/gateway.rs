@@ -82,6 +82,15 @@ impl Gateway {
 
     /// Starts a gateway whose calendar's clock shows this time, as `faketime` writes it: `@2026-05-15 12:30:00`. Its other clocks are right.
     pub async fn start_at(config: &Config, clock: &str) -> Self {
+        Self::start_faked(config, clock, "1").await
+    }
+
+    /// Starts a gateway all of whose clocks can be moved on together with [`Self::set_clock`]: `+0`, `+3h`.
+    pub async fn start_movable(config: &Config) -> Self {
+        Self::start_faked(config, "+0", "0").await
+    }
+
+    async fn start_faked(config: &Config, clock: &str, monotonic_is_right: &str) -> Self {
         let folder = Folder::new();
         let file = folder.file("clock", clock).display().to_string();
         let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
@@ -91,13 +100,13 @@ impl Gateway {
             ("LD_PRELOAD", library.expect("libfaketime: `make test` installs it").as_str()),
             ("FAKETIME_TIMESTAMP_FILE", &file),
             ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", monotonic_is_right),
             ("TZ", "UTC"),
         ];
         Self::spawn_with(folder, config, &variables).wait_until_ready().await
     }
 
-    /// Sets the clock of a gateway that was started with [`Self::start_at`].
+    /// Sets the clock of a gateway that was started with [`Self::start_at`] or [`Self::start_movable`].
     pub fn set_clock(&self, clock: &str) {
         let new = self.folder.file("clock.new", clock);
         std::fs::rename(new, self.path("clock")).expect("the clock");
