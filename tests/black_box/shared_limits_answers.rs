@@ -87,7 +87,7 @@ async fn an_answer_that_is_no_decision_admits_nothing_and_is_a_failure_of_the_st
         let metrics = local.metrics().await;
         assert!(metrics.sum("tollgate_limit_store_breaker_opened_total", &[]) >= 1.0, "{answer}");
         assert!(metrics.sum("tollgate_limit_store_errors_total", &[]) >= 1.0, "{answer}");
-        assert!(local.said().contains("is away") && local.said().contains(told), "{answer}: {}", local.said());
+        local.says(answer, |said| said.contains("is away") && said.contains(told)).await;
         let refusing =
             Gateway::start(&shared_at(&url, &backend, "3/h per route", "timeout: 2s, on_error: refuse")).await;
         for _ in 0..3 {
@@ -115,7 +115,7 @@ async fn a_cluster_that_is_down_is_away_and_found_when_it_serves_the_slot() {
     let (redis, backend) = (node(), Backend::start().await);
     let gateway = Gateway::start(&shared(&redis, &backend, "5/h per route", "timeout: 2s")).await;
     assert_eq!(admitted(&[&gateway], 10).await, 5, "by the fallback");
-    assert!(gateway.said().to_ascii_uppercase().contains("CLUSTER"), "{}", gateway.said());
+    gateway.says("the cluster is down", |said| said.to_ascii_uppercase().contains("CLUSTER")).await;
     redis.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     up(&gateway, 1.0).await;
     assert_eq!(admitted(&[&gateway], 10).await, 5, "by the store");
@@ -160,7 +160,7 @@ async fn a_server_that_becomes_a_replica_counts_nothing_and_admits_nothing() {
     redis.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
     assert_eq!(refusing.get("/").await.refused(), (503, "limit_store_unavailable".into()));
     assert!(admitted(&[&local], 10).await <= 4, "its share");
-    assert!(local.said().contains("READONLY") || local.said().contains("read only"), "{}", local.said());
+    local.says("it is a replica", |said| said.contains("READONLY") || said.contains("read only")).await;
     redis.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
     up(&local, 1.0).await;
     assert!(admitted(&[&local], 10).await <= 4);

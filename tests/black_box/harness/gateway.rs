@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use reqwest::{Client, Method};
 use serde_json::Value;
 
-use super::{Answer, Ask, Config, Disk, Folder, Metrics, Wire, free_address, seconds, tollgate};
+use super::{Answer, Ask, Config, Disk, Folder, Metrics, Wire, eventually, free_address, seconds, tollgate};
 
 /// A running gateway.
 pub struct Gateway {
@@ -248,6 +248,11 @@ impl Gateway {
     /// What it said on stderr so far.
     pub fn said(&self) -> String {
         self.said.lock().expect("said").clone()
+    }
+
+    /// Waits until what it has said is so: it comes through a pipe, a moment after it was said.
+    pub async fn says(&self, what: &str, is_so: impl Fn(&str) -> bool) {
+        eventually(what, seconds(5), async || is_so(&self.said())).await;
     }
 
     /// What it printed on stdout so far.
