@@ -1,6 +1,6 @@
 -- The packed usage once more, for questions that need less of it: a row for each outline of an hour or day, by name.
 -- instances tells apart status, service and instance; routes endpoint, method, status, decided_by and service; consumers status, consumer
--- and key; targets everything but consumer and key; callers endpoint, status, consumer and key. portion-0 to portion-15 tell apart
+-- and key; targets everything but consumer and key; callers endpoint, status, consumer and key. portion-0 to portion-63 tell apart
 -- everything, each of those callers whose consumer and key fall into it. What has no row named instances was packed before there were
 -- outlines, and is read whole.
 DROP TABLE IF EXISTS api_usage_hour_outline;

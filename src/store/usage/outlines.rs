@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Detail, Dimension, Series, Tally, pack};
 
 /// Into so many slots consumers fall, and keys; every pair of slots is a portion.
-const SLOTS: usize = 4;
+const SLOTS: usize = 8;
 
 /// What is read of every hour or day.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,11 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn one_key_is_a_quarter_and_with_its_consumer_a_sixteenth() {
+    fn one_key_is_an_eighth_and_with_its_consumer_one_of_all_portions() {
         use Dimension::{Consumer, Endpoint, Instance, Key};
         assert_eq!(read(&[Instance, Key], &[], &[]), 0);
-        assert_eq!(read(&[Instance, Key], &[], &["a"]), 4);
-        assert_eq!(read(&[Endpoint, Consumer], &["acme"], &[]), 4);
+        assert_eq!(read(&[Instance, Key], &[], &["a"]), SLOTS);
+        assert_eq!(read(&[Endpoint, Consumer], &["acme"], &[]), SLOTS);
         assert_eq!(read(&[Endpoint, Consumer, Key], &["acme"], &["a"]), 1);
         assert_eq!(Reading::of(&[Key], &[], &some(&["a"])), Reading::outline(Detail::Consumers));
         assert_eq!(Reading::of(&[Endpoint], &[], &[]), Reading::outline(Detail::Routes));
