@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use mariadb::MariaDb;
 use stores::{DAY, HOUR, Place, ago, clock, record, run_of};
-use tollgate::config::{Retention, Size, Span, StoreUrl};
+use tollgate::config::{ClientIp, Retention, Size, Span, StoreUrl};
 use tollgate::record::Record;
-use tollgate::store::usage::{Detail, Reading};
-use tollgate::store::{self, Beat, Drops, Failure, Totals};
+use tollgate::store::usage::{Detail, Increments, Reading};
+use tollgate::store::{self, Beat, Drops, Failure, Row, Totals};
 
 /// Tells a story to both stores.
 macro_rules! both {
@@ -43,6 +43,7 @@ both! {
     a_log_that_is_too_large_loses_its_oldest_requests
     a_merged_ledger_still_knows_its_batches
     beats_and_the_end_are_written_down
+    the_end_of_a_run_counts_what_was_dropped_at_last
     a_killed_run_is_closed_once
     tables_from_before_are_migrated
     tables_that_were_dropped_are_made_anew
@@ -421,7 +422,7 @@ fn beats_and_the_end_are_written_down(place: &Place) {
     let totals = Totals { accepted: 10, recovered: 1, written: 2, spooled: 3, dropped: 6, last: 4 };
     let mut store = place.open(&run);
     for _ in 0..2 {
-        store.beat(&Beat { totals, drops: vec![drops(1, 4), drops(2, 2)] });
+        store.beat(&Beat { totals, drops: vec![drops(1, 4), drops(2, 2)], has_ended: false });
     }
     let row = "SELECT accepted, recovered, written, spooled, dropped, last, closed_at IS NULL FROM log_runs";
     assert_eq!(place.sql(row), "10\t1\t2\t3\t6\t4\t1");
@@ -429,9 +430,20 @@ fn beats_and_the_end_are_written_down(place: &Place) {
         place.sql("SELECT id, `after`, `count`, reason FROM log_drops"),
         "1\t7\t4\tqueue_full\n2\t7\t2\tqueue_full"
     );
-    store.close(&Beat { totals, drops: vec![drops(2, 2)] });
+    store.close(&Beat { totals, drops: vec![drops(2, 2)], has_ended: false });
     assert_eq!(place.sql("SELECT closed_at = beat_at FROM log_runs"), "1");
     assert_eq!(place.number("SELECT COUNT(*) FROM log_drops"), 2);
+}
+
+fn the_end_of_a_run_counts_what_was_dropped_at_last(place: &Place) {
+    let run = run_of("one", SystemTime::now());
+    let mut store = place.open(&run);
+    store.insert(&run, 1, &records(5, ago(60)));
+    let mut unrecorded = Increments::default();
+    records(7, ago(50)).iter().for_each(|record| unrecorded.add_owned(&Row::of(record, ClientIp::None)));
+    store.close_with(&Beat::default(), &unrecorded);
+    assert_eq!(place.number("SELECT COUNT(*) FROM api_logs"), 5);
+    assert_eq!(place.number("SELECT SUM(`count`) FROM api_usage_minute"), 12);
 }
 
 fn a_killed_run_is_closed_once(place: &Place) {
@@ -441,12 +453,19 @@ fn a_killed_run_is_closed_once(place: &Place) {
     let mut records = records(50, ago(HOUR / 2));
     records[7].endpoint = "poison".into();
     store.insert(&killed, 1, &records);
-    store.beat(&Beat { totals: Totals { accepted: 100, written: 50, ..Totals::default() }, drops: vec![drops(1, 20)] });
+    store.beat(&Beat {
+        totals: Totals { accepted: 100, written: 50, ..Totals::default() },
+        drops: vec![drops(1, 20)],
+        has_ended: false,
+    });
     let mut store = place.open(&next);
     store.insert(&killed, 51, &records[20..30]);
     for _ in 0..2 {
         // A checkpoint that only the spool's folder knows.
-        store.close_killed(&killed, &Beat { totals: Totals::default(), drops: vec![drops(1, 20), drops(2, 5)] });
+        store.close_killed(
+            &killed,
+            &Beat { totals: Totals::default(), drops: vec![drops(1, 20), drops(2, 5)], has_ended: false },
+        );
     }
     // Accepted 100; 60 in the ledger, of which one was rejected; 25 dropped.
     let found = place.sql("SELECT id, `after`, `count` FROM log_drops WHERE reason = 'killed'");
@@ -457,8 +476,14 @@ fn a_killed_run_is_closed_once(place: &Place) {
     );
     let complete = run_of("complete", ago(HOUR));
     store.insert(&complete, 1, &records[10..20]);
-    store.close_killed(&complete, &Beat { totals: Totals { accepted: 10, ..Totals::default() }, drops: vec![] });
-    assert_eq!(place.number("SELECT COUNT(*) FROM log_drops WHERE reason = 'killed'"), 1);
+    store.close_killed(
+        &complete,
+        &Beat { totals: Totals { accepted: 10, ..Totals::default() }, drops: vec![], has_ended: false },
+    );
+    // Nothing is known to be lost; that there was a kill is there all the same.
+    assert_eq!(place.sql("SELECT run, `count` FROM log_drops WHERE reason = 'killed' ORDER BY run"), "1\t15\n3\t0");
+    let sums = "SELECT COUNT(*) FROM log_runs WHERE closed_at IS NOT NULL AND accepted + recovered <> written + spooled + dropped";
+    assert_eq!(place.number(sums), 0);
 }
 
 fn tables_from_before_are_migrated(place: &Place) {

@@ -61,7 +61,7 @@ pub(super) enum Kind {
     Overlap,
     /// Numbers are in no batch and in no checkpoint.
     Gap,
-    /// A batch has fewer rows than were stored with it.
+    /// A batch has fewer rows than were stored with it, or the batches have fewer than the run has stored.
     MissingRows,
     /// A batch has more rows than were stored with it, or rows have no batch.
     ExtraRows,
@@ -189,6 +189,7 @@ impl<'l> Run<'l> {
         let pending = made.saturating_sub(settled);
         let stored_to = self.batches.iter().map(|counted| counted.batch.last).max().unwrap_or_default();
         let unexplained = self.numbers(stored_to, state, findings);
+        self.written(findings);
         // Totals and checkpoints are written together; only what is lost of another run has its checkpoint later.
         let agree = match state {
             State::Closed | State::KilledAndClosed => self.drops_agree(all),
@@ -207,7 +208,10 @@ impl<'l> Run<'l> {
             }
             State::KilledAndClosed => {
                 let lost = self.drops.iter().filter(|drops| drops.reason == "killed").map(|drops| drops.count);
-                format!("killed; {} records lost", lost.fold(0, u64::saturating_add))
+                let lost = lost.fold(0, u64::saturating_add);
+                format!(
+                    "killed after number {stored_to}; {lost} records of its last beat lost, and what it accepted after that"
+                )
             }
             State::Closed => format!("closed after number {}", totals.last),
             State::Alive => String::new(),
@@ -231,6 +235,19 @@ impl<'l> Run<'l> {
             spooled: totals.spooled,
             pending,
             remark,
+        }
+    }
+
+    /// Whether the batches have all that the run has stored, by its own count, which is written with them: what it stored of the
+    /// spools of earlier runs is in their batches.
+    fn written(&self, findings: &mut Vec<Finding>) {
+        let rows = self.batches.iter().fold(0_u64, |sum, counted| sum.saturating_add(counted.batch.rows));
+        let own = self.run.totals.written.saturating_sub(self.run.totals.recovered);
+        // A gap in the numbers says it already.
+        let is_said = findings.iter().any(|finding| finding.run == self.run.run && finding.kind == Kind::Gap);
+        if rows < own && !is_said && !self.is_older_than_the_ledger() {
+            let detail = format!("{own} records were stored, the batches have {rows}");
+            findings.push(self.finding(Kind::MissingRows, detail));
         }
     }
 

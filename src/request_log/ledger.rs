@@ -144,12 +144,12 @@ impl Ledger {
         if more_from_spool {
             totals.spooled = totals.spooled.saturating_sub(more);
         }
-        Beat { totals, drops: self.checkpoints.clone() }
+        Beat { totals, drops: self.checkpoints.clone(), has_ended: false }
     }
 
     /// The same, but nothing is about to be stored: for the run's file beside the spool.
     pub(super) fn standing(&self) -> Beat {
-        Beat { totals: self.totals(), drops: self.checkpoints.clone() }
+        Beat { totals: self.totals(), drops: self.checkpoints.clone(), has_ended: false }
     }
 
     fn totals(&self) -> Totals {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::config;
+use crate::config::{self, StoreUrl};
 use crate::record::Record;
 use crate::store::{Kept, Run, Store};
 
@@ -135,18 +135,20 @@ impl RequestLog {
         let run =
             Run { id: Uuid::now_v7(), node: node.to_owned(), version: version.to_owned(), started: SystemTime::now() };
         let lines = Lines::open(&config.json, config.client_ip)?;
-        let store = Store::of(&config.store, run.clone())?;
-        if lines.is_none() && store.is_none() {
+        let has_store = config.store != StoreUrl::None;
+        if lines.is_none() && !has_store {
             return Ok((Self { queue: None, tail: Tail::default() }, Writer { queue: None, thread: None }));
         }
         let queue = Arc::new(Queue::new(Bounds {
             records_max: config.queue.max(1),
-            rows: if store.is_some() { config.flush.rows.max(1) } else { config.flush.rows.clamp(1, LINES_ROWS_MAX) },
+            rows: if has_store { config.flush.rows.max(1) } else { config.flush.rows.clamp(1, LINES_ROWS_MAX) },
             age: config.flush.age.0,
-            has_store: store.is_some(),
+            has_store,
             has_lines: lines.is_some(),
         }));
-        let shelf = if store.is_some() { Shelf::open(config, &run, &queue)? } else { Shelf::none(config.client_ip) };
+        let shelf = if has_store { Shelf::open(config, &run, &queue)? } else { Shelf::none(config.client_ip) };
+        // After the spool, so that a start that another gateway's lock forbids leaves no run behind.
+        let store = Store::of(&config.store, run.clone())?;
         let tail = Tail::default();
         let targets = Targets {
             store: store.map(|store| (run, store)),

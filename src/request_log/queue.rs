@@ -30,8 +30,10 @@ const SPARE_MAX: usize = 4;
 /// Minutes times series that are counted for records that were dropped; bounds what an outage can make grow.
 const UNRECORDED_MAX: usize = 65_536;
 
-/// What is dropped first when the queue fills: answers that cost a client nothing, so whoever attacks has many of them.
-const REFUSALS: [&str; 5] = ["no_key", "unknown_key", "no_route", "rate_limited", "flood_guard"];
+/// What is dropped first when the queue fills, beside what was blocked: answers that cost a client nothing, so whoever attacks has
+/// many of them.
+const UNROUTED: [&str; 7] =
+    ["bad_host", "bad_path", "header_too_large", "redirect_https", "no_route", "method_not_allowed", "cors"];
 
 /// What the queue is made for.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +137,7 @@ impl Queue {
         let mut state = self.state.lock();
         state.ledger.accepted += 1;
         if state.closed {
-            return state.ledger.lose(Loss::Shutdown, 1);
+            return state.lose_unrecorded(Loss::Shutdown, &record);
         }
         // Lines are written although the store is behind, so with lines only what they wait for counts here, and the
         // store's backlog is bounded where a chunk is taken.
@@ -143,7 +145,7 @@ impl Queue {
         if waiting >= self.bounds.records_max {
             return state.lose_unrecorded(Loss::QueueFull, &record);
         }
-        if waiting > self.bounds.records_max / 2 && REFUSALS.contains(&record.decided_by) {
+        if waiting > self.bounds.records_max / 2 && is_refusal(&record) {
             return state.lose_unrecorded(Loss::Refusal, &record);
         }
         state.intake += 1;
@@ -296,6 +298,18 @@ impl Queue {
         });
     }
 
+    /// What the usage counts of dropped records, and no batch has taken: at the end, when there are no more.
+    pub(super) fn take_unrecorded(&self) -> Increments<String> {
+        std::mem::take(&mut self.state.lock().unrecorded)
+    }
+
+    /// Such increments are lost; of so many requests.
+    pub(super) fn usage_lost(&self, unrecorded: &Increments<String>) -> u64 {
+        let lost = requests_of(unrecorded);
+        self.state.lock().activity.usage_dropped += lost;
+        lost
+    }
+
     /// Records of earlier runs were found in the spool.
     pub(super) fn recovered(&self, count: u64) {
         let mut state = self.state.lock();
@@ -440,6 +454,8 @@ impl Queue {
         (state.intake, state.backlog, state.pending, state.bytes) = (0, 0, 0, 0);
         (state.closed, state.abandoned, state.in_hand) = (true, true, None);
         state.ledger.count_lost(Loss::Shutdown, lost as u64);
+        let of_batches = batches.iter().map(|batch| requests_of(&batch.unrecorded)).sum::<u64>();
+        state.activity.usage_dropped += lost as u64 + of_batches;
         drop(state);
         drop((chunks, batches));
     }
@@ -485,6 +501,15 @@ impl Queue {
     }
 }
 
+/// How many requests increments count.
+fn requests_of(increments: &Increments<String>) -> u64 {
+    increments.tallies.values().map(|tally| tally.count).sum()
+}
+
+fn is_refusal(record: &Record) -> bool {
+    record.blocked || UNROUTED.contains(&record.decided_by)
+}
+
 impl State {
     /// The record is dropped, and the roll-ups count its request all the same.
     fn lose_unrecorded(&mut self, loss: Loss, record: &Record) {
@@ -506,7 +531,7 @@ impl State {
         if self.unrecorded.tallies.len() + more.tallies.len() <= UNRECORDED_MAX {
             self.unrecorded.merge(&more);
         } else {
-            self.activity.usage_dropped += more.tallies.values().map(|tally| tally.count).sum::<u64>();
+            self.activity.usage_dropped += requests_of(&more);
         }
     }
 
@@ -609,8 +634,10 @@ mod tests {
     #[test]
     fn refusals_go_first_and_the_usage_counts_them() {
         let queue = queue(4, 2, false);
-        let refusal = || Record { decided_by: "no_route", status: 404, ..record() };
-        (0..6).for_each(|_| queue.push(refusal()));
+        let no_route = || Record { decided_by: "no_route", status: 404, ..record() };
+        let expired = || Record { decided_by: "expired_key", status: 401, blocked: true, ..record() };
+        (0..3).for_each(|_| queue.push(no_route()));
+        (0..3).for_each(|_| queue.push(expired()));
         assert_eq!(queue.dropped(Loss::Refusal), 3);
         (0..2).for_each(|_| queue.push(record()));
         assert_eq!(queue.dropped(Loss::QueueFull), 1);

@@ -82,6 +82,11 @@ impl Shelf {
         self.inside.borrow().is_some()
     }
 
+    /// Whether there is a spool that takes what comes.
+    pub(super) fn is_usable(&self) -> bool {
+        self.inside.borrow().as_ref().is_some_and(|inside| inside.failed.is_none())
+    }
+
     pub(super) fn set_away(&self, is_away: bool) {
         self.is_away.set(is_away);
     }
@@ -175,14 +180,14 @@ impl Shelf {
         if let Some(inside) = self.inside.borrow_mut().as_mut()
             && inside.save_at <= Instant::now()
         {
-            inside.save(queue, Spool::sync);
+            inside.save(queue, Spool::sync, false);
         }
     }
 
     /// The end: everything is on the disk.
     pub(super) fn close(&self, queue: &Queue) {
         if let Some(inside) = self.inside.borrow_mut().as_mut() {
-            inside.save(queue, Spool::sync_all);
+            inside.save(queue, Spool::sync_all, true);
         }
     }
 
@@ -226,7 +231,9 @@ impl Inside {
             return Err(batch);
         }
         let rows: Vec<Row<'_>> = batch.records.iter().map(|record| Row::of(record, client_ip)).collect();
-        let appended = self.spool.append(batch.first, &rows, &batch.unrecorded);
+        let now = SystemTime::now();
+        let since = now.checked_sub(batch.oldest.elapsed()).unwrap_or(now);
+        let appended = self.spool.append(batch.first, &rows, &batch.unrecorded, since);
         drop(rows);
         self.lost(queue, Loss::SpoolFull, &appended.dropped);
         match appended.outcome {
@@ -284,12 +291,12 @@ impl Inside {
         }
     }
 
-    fn save(&mut self, queue: &Queue, sync: fn(&mut Spool) -> io::Result<()>) {
+    fn save(&mut self, queue: &Queue, sync: fn(&mut Spool) -> io::Result<()>, has_ended: bool) {
         if let Err(error) = sync(&mut self.spool) {
             self.say_failed(&error, "forced to the disk");
         }
         self.save_at = Instant::now() + SAVE_EVERY;
-        let standing = queue.standing();
+        let standing = Beat { has_ended, ..queue.standing() };
         let is_past = self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() >= FAILED_LOOK);
         if is_past || self.saved.as_ref() != Some(&standing) {
             self.save_run(standing, is_past);

@@ -12,6 +12,7 @@ use super::report::{DropReport, Pause, StoreReport};
 use super::shelf::Shelf;
 use super::spool::Frame;
 use crate::config::Retention;
+use crate::store::usage::Increments;
 use crate::store::{Batch, Failure, Rejected, Row, Run, Store};
 
 /// How often a run says that it lives, when nothing else says so.
@@ -282,11 +283,14 @@ impl<'a> StoreStage<'a> {
 
     /// While the process ends: whether there is no use in trying again.
     fn gives_up(&self, failure: &Failure) -> bool {
-        self.shelf.is_there() || self.queue.is_past_deadline() || matches!(failure, Failure::Denied(_))
+        self.shelf.is_usable() || self.queue.is_past_deadline() || matches!(failure, Failure::Denied(_))
     }
 
     /// What could not be stored before the end goes to the spool; what can't, is lost.
     async fn leave_behind(&mut self) {
+        if let Some(batch) = &mut self.hand {
+            batch.unrecorded.merge(&self.queue.take_unrecorded());
+        }
         loop {
             self.shelve();
             if let Some(batch) = self.hand.take().or_else(|| self.queue.pop_batch()) {
@@ -300,6 +304,7 @@ impl<'a> StoreStage<'a> {
             self.queue.batch_ready().await;
         }
         self.shelf.close(self.queue);
+        self.leave_usage(&self.queue.take_unrecorded());
         let counts = self.queue.counts();
         if counts.spooled > 0 {
             log::warn!("request log: {} records stay in the spool, for the next start", counts.spooled);
@@ -309,9 +314,9 @@ impl<'a> StoreStage<'a> {
     /// The end of this run; without it the run counts as killed, so a failure is said.
     async fn close(&mut self) {
         self.shelf.close(self.queue);
-        let beat = self.queue.beat(0, false);
+        let (beat, unrecorded) = (self.queue.beat(0, false), self.queue.take_unrecorded());
         let result = tokio::select! {
-            result = self.store.close(&beat) => result,
+            result = self.store.close(&beat, &unrecorded) => result,
             () = self.queue.deadline() => Err(Failure::Away("no time was left".to_owned())),
         };
         match result {
@@ -321,7 +326,16 @@ impl<'a> StoreStage<'a> {
             }
             Err(failure) => {
                 log::warn!("request log: the end of this run is not recorded: {}", failure.message());
+                self.leave_usage(&unrecorded);
             }
+        }
+    }
+
+    /// What the usage lacks of records that were dropped.
+    fn leave_usage(&self, unrecorded: &Increments<String>) {
+        let lost = self.queue.usage_lost(unrecorded);
+        if lost > 0 {
+            log::warn!("request log: {lost} requests whose records were dropped are not in the usage either");
         }
     }
 }

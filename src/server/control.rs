@@ -46,7 +46,7 @@ impl Control for Wiring {
         let log = self.parts.log.counts();
         if !log.store_up {
             let why = log.last_error.unwrap_or_else(|| "it does not answer".to_owned());
-            degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued));
+            degraded.push(format!("request log: the store is away, {} records wait: {why}", log.queued + log.spooled));
         }
         if let Some(error) = log.spool_error {
             degraded.push(format!("request log: the spool {error}"));

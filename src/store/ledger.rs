@@ -105,15 +105,18 @@ pub struct Killed {
 }
 
 impl Killed {
-    /// The totals that the run ends with, and the checkpoint of what was lost with it: when it was killed, or, where it had
-    /// ended in order, in the spool it left.
+    /// The totals that the run ends with, and the checkpoint of what is known to be lost: when it was killed, where there is always
+    /// one, because it also says that there was a kill; or, where the run had ended in order, in the spool it left.
     pub fn end(self, last_known: Totals, was_closed: bool, now: SystemTime) -> (Totals, Option<Drops>) {
         let mut totals = if last_known.accepted > self.totals.accepted { last_known } else { self.totals };
         totals.last = totals.last.max(self.totals.last).max(last_known.last).max(self.last);
         let checked = self.dropped.saturating_sub(self.rejected);
         let count = totals.accepted.saturating_sub(self.stored).saturating_sub(checked);
         totals.dropped = self.dropped.saturating_add(count);
-        if count == 0 {
+        // What it did not write itself, others found in its spool.
+        let made = totals.accepted.saturating_add(totals.recovered);
+        totals.spooled = made.saturating_sub(totals.written).saturating_sub(totals.dropped);
+        if count == 0 && was_closed {
             return (totals, None);
         }
         let since = UNIX_EPOCH.checked_add(Duration::from_secs(self.beat_at)).unwrap_or(now);
@@ -169,12 +172,15 @@ mod tests {
         let drops = drops.unwrap();
         assert_eq!((drops.id, drops.after, drops.count, drops.numbered), (1 << 61, 90, 25, false));
         assert_eq!((totals.accepted, totals.dropped, totals.last), (100, 32, 90));
+        assert_eq!(totals.written + totals.spooled + totals.dropped, totals.accepted + totals.recovered);
         // The spool's folder may know more than the last beat.
         let later = Totals { accepted: 110, dropped: 7, last: 95, ..Totals::default() };
         let (totals, drops) = killed.end(later, false, now);
         assert_eq!((totals.accepted, totals.dropped, drops.unwrap().count), (110, 42, 35));
         let nothing = Killed { stored: 95, ..killed };
-        assert_eq!(nothing.end(Totals::default(), false, now).1, None);
+        // That nothing is known to be lost does not say that nothing is: that there was a kill is said all the same.
+        assert_eq!(nothing.end(Totals::default(), false, now).1.map(|drops| drops.count), Some(0));
+        assert_eq!(nothing.end(Totals::default(), true, now).1, None);
         assert_eq!(killed.end(Totals::default(), true, now).1.unwrap().reason, "spool_error");
     }
 

@@ -82,6 +82,8 @@ pub struct Beat {
     pub totals: Totals,
     /// Checkpoints that are not stored yet.
     pub drops: Vec<Drops>,
+    /// The run has ended in order, whether or not its store could be told.
+    pub has_ended: bool,
 }
 
 /// Records with consecutive numbers of one run, stored in one transaction. Its bounds stay the same in memory, spool and
@@ -192,14 +194,15 @@ impl Store {
         }
     }
 
-    /// Ends this run: the last beat, and the time.
+    /// Ends this run: the last beat, the time, and what the usage counts of records that were dropped since the last batch. To be
+    /// tried once: who tries again may count these twice.
     ///
     /// # Errors
     /// The store can't be used now.
-    pub async fn close(&mut self, beat: &Beat) -> Result<(), Failure> {
+    pub async fn close(&mut self, beat: &Beat, unrecorded: &Increments<String>) -> Result<(), Failure> {
         match self {
-            Self::Sqlite(store) => store.close(beat),
-            Self::Mysql(store) => store.close(beat).await,
+            Self::Sqlite(store) => store.close(beat, unrecorded),
+            Self::Mysql(store) => store.close(beat, unrecorded).await,
         }
     }
 

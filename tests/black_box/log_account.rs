@@ -164,6 +164,30 @@ async fn a_killed_gateway_loses_at_most_what_was_in_memory_and_the_audit_says_so
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_killed_beside_a_healthy_store_is_never_told_as_one_that_ended_in_order() {
+    let backend = Backend::start().await;
+    let config = Config::open(&backend).log("log: {store: \"sqlite:log.db\"}\n");
+    let mut gateway = Gateway::start(&config).await;
+    let mut answered = 0;
+    for _ in 0..3 {
+        let load = Load::get(gateway.address, "/counted", "").start(4);
+        tokio::time::sleep(seconds(1)).await;
+        let folder = kill(gateway).await;
+        answered += load.stop().await.answered();
+        gateway = Gateway::start_in(folder, &config).await;
+    }
+    let folder = stop(gateway).await;
+    let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml", "--json"]);
+    assert_eq!(audit.code, Some(0), "{}{}", audit.stdout, audit.stderr);
+    let audit: serde_json::Value = serde_json::from_str(&audit.stdout).unwrap();
+    let runs = audit["runs"].as_array().unwrap();
+    let states: Vec<&str> = runs.iter().map(|run| run["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["killed_and_closed", "killed_and_closed", "killed_and_closed", "closed"], "{audit:#}");
+    let stored: u64 = runs.iter().map(|run| run["rows"].as_u64().unwrap()).sum();
+    assert!(stored > 0 && stored <= answered as u64 + 12, "{stored} rows, {answered} answers");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_taken_out_of_the_database_is_a_finding() {
     let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
     let config = Config::open(&backend).log(&log_in(&mariadb, "queue: 100, spool: none, flush: {rows: 10}"));

@@ -205,7 +205,7 @@ impl Opened {
         let totals = Totals { accepted: last, written: last.min(records.len() as u64), last, ..Totals::default() };
         let totals = if run.id == self.own { totals } else { Totals::default() };
         let batch = Batch { run, first, rows: &rows, unrecorded: &unrecorded };
-        self.runtime.block_on(self.store.insert(&batch, &Beat { totals, drops: vec![] }))
+        self.runtime.block_on(self.store.insert(&batch, &Beat { totals, drops: vec![], has_ended: false }))
     }
 
     pub fn beat(&mut self, beat: &Beat) {
@@ -213,7 +213,12 @@ impl Opened {
     }
 
     pub fn close(&mut self, beat: &Beat) {
-        self.runtime.block_on(self.store.close(beat)).unwrap();
+        self.close_with(beat, &Increments::default());
+    }
+
+    /// With what the usage counts of records that were dropped at last.
+    pub fn close_with(&mut self, beat: &Beat, unrecorded: &Increments<String>) {
+        self.runtime.block_on(self.store.close(beat, unrecorded)).unwrap();
     }
 
     pub fn close_killed(&mut self, run: &Run, last_known: &Beat) {

@@ -83,7 +83,7 @@ fn a_numbered_checkpoint_explains_a_gap() {
     let drop = |ledger: &mut Ledger, after, count, numbered| {
         ledger.batches[1] = batch(25, 30);
         ledger.drops = vec![drops("spool_full", after, count, numbered)];
-        ledger.runs[0].totals.dropped = count;
+        (ledger.runs[0].totals.written, ledger.runs[0].totals.dropped) = (26, count);
     };
     check(|ledger| drop(ledger, 20, 4, true), &[], CLOSED);
     check(
@@ -235,8 +235,41 @@ fn a_kill_that_was_closed_says_what_was_lost() {
             ledger.drops = vec![drops("killed", 30, 20, numbered)];
         }
     };
-    check(change(true), &[], "killed; 20 records lost");
-    check(change(false), &[], "killed; 20 records lost");
+    check(
+        change(true),
+        &[],
+        "killed after number 30; 20 records of its last beat lost, and what it accepted after that",
+    );
+    check(
+        change(false),
+        &[],
+        "killed after number 30; 20 records of its last beat lost, and what it accepted after that",
+    );
+}
+
+#[test]
+fn a_batch_that_is_taken_from_the_end_is_a_finding_however_the_run_ended() {
+    let change = |closed: bool, age: i64, killed: u64| {
+        move |ledger: &mut Ledger| {
+            ledger.batches.pop();
+            (ledger.runs[0].closed, ledger.runs[0].beat) = (closed.then(|| second(NOW)), second(NOW - age));
+            ledger.runs[0].totals.dropped = killed;
+            if closed {
+                ledger.drops = vec![drops("killed", 30, killed, false)];
+            }
+        }
+    };
+    let found = |ledger: &Ledger| {
+        let (_, findings) = audit(ledger, second(NOW));
+        findings.into_iter().map(|finding| finding.detail).collect::<Vec<_>>()
+    };
+    for (closed, age, killed) in [(false, 1, 0), (false, 100, 0), (true, 100, 10)] {
+        let mut ledger = ledger();
+        let rows = ledger.batches.last().unwrap().batch.rows;
+        change(closed, age, killed)(&mut ledger);
+        let said = format!("30 records were stored, the batches have {}", 30 - rows);
+        assert!(found(&ledger).contains(&said), "{:?}", found(&ledger));
+    }
 }
 
 #[test]

@@ -215,10 +215,16 @@ impl Spool {
         Ok((spool, findings))
     }
 
-    /// Takes a batch of this run, with at least one row.
-    pub fn append(&mut self, first: u64, rows: &[Row<'_>], unrecorded: &Increments<String>) -> Appended {
+    /// Takes a batch of this run, with at least one row, which has waited since then.
+    pub fn append(
+        &mut self,
+        first: u64,
+        rows: &[Row<'_>],
+        unrecorded: &Increments<String>,
+        since: SystemTime,
+    ) -> Appended {
         let mut dropped = Vec::new();
-        let outcome = match self.try_append(first, rows, unrecorded, &mut dropped) {
+        let outcome = match self.try_append(first, rows, unrecorded, since, &mut dropped) {
             Ok(true) => Outcome::Taken,
             Ok(false) => Outcome::Full,
             Err(error) => Outcome::Failed(error),
@@ -231,10 +237,11 @@ impl Spool {
         first: u64,
         rows: &[Row<'_>],
         unrecorded: &Increments<String>,
+        since: SystemTime,
         dropped: &mut Vec<Range>,
     ) -> io::Result<bool> {
         debug_assert!(first > 0 && !rows.is_empty());
-        let head = frame::encode_batch(&mut self.buffer, first, rows, unrecorded, SystemTime::now())?;
+        let head = frame::encode_batch(&mut self.buffer, first, rows, unrecorded, since)?;
         loop {
             let goes_on = self.has_room_in_last(first, head.frame_bytes());
             let needed = head.frame_bytes() + if goes_on { 0 } else { self.beginning.len() as u64 };

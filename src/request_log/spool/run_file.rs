@@ -35,6 +35,8 @@ struct Contents<R, D> {
     run: R,
     totals: Totals,
     drops: D,
+    #[serde(default)]
+    has_ended: bool,
 }
 
 impl RunFile {
@@ -48,7 +50,7 @@ impl RunFile {
     /// # Errors
     /// The file can't be written; what was there is still there.
     pub fn save(&self, beat: &Beat) -> io::Result<bool> {
-        let contents = Contents { run: &*self.run, totals: beat.totals, drops: &beat.drops };
+        let contents = Contents { run: &*self.run, totals: beat.totals, drops: &beat.drops, has_ended: beat.has_ended };
         let mut text = serde_json::to_vec(&contents)?;
         text.resize(text.len().max(BYTES_MIN), b' ');
         match self.replace(&text) {
@@ -118,8 +120,9 @@ pub(super) fn read_all(folder: &Path, names: &[String], own: Uuid) -> (Vec<(Run,
 }
 
 fn read(path: &Path) -> io::Result<(Run, Beat)> {
-    let Contents { run, totals, drops } = serde_json::from_slice::<Contents<Run, Vec<Drops>>>(&std::fs::read(path)?)?;
-    Ok((run, Beat { totals, drops }))
+    let Contents { run, totals, drops, has_ended } =
+        serde_json::from_slice::<Contents<Run, Vec<Drops>>>(&std::fs::read(path)?)?;
+    Ok((run, Beat { totals, drops, has_ended }))
 }
 
 /// Whether room on the disk is all that was missing.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 use sha2::Digest;
@@ -156,7 +156,7 @@ fn open(folder: &Path, number: u64) -> (Spool, Vec<Finding>) {
 fn append(spool: &mut Spool, first: u64, last: u64) -> Appended {
     let paths: Vec<String> = (first..=last).map(|number| format!("/{number}")).collect();
     let rows: Vec<Row<'_>> = paths.iter().map(|path| sample_row(path)).collect();
-    spool.append(first, &rows, &Increments::default())
+    spool.append(first, &rows, &Increments::default(), SystemTime::now())
 }
 
 fn taken(spool: &mut Spool, first: u64, last: u64) {
@@ -583,7 +583,7 @@ fn beat(accepted: u64) -> Beat {
         since: UNIX_EPOCH + Duration::from_secs(1),
         until: UNIX_EPOCH + Duration::from_millis(2_500),
     };
-    Beat { totals: Totals { accepted, last: accepted, ..Totals::default() }, drops: vec![drops] }
+    Beat { totals: Totals { accepted, last: accepted, ..Totals::default() }, drops: vec![drops], has_ended: false }
 }
 
 #[test]
@@ -800,7 +800,7 @@ fn spool_speed() {
     };
     let began = Instant::now();
     for batch in 0..BATCHES {
-        let appended = spool.append(batch * ROWS + 1, &rows, &Increments::default());
+        let appended = spool.append(batch * ROWS + 1, &rows, &Increments::default(), SystemTime::now());
         assert!(matches!(appended.outcome, Outcome::Taken));
     }
     let bytes = spool.bytes();

@@ -84,6 +84,8 @@ pub fn meaning(code: u16) -> Meaning {
         1146 | 1243 | 1412 | 1461 | 1615 | 1665 => Meaning::Away,
         // Group replication: not ready, or the transaction lost.
         3098 | 3100 | 3101 => Meaning::Away,
+        // Errors of the server's operating system, such as a disk that is full; 1878 is one of its temporary files.
+        ..=999 | 1878 => Meaning::Away,
         _ => Meaning::Row,
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use mysql_async::{Row, Value};
 
 use super::super::ledger::{Bounds, Killed, rejected_drops};
-use super::super::usage::{Known, Minute, Progress, changes as changes_of};
+use super::super::usage::{Increments, Known, Minute, Progress, changes as changes_of};
 use super::super::{Batch, Beat, Drops, Failure, Moment, Rejected, Run, Stored, Totals};
 use super::link::{Link, date, value};
 use super::{Open, rows, usage};
@@ -160,14 +160,30 @@ async fn insert_drops(link: &mut Link, run: u32, drops: &Drops) -> Result<(), Fa
     link.run(sql, values).await.map(drop)
 }
 
-/// A beat, or the last one.
-pub(super) async fn beat(open: &mut Open, beat: &Beat, closes: bool) -> Result<(), Failure> {
+/// See [`super::super::Store::beat`].
+pub(super) async fn beat(open: &mut Open, beat: &Beat) -> Result<(), Failure> {
     let Open { link, run, .. } = open;
     link.text("START TRANSACTION").await?;
     save(link, *run, &beat.totals, &beat.drops).await?;
-    if closes {
-        link.run("UPDATE log_runs SET closed_at = beat_at WHERE run = ?", vec![(*run).into()]).await?;
+    link.text("COMMIT").await
+}
+
+/// See [`super::super::Store::close`].
+pub(super) async fn close(
+    open: &mut Open,
+    own: &Run,
+    beat: &Beat,
+    unrecorded: &Increments<String>,
+) -> Result<(), Failure> {
+    let Open { link, run, known, .. } = open;
+    link.text("START TRANSACTION").await?;
+    if !unrecorded.tallies.is_empty() {
+        let progress = progress(link, own).await?.ok_or_else(|| row_is_gone(link))?;
+        let mut changes = changes_of(&[], unrecorded);
+        usage::add(link, known, &progress, true, &mut changes).await?;
     }
+    save(link, *run, &beat.totals, &beat.drops).await?;
+    link.run("UPDATE log_runs SET closed_at = beat_at WHERE run = ?", vec![(*run).into()]).await?;
     link.text("COMMIT").await
 }
 
@@ -180,7 +196,7 @@ pub(super) async fn close_killed(open: &mut Open, run: &Run, last_known: &Beat) 
         insert_drops(link, progress.run, drops).await?;
     }
     let killed = killed(link, progress.run).await?;
-    let (totals, drops) = killed.end(last_known.totals, progress.is_closed, SystemTime::now());
+    let (totals, drops) = killed.end(last_known.totals, progress.is_closed || last_known.has_ended, SystemTime::now());
     if let Some(drops) = drops {
         insert_drops(link, progress.run, &drops).await?;
     }

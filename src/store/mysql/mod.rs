@@ -22,7 +22,7 @@ use mysql_async::{Opts, OptsBuilder};
 
 use super::migrations::{MYSQL, newest};
 use super::upkeep::Upkeep;
-use super::usage::Known;
+use super::usage::{Increments, Known};
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
@@ -96,15 +96,15 @@ impl Mysql {
     /// See [`super::Store::beat`].
     pub async fn beat(&mut self, beat: &Beat) -> Result<(), Failure> {
         let mut open = self.take().await?;
-        ledger::beat(&mut open, beat, false).await?;
+        ledger::beat(&mut open, beat).await?;
         self.open = Some(open);
         Ok(())
     }
 
     /// See [`super::Store::close`].
-    pub async fn close(&mut self, beat: &Beat) -> Result<(), Failure> {
+    pub async fn close(&mut self, beat: &Beat, unrecorded: &Increments<String>) -> Result<(), Failure> {
         let mut open = self.take().await?;
-        ledger::beat(&mut open, beat, true).await?;
+        ledger::close(&mut open, &self.run, beat, unrecorded).await?;
         // The server would find out by itself; this spares it an "aborted connection".
         let _ = link::timed_by(BYE_TIMEOUT, &self.server, open.link.connection.disconnect()).await;
         Ok(())

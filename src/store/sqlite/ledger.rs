@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, Error, OptionalExtension, TransactionBehavior, params};
 
 use super::super::ledger::{Bounds, Killed, rejected_drops};
-use super::super::usage::{Known, Minute, Progress, changes as changes_of};
+use super::super::usage::{Increments, Known, Minute, Progress, changes as changes_of};
 use super::super::{Batch, Beat, Drops, Failure, Moment, Rejected, Run, Stored, Totals};
 use super::{Fault, Open, rows, usage};
 
@@ -171,13 +171,23 @@ fn insert_drops(connection: &Connection, run: u32, drops: &Drops) -> Result<(), 
         .map(drop)
 }
 
-/// A beat, or the last one.
-pub(super) fn beat(open: &mut Open, beat: &Beat, closes: bool) -> Result<(), Fault> {
+/// See [`super::super::Store::beat`].
+pub(super) fn beat(open: &mut Open, beat: &Beat) -> Result<(), Fault> {
     let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     save(&transaction, open.run, &beat.totals, &beat.drops)?;
-    if closes {
-        transaction.execute("UPDATE log_runs SET closed_at = beat_at WHERE run = ?1", [open.run])?;
+    Ok(transaction.commit()?)
+}
+
+/// See [`super::super::Store::close`].
+pub(super) fn close(open: &mut Open, own: &Run, beat: &Beat, unrecorded: &Increments<String>) -> Result<(), Fault> {
+    let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if !unrecorded.tallies.is_empty() {
+        let progress = progress(&transaction, own)?.ok_or_else(row_is_gone)?;
+        let mut changes = changes_of(&[], unrecorded);
+        usage::add(&transaction, &mut open.known, &progress, true, &mut changes)?;
     }
+    save(&transaction, open.run, &beat.totals, &beat.drops)?;
+    transaction.execute("UPDATE log_runs SET closed_at = beat_at WHERE run = ?1", [open.run])?;
     Ok(transaction.commit()?)
 }
 
@@ -188,8 +198,11 @@ pub(super) fn close_killed(open: &mut Open, run: &Run, last_known: &Beat) -> Res
     for drops in &last_known.drops {
         insert_drops(&transaction, progress.run, drops)?;
     }
-    let (totals, drops) =
-        killed(&transaction, progress.run)?.end(last_known.totals, progress.is_closed, SystemTime::now());
+    let (totals, drops) = killed(&transaction, progress.run)?.end(
+        last_known.totals,
+        progress.is_closed || last_known.has_ended,
+        SystemTime::now(),
+    );
     if let Some(drops) = drops {
         insert_drops(&transaction, progress.run, &drops)?;
     }

@@ -21,7 +21,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::migrations::{SQLITE, newest};
 use super::upkeep::Upkeep;
-use super::usage::Known;
+use super::usage::{Increments, Known};
 use super::{Batch, Beat, Failure, Kept, Run, Stored};
 use crate::config::Retention;
 
@@ -110,12 +110,12 @@ impl Sqlite {
 
     /// See [`super::Store::beat`].
     pub fn beat(&mut self, beat: &Beat) -> Result<(), Failure> {
-        self.with(|open, _, _| ledger::beat(open, beat, false))
+        self.with(|open, _, _| ledger::beat(open, beat))
     }
 
     /// Ends the run; see [`super::Store::close`].
-    pub fn close(&mut self, beat: &Beat) -> Result<(), Failure> {
-        self.with(|open, _, _| ledger::beat(open, beat, true))?;
+    pub fn close(&mut self, beat: &Beat, unrecorded: &Increments<String>) -> Result<(), Failure> {
+        self.with(|open, run, _| ledger::close(open, run, beat, unrecorded))?;
         self.open = None;
         Ok(())
     }
