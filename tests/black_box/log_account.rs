@@ -166,7 +166,7 @@ async fn a_killed_gateway_loses_at_most_what_was_in_memory_and_the_audit_says_so
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_killed_beside_a_healthy_store_is_never_told_as_one_that_ended_in_order() {
     let backend = Backend::start().await;
-    let config = Config::open(&backend).log("log: {store: \"sqlite:log.db\"}\n");
+    let config = Config::open(&backend).log("sqlite:log.db");
     let mut gateway = Gateway::start(&config).await;
     let mut answered = 0;
     for _ in 0..3 {
@@ -177,7 +177,7 @@ async fn a_gateway_that_is_killed_beside_a_healthy_store_is_never_told_as_one_th
         gateway = Gateway::start_in(folder, &config).await;
     }
     let folder = stop(gateway).await;
-    let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml", "--json"]);
+    let audit = folder.tollgate(&["log", "audit", "-c", "tollgate.yaml", "--format", "json"]);
     assert_eq!(audit.code, Some(0), "{}{}", audit.stdout, audit.stderr);
     let audit: serde_json::Value = serde_json::from_str(&audit.stdout).unwrap();
     let runs = audit["runs"].as_array().unwrap();

@@ -68,7 +68,7 @@ async fn a_gateway_ends_and_starts_on_a_full_disk_and_says_so() {
     let (backend, mut mariadb, folder) = (Backend::start().await, Mariadb::start().await, Folder::new());
     let disk = Disk::at(&folder.path().join("spool"), 1_024);
     let log = format!("{{store: \"{}\", spool: spool, flush: {{rows: 10}}}}", mariadb.url());
-    let config = Config::open(&backend).log(&log);
+    let config = Config::open(&backend).section("shutdown: {grace: 5s}").log(&log);
     let gateway = Gateway::start_on(&disk, folder, &config).await;
     gateway.log_written().await;
     mariadb.kill();
