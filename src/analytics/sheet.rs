@@ -3,6 +3,7 @@
 //! without colours. Lines beside tables are wrapped. The only file that knows comfy-table.
 
 use comfy_table::{Cell as TableCell, CellAlignment, Color, ContentArrangement, Table, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// What is done for want of width, one after the other: text is cut to so many letters, then columns with a rank below this
 /// are left out.
@@ -153,8 +154,8 @@ impl Sheet {
     }
 
     fn width_of(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.text.chars().count());
-        cells.chain([self.columns[place].title.chars().count()]).max().unwrap_or_default()
+        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.text.width());
+        cells.chain([self.columns[place].title.width()]).max().unwrap_or_default()
     }
 
     /// Columns that an untouched table is wide.
@@ -204,12 +205,17 @@ fn framed(widths: impl Iterator<Item = usize>) -> usize {
     widths.map(|width| width + 3).sum::<usize>() + 1
 }
 
-/// Text that is longer is cut, which is seen.
+/// Text that is longer is cut, which is seen. Columns of the terminal are counted: some letters take two.
 fn cut_text(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut used = 1;
+    let fits = |letter: &char| {
+        used += letter.width().unwrap_or_default();
+        used <= width
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 fn shown_cell(cell: &Cell, width: usize) -> TableCell {
@@ -258,6 +264,20 @@ mod tests {
             assert!(table.iter().all(|line| line.chars().count() <= width), "{width}:\n{text}");
             assert_eq!(table[0].matches('|').count() - 1, left, "{width}:\n{text}");
         }
+    }
+
+    #[test]
+    fn letters_that_take_two_columns_are_counted_so() {
+        let wide = "漢".repeat(30);
+        let columns = vec![column("path", true, 0), column("requests", false, 0)];
+        let sheet = Sheet { columns, rows: vec![vec![wide.clone().into(), "1".to_owned().into()]] };
+        for (width, is_cut) in [(40, true), (74, true), (75, false)] {
+            let text = sheet.render(Style { width: Some(width), colours: false });
+            assert!(text.lines().all(|line| line.width() <= width), "{width}:\n{text}");
+            assert_eq!(text.contains('…'), is_cut, "{width}:\n{text}");
+            assert!(text.contains("requests") && !text.contains("want of width"), "{width}:\n{text}");
+        }
+        assert!(sheet.render(Style::default()).contains(&wide));
     }
 
     #[test]
