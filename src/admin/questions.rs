@@ -101,7 +101,7 @@ pub(super) async fn usage<C: Control>(
         question(parameters(given)?, &Format::FOR_PROGRAMS, usage::Question::take, now).map_err(bad)?;
     let text = read(&*control, readers, move |reader| {
         let answer = question.answer(reader, now)?;
-        Ok(if format == Format::Csv { answer.csv() } else { answer.json() })
+        Ok(if format == Format::Csv { answer.csv(false) } else { answer.json() })
     });
     Ok(written(format, text.await?))
 }
@@ -116,7 +116,7 @@ pub(super) async fn requests<C: Control>(
         question(parameters(given)?, &Format::FOR_PROGRAMS, requests::Question::take, Timestamp::now()).map_err(bad)?;
     let text = read(&*control, readers, move |reader| {
         let page = question.answer(reader)?;
-        Ok(if format == Format::Csv { page.csv() } else { page.json() })
+        Ok(if format == Format::Csv { page.csv(false) } else { page.json() })
     });
     Ok(written(format, text.await?))
 }

@@ -15,11 +15,11 @@ use tokio::time::{Instant, timeout_at};
 use super::control::Control;
 use super::problem::Problem;
 use super::questions::{Given, bad, parameters};
-use crate::analytics::wanted;
+use crate::analytics::{printable_json, wanted};
 use crate::request_log::{FOLLOWERS_MAX, Following};
 
 /// How long one stream lasts; less than a connection may.
-const LASTS: Duration = Duration::from_secs(280);
+pub(super) const LASTS: Duration = Duration::from_secs(280);
 
 /// An event that holds nothing keeps proxies between from ending a stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -49,5 +49,5 @@ async fn next(following: &mut Following, until: Instant) -> Option<Event> {
         missed => return Some(Event::default().event("missed").data(json!({"missed": missed}).to_string())),
     }
     let line = timeout_at(until, following.next()).await.ok()??;
-    Some(Event::default().data(String::from_utf8_lossy(&line)))
+    Some(Event::default().data(printable_json(&String::from_utf8_lossy(&line))))
 }

@@ -2,6 +2,7 @@
 //! Who may ask is tested in `guard.rs`; here only that the guard stands before every path.
 
 mod bounds;
+mod documented;
 mod questions;
 
 use std::net::{IpAddr, SocketAddr};

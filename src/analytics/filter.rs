@@ -106,13 +106,16 @@ impl Filter {
 /// `404`, `5xx`, `500-503`.
 fn statuses(text: &str) -> Result<(u16, u16), String> {
     let wrong = || format!("`{text}` is no status: write 404, 5xx or 500-503");
-    let status = |text: &str| {
-        let is_status = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_status.then(|| text.parse::<u16>().ok()).flatten().ok_or_else(wrong)
+    // Instances may answer with numbers that have no class (RFC 9110 section 15).
+    let status = |text: &str| match text.parse() {
+        Ok(number @ 100..=999_u16) if text.len() == 3 => Ok(number),
+        _ => Err(wrong()),
     };
     if let Some(class) = text.strip_suffix("xx").or_else(|| text.strip_suffix("XX")) {
-        let first = status(&format!("{class}00"))?;
-        return Ok((first, first + 99));
+        return match class.parse() {
+            Ok(class @ 1..=5_u16) if text.len() == 3 => Ok((class * 100, class * 100 + 99)),
+            _ => Err(format!("`{text}` is no class of statuses: there are 1xx, 2xx, 3xx, 4xx and 5xx")),
+        };
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (status(first)?, status(last)?);
@@ -133,7 +136,10 @@ mod tests {
         ] {
             assert_eq!(statuses(text).ok(), expected, "{text}");
         }
-        for text in ["", "xx", "5x", "55xx", "abc", "503-500", "4-5", "-", "+404", "4xx-5xx"] {
+        for text in [
+            "", "xx", "5x", "55xx", "abc", "503-500", "4-5", "-", "+404", "4xx-5xx", "000", "099", "000-200", "0xx",
+            "6xx", "9XX",
+        ] {
             assert!(statuses(text).is_err(), "{text}");
         }
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::sheet::{Cell, Column, Sheet, Style, Tint};
+use super::text::printable_json;
 use super::{Format, Parameters, question, usage};
 use crate::config::Key;
 use crate::store::keys::StoredKey;
@@ -151,7 +152,7 @@ impl Inventory {
 
     /// As JSON.
     pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+        printable_json(&serde_json::to_string_pretty(self).unwrap_or_default()) + "\n"
     }
 
     /// As a table.
@@ -190,8 +191,9 @@ impl Inventory {
         if !out.ends_with('\n') {
             out.push('\n');
         }
-        out.push_str(&format!("requests and last use: the last {} days, in UTC\n", self.days));
-        self.notes.iter().for_each(|note| out.push_str(&format!("note: {note}\n")));
+        let mut line = |line: String| out.push_str(&style.wrap(&line, 2));
+        line(format!("requests and last use: the last {} days, in UTC\n", self.days));
+        self.notes.iter().for_each(|note| line(format!("note: {note}\n")));
         out
     }
 }

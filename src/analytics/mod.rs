@@ -26,7 +26,7 @@ pub use inventory::Inventory;
 pub use parameters::Parameters;
 pub use sheet::Style;
 pub use tail::wanted;
-pub use text::printable;
+pub use text::{printable, printable_json};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

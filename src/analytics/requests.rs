@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::filter::{Filter, Part};
 use super::parameters::Parameters;
-use super::sheet::{Cell, Sheet, Style, Tint, column};
-use super::text::{csv, printable};
+use super::sheet::{Cell, NEEDED, Sheet, Style, Tint, column};
+use super::text::{csv, printable, printable_json};
 use super::window::{Window, Zone};
 use crate::store::read::{self, Logged, Position, Reader, Unreadable};
 
@@ -92,14 +92,15 @@ impl Requests {
 
     /// One JSON object.
     pub fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        printable_json(&serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// A header with the names of all columns, and a line for each request.
-    pub fn csv(&self) -> String {
+    /// A header with the names of all columns, and a line for each request. On a terminal text is escaped as in tables.
+    pub fn csv(&self, is_on_terminal: bool) -> String {
+        let cell = |value: String| if is_on_terminal { csv(&printable(&value)) } else { csv(&value) };
         let mut text = Logged::NAMES.join(",") + "\n";
         for request in &self.requests {
-            text += &(facts(request).map(|value| csv(&value)).join(",") + "\n");
+            text += &(facts(request).map(cell).join(",") + "\n");
         }
         text
     }
@@ -111,11 +112,11 @@ impl Requests {
         }
         let time = if self.zone.is_utc() { "time, UTC" } else { "time" };
         let columns = vec![
-            column(time, false, 0),
-            column("method", true, 0),
+            column(time, false, NEEDED),
+            column("method", true, NEEDED + 3),
             column("path", true, 0),
-            column("status", false, 0),
-            column("ms", false, 0),
+            column("status", false, NEEDED + 2),
+            column("ms", false, NEEDED + 1),
             column("decided by", true, 3),
             column("endpoint", true, 2),
             column("consumer", true, 5),
@@ -142,10 +143,10 @@ impl Requests {
         };
         let mut text = Sheet { columns, rows: self.requests.iter().map(row).collect() }.render(style);
         if !self.zone.is_utc() {
-            text += &format!("times of {}\n", self.zone.name());
+            text += &style.wrap(&format!("times of {}\n", self.zone.name()), 2);
         }
         if let Some(before) = &self.before {
-            text += &format!("older ones: the same with --before {before}\n");
+            text += &style.wrap(&format!("older ones: the same with --before {before}\n"), 2);
         }
         text
     }

@@ -1,11 +1,22 @@
-//! A sheet: columns and rows as a table for the terminal. It fits the width: long text is cut first, then the columns that
-//! matter least are left out, and the last line says which. Without a terminal it is as wide as it needs to be, without colours.
-//! The only file that knows comfy-table.
+//! A sheet: columns and rows as a table for the terminal. It fits the width, whatever that is: long text is cut first, then the
+//! columns that matter least are left out, and the last line says which. Without a terminal it is as wide as it needs to be,
+//! without colours. Lines beside tables are wrapped. The only file that knows comfy-table.
 
 use comfy_table::{Cell as TableCell, CellAlignment, Color, ContentArrangement, Table, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// What is done for want of width, one after the other: text is cut to so many letters, then columns with a rank below this
+/// are left out.
+const STEPS: [(usize, u8); 2] = [(TEXT_WIDTH_MIN, NEEDED), (TEXT_WIDTH_LEAST, u8::MAX)];
 
 /// A text column is cut to this before others are left out.
 const TEXT_WIDTH_MIN: usize = 16;
+
+/// It is cut to this before needed ones are left out.
+const TEXT_WIDTH_LEAST: usize = 8;
+
+/// The lowest rank of columns that are left out only when text is cut to the least that can be read.
+pub(super) const NEEDED: u8 = 100;
 
 /// How a terminal wants it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,10 +30,35 @@ pub struct Style {
 impl Style {
     /// That of this program's output.
     pub fn of_stdout() -> Self {
-        // None when it is no terminal.
-        let width = Table::new().width().map(usize::from);
+        // None when it is no terminal; 0 when it does not know its size.
+        let width = Table::new().width().map(usize::from).filter(|width| *width > 0);
         let is_wanted = |name: &str, not: &str| std::env::var_os(name).is_none_or(|value| value == not);
         Self { width, colours: width.is_some() && is_wanted("NO_COLOR", "") && !is_wanted("TERM", "dumb") }
+    }
+
+    /// Lines no longer than the terminal is wide: what does not fit goes on in the next line, behind `indent` blanks. Broken at
+    /// blanks; a word that is longer than a line is broken anywhere. Without a terminal as they are.
+    pub fn wrap(self, text: &str, indent: usize) -> String {
+        let Some(width) = self.width else { return text.to_owned() };
+        // On a terminal of a few columns nothing is left for words behind blanks.
+        let indent = if indent * 2 > width { 0 } else { indent };
+        let mut wrapped = String::with_capacity(text.len());
+        for line in text.split_inclusive('\n') {
+            let mut rest: Vec<char> = line.chars().collect();
+            let mut begin = 0;
+            while rest.iter().filter(|letter| **letter != '\n').count() > width {
+                let blank = (begin + 1..=width).rev().find(|place| rest[*place] == ' ');
+                let at = blank.filter(|at| rest[begin..*at].iter().any(|letter| *letter != ' ')).unwrap_or(width);
+                let end: String = rest[..at].iter().collect();
+                wrapped += end.trim_end();
+                wrapped.push('\n');
+                let left = rest[at..].iter().skip_while(|letter| **letter == ' ');
+                rest = std::iter::repeat_n(&' ', indent).chain(left).copied().collect();
+                begin = indent;
+            }
+            wrapped.extend(rest);
+        }
+        wrapped
     }
 
     /// Text in a colour.
@@ -64,7 +100,7 @@ pub(super) struct Column {
     pub(super) title: &'static str,
     /// Text can be cut and stands left; numbers can't and stand right.
     pub(super) is_text: bool,
-    /// Those with the lowest are left out first; 0 is never left out.
+    /// Those with the lowest are left out first; 0 stays as long as anything fits.
     pub(super) rank: u8,
 }
 
@@ -84,7 +120,7 @@ impl Sheet {
     pub(super) fn render(&self, style: Style) -> String {
         let natural: Vec<usize> = (0..self.columns.len()).map(|place| self.width_of(place)).collect();
         let (shown, widths) = match style.width {
-            Some(width) => self.fit(natural, width),
+            Some(width) => self.fit(&natural, width),
             None => ((0..self.columns.len()).collect(), natural),
         };
         let mut table = Table::new();
@@ -94,7 +130,7 @@ impl Sheet {
         } else {
             table.force_no_tty();
         }
-        table.set_header(shown.iter().map(|place| self.columns[*place].title));
+        table.set_header(shown.iter().map(|place| cut_text(self.columns[*place].title, widths[*place])));
         for row in &self.rows {
             let cell = |place: &usize| {
                 row.get(*place).map_or_else(|| TableCell::new(""), |cell| shown_cell(cell, widths[*place]))
@@ -112,64 +148,78 @@ impl Sheet {
         let hidden: Vec<&str> =
             self.columns.iter().enumerate().filter(hidden).map(|(_, column)| column.title).collect();
         if !hidden.is_empty() {
-            text += &listed("not shown for want of width:", &hidden, style.width);
+            text += &style.wrap(&format!("not shown for want of width: {}\n", hidden.join(", ")), 2);
         }
         text
     }
 
     fn width_of(&self, place: usize) -> usize {
-        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.text.chars().count());
-        cells.chain([self.columns[place].title.chars().count()]).max().unwrap_or_default()
+        let cells = self.rows.iter().filter_map(|row| row.get(place)).map(|cell| cell.text.width());
+        cells.chain([self.columns[place].title.width()]).max().unwrap_or_default()
+    }
+
+    /// Columns that an untouched table is wide.
+    pub(super) fn width(&self) -> usize {
+        framed((0..self.columns.len()).map(|place| self.width_of(place)))
     }
 
     /// Which columns are shown, and the width of each.
-    fn fit(&self, mut widths: Vec<usize>, width: usize) -> (Vec<usize>, Vec<usize>) {
+    fn fit(&self, natural: &[usize], width: usize) -> (Vec<usize>, Vec<usize>) {
         let mut shown: Vec<usize> = (0..self.columns.len()).collect();
-        loop {
-            // Each column has a border and two blanks, and there is one more border.
-            let needed = |widths: &[usize]| shown.iter().map(|place| widths[*place] + 3).sum::<usize>() + 1;
-            let mut cut = widths.clone();
-            while needed(&cut) > width {
-                let can_be_cut = |place: &&usize| self.columns[**place].is_text && cut[**place] > TEXT_WIDTH_MIN;
-                let Some(widest) = shown.iter().filter(can_be_cut).max_by_key(|place| cut[**place]).copied() else {
-                    break;
-                };
-                cut[widest] -= 1;
+        let mut widths = natural.to_vec();
+        for (text_min, rank_max) in STEPS {
+            while !self.cut(&mut widths, natural, &shown, text_min, width) {
+                let ranked = shown.iter().filter(|place| (1..rank_max).contains(&self.columns[**place].rank));
+                let Some(least) = ranked.min_by_key(|place| self.columns[**place].rank).copied() else { break };
+                shown.retain(|place| *place != least);
             }
-            if needed(&cut) <= width {
-                return (shown, cut);
-            }
-            let least = shown.iter().filter(|place| self.columns[**place].rank > 0);
-            let Some(least) = least.min_by_key(|place| self.columns[**place].rank).copied() else {
-                widths = cut;
-                return (shown, widths);
-            };
-            shown.retain(|place| *place != least);
         }
+        // Nothing else is left: one column after the other from the end, text before numbers, as long as there is another.
+        while !self.cut(&mut widths, natural, &shown, TEXT_WIDTH_LEAST, width) {
+            let last = |is_text: bool| shown.iter().skip(1).rfind(|place| self.columns[**place].is_text == is_text);
+            let Some(last) = last(true).or_else(|| last(false)).copied() else {
+                self.cut(&mut widths, natural, &shown, 1, width);
+                break;
+            };
+            shown.retain(|place| *place != last);
+        }
+        (shown, widths)
+    }
+
+    /// Cuts the widest text again and again, to `text_min` at least; whether the shown columns fit then.
+    fn cut(&self, widths: &mut [usize], natural: &[usize], shown: &[usize], text_min: usize, width: usize) -> bool {
+        widths.copy_from_slice(natural);
+        while framed(shown.iter().map(|place| widths[*place])) > width {
+            let can_be_cut = |place: &&usize| self.columns[**place].is_text && widths[**place] > text_min;
+            let Some(widest) = shown.iter().filter(can_be_cut).max_by_key(|place| widths[**place]).copied() else {
+                return false;
+            };
+            widths[widest] -= 1;
+        }
+        true
     }
 }
 
-/// Words behind each other; what does not fit goes on in the next line.
-fn listed(title: &str, words: &[&str], width: Option<usize>) -> String {
-    let (mut text, mut used) = (title.to_owned(), title.len());
-    for (place, word) in words.iter().enumerate() {
-        let word = format!(" {word}{}", if place + 1 < words.len() { "," } else { "" });
-        if width.is_some_and(|width| used + word.len() > width) {
-            text += "\n ";
-            used = 1;
-        }
-        used += word.len();
-        text += &word;
+/// A table with columns of these widths: each has a border and two blanks, and there is one more border.
+fn framed(widths: impl Iterator<Item = usize>) -> usize {
+    widths.map(|width| width + 3).sum::<usize>() + 1
+}
+
+/// Text that is longer is cut, which is seen. Columns of the terminal are counted: some letters take two.
+fn cut_text(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
     }
-    text + "\n"
+    let mut used = 1;
+    let fits = |letter: &char| {
+        used += letter.width().unwrap_or_default();
+        used <= width
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 fn shown_cell(cell: &Cell, width: usize) -> TableCell {
-    let mut text = cell.text.clone();
-    if text.chars().count() > width {
-        text = text.chars().take(width.saturating_sub(1)).chain(['…']).collect();
-    }
-    let shown = TableCell::new(text);
+    let shown = TableCell::new(cut_text(&cell.text, width));
     match cell.tint {
         Tint::Plain => shown,
         Tint::Good => shown.fg(Color::DarkGreen),
@@ -200,6 +250,45 @@ mod tests {
             let table = text.lines().filter(|line| line.starts_with('|'));
             assert!(table.clone().count() > 2 && table.clone().all(|line| line.chars().count() <= width), "{text}");
         }
+    }
+
+    #[test]
+    fn a_sheet_fits_any_width() {
+        let long = || Cell::from("x".repeat(50));
+        let titles = ["a", "b", "number", "d", "e"];
+        let columns = titles.into_iter().map(|title| column(title, title != "number", 0)).collect();
+        let sheet = Sheet { columns, rows: vec![vec![long(), long(), "1,234,567".to_owned().into(), long(), long()]] };
+        for (width, left) in [(57, 5), (56, 4), (46, 4), (45, 3), (34, 2), (23, 1), (5, 1)] {
+            let text = sheet.render(Style { width: Some(width), colours: false });
+            let table: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+            assert!(table.iter().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert_eq!(table[0].matches('|').count() - 1, left, "{width}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn letters_that_take_two_columns_are_counted_so() {
+        let wide = "漢".repeat(30);
+        let columns = vec![column("path", true, 0), column("requests", false, 0)];
+        let sheet = Sheet { columns, rows: vec![vec![wide.clone().into(), "1".to_owned().into()]] };
+        for (width, is_cut) in [(40, true), (74, true), (75, false)] {
+            let text = sheet.render(Style { width: Some(width), colours: false });
+            assert!(text.lines().all(|line| line.width() <= width), "{width}:\n{text}");
+            assert_eq!(text.contains('…'), is_cut, "{width}:\n{text}");
+            assert!(text.contains("requests") && !text.contains("want of width"), "{width}:\n{text}");
+        }
+        assert!(sheet.render(Style::default()).contains(&wide));
+    }
+
+    #[test]
+    fn lines_are_wrapped_at_blanks() {
+        let style = |width| Style { width: Some(width), colours: false };
+        assert_eq!(style(20).wrap("  a note that is long\nshort\n", 4), "  a note that is\n    long\nshort\n");
+        assert_eq!(style(10).wrap("name   12  some words", 2), "name   12\n  some\n  words");
+        assert_eq!(style(10).wrap("0123456789abcdefghijklm n\n", 2), "0123456789\n  abcdefgh\n  ijklm n\n");
+        assert_eq!(style(10).wrap("0123456789\n\n", 2), "0123456789\n\n");
+        assert_eq!(style(3).wrap("ab cd\n", 2), "ab\ncd\n");
+        assert_eq!(Style::default().wrap("  a note that is long\n", 4), "  a note that is long\n");
     }
 
     #[test]

@@ -2,5 +2,6 @@
 //! The databases are filled by hand, so that the answers are known without the code that is tested.
 
 pub mod database;
+mod documented;
 mod mariadb;
 mod single;

@@ -4,18 +4,41 @@
 /// The bars of a sparkline; the first is nothing.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// Marks that turn the direction of writing, or that nobody sees: they make one text look like another. What Unicode 17 lists as
+/// `Default_Ignorable_Code_Point` and `Bidi_Control`, the ends of lines and paragraphs, and the marks of formats that are drawn
+/// as nothing (`Cf`).
+fn is_hidden(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 /// Text from the log, with everything a terminal acts on, or hides, written as its code.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for letter in text.chars() {
-        // Marks that turn the direction of writing, or that nobody sees, make one text look like another.
-        let is_hidden = matches!(
-            letter,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-                | '\u{e0000}'..='\u{e007f}'
-        );
-        if letter.is_control() || is_hidden {
+        if letter.is_control() || is_hidden(letter) {
             printable.extend(letter.escape_unicode());
+        } else {
+            printable.push(letter);
+        }
+    }
+    printable
+}
+
+/// The same JSON, which a terminal can show: what JSON need not escape, but a terminal acts on or hides, is escaped
+/// (RFC 8259 section 7). Outside of strings JSON has none of it.
+pub fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for letter in json.chars() {
+        // The controls below are escaped already, or stand between values.
+        if matches!(letter, '\u{7f}'..='\u{9f}') || is_hidden(letter) {
+            let mut units = [0; 2];
+            printable.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
         } else {
             printable.push(letter);
         }
@@ -81,6 +104,26 @@ mod tests {
     #[test]
     fn the_log_can_not_steer_the_terminal() {
         assert_eq!(printable("/ä\u{1b}[2J\n"), "/ä\\u{1b}[2J\\u{a}");
+        for letter in [
+            '\u{ad}',
+            '\u{34f}',
+            '\u{115f}',
+            '\u{17b4}',
+            '\u{180e}',
+            '\u{2066}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{ffa0}',
+            '\u{fff9}',
+            '\u{1bca0}',
+            '\u{1d173}',
+            '\u{e0001}',
+            '\u{e0100}',
+            '\u{e01ef}',
+        ] {
+            assert_eq!(printable(&letter.to_string()), letter.escape_unicode().to_string());
+        }
+        assert_eq!(printable("ä😀한字 "), "ä😀한字 ");
         assert_eq!(printable("a\u{202e}b\u{200b}\u{9b}\u{7f}"), "a\\u{202e}b\\u{200b}\\u{9b}\\u{7f}");
     }
 

@@ -2,7 +2,10 @@
 //! that is named, UTC unless said otherwise; a time that exists twice or never in that zone is refused.
 //! Not here: to which minutes a window is widened (`usage/plan.rs`).
 
+use std::ops::Range;
+
 use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
@@ -51,9 +54,12 @@ impl Zone {
         self.zone.to_datetime(time)
     }
 
-    /// Whether every hour of the clock there begins with an hour of UTC in this window.
-    pub(super) fn has_whole_hours(&self, ends: [Minute; 2]) -> bool {
-        ends.iter().all(|end| self.zone.to_offset(timestamp(*end)).seconds() % 3_600 == 0)
+    /// Whether every hour of the clock there begins with an hour of UTC, everywhere in this window.
+    pub(super) fn has_whole_hours(&self, window: &Range<Minute>) -> bool {
+        let (start, end) = (timestamp(window.start), timestamp(window.end));
+        let changes = self.zone.following(start).take_while(|change| change.timestamp() < end);
+        let offsets = [self.zone.to_offset(start)].into_iter().chain(changes.map(|change| change.offset()));
+        offsets.into_iter().all(|offset| offset.seconds() % 3_600 == 0)
     }
 
     /// The day a minute lies in, as days since the year 1970.
@@ -92,14 +98,20 @@ impl Zone {
         if let Ok(instant) = text.parse::<Timestamp>() {
             return Ok(instant);
         }
-        let civil: DateTime = text.parse().map_err(|_| {
-            format!("`{text}` is no time: write 2026-03-01, 2026-03-01 12:30 or 2026-03-01T12:30:00+01:00")
+        let too_far = || format!("`{text}` can't be reckoned with: write a time from year 0000 to 9999-12-30");
+        let civil: DateTime = text.parse().map_err(|_| match Pieces::parse(text) {
+            // Well written, so it is the instant that is too far away.
+            Ok(pieces) if pieces.time().is_some() && pieces.offset().is_some() => too_far(),
+            _ => format!("`{text}` is no time: write 2026-03-01, 2026-03-01 12:30 or 2026-03-01T12:30:00+01:00"),
         })?;
-        let instant = self.zone.to_ambiguous_timestamp(civil).unambiguous();
-        instant.map_err(|_| {
+        let instant = self.zone.to_ambiguous_timestamp(civil);
+        if instant.is_ambiguous() {
             let name = &self.name;
-            format!("`{text}` exists twice or never in {name}: its clocks are changed then; write it with an offset")
-        })
+            return Err(format!(
+                "`{text}` exists twice or never in {name}: its clocks are changed then; write it with an offset"
+            ));
+        }
+        instant.unambiguous().map_err(|_| too_far())
     }
 }
 
@@ -211,6 +223,10 @@ mod tests {
         check(&[("from", "2026-03-02"), ("to", "2026-03-02")], Err("ends before it begins"));
         check(&[("from", "2027-01-01")], Err("in the future"));
         check(&[("from", "yesterday")], Err("is no time"));
+        for far in ["9999-12-31", "9999-12-31 00:00", "9999-12-31T00:00:00Z", "-009999-01-01"] {
+            check(&[("to", far)], Err("can't be reckoned with"));
+        }
+        check(&[("to", "9999-12-30")], Ok((None, Some("9999-12-30T00:00:00Z"))));
         check(&[("zone", "Mars/Olympus")], Err("no time zone"));
     }
 
@@ -230,7 +246,17 @@ mod tests {
         );
         assert_eq!(zone.rfc3339(timestamp(minute)), "2026-07-01T00:30:00+02:00");
         assert_eq!(Zone::default().rfc3339(timestamp(minute)), "2026-06-30T22:30:00Z");
-        assert!(zone.has_whole_hours([minute, minute]));
-        assert!(!Zone::named("Asia/Kolkata").unwrap().has_whole_hours([minute, minute]));
+        // Half an hour in winter only, whose ends this window has not.
+        let lord_howe = Zone::named("Australia/Lord_Howe").unwrap();
+        let at = |text: &str| Minute::of(std::time::SystemTime::from(text.parse::<Timestamp>().unwrap()));
+        for (from, to, is_whole) in [
+            ("2026-01-01T00:00:00Z", "2026-11-20T00:00:00Z", false),
+            ("2026-01-01T00:00:00Z", "2026-04-04T15:00:00Z", true),
+            ("2026-05-01T00:00:00Z", "2026-06-01T00:00:00Z", false),
+        ] {
+            assert_eq!(lord_howe.has_whole_hours(&(at(from)..at(to))), is_whole, "{from} to {to}");
+        }
+        assert!(zone.has_whole_hours(&(minute..minute)));
+        assert!(!Zone::named("Asia/Kolkata").unwrap().has_whole_hours(&(minute..minute)));
     }
 }

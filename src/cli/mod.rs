@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and which part answers. Help texts teach by examples.
-//! Exit codes: 0 done, 1 it did not work (and why is said), 2 the command line was not understood.
+//! Exit codes: 0 done, 1 it did not work (and why is said), 2 the command line was not understood. Where 1 is an answer (log
+//! audit), 2 is also that there is none.
 //! Results go to stdout, everything else to stderr. Not here: what the answers are made of.
 
 mod commands;
@@ -184,6 +185,7 @@ Example:
     /// Whether the database accounts for every record of every run; exit code 1 when something is not explained
     #[command(after_help = "\
 Reads the ledger, the checkpoints and every row; changes nothing, and asks no gateway.
+Exit code 0 when every record is accounted for, 1 when there are findings, 2 when the log could not be read.
 
 Examples:
   tollgate log audit

@@ -284,7 +284,7 @@ fn usage_now(store: &StoreUrl, given: &[(String, String)], style: Style) -> Resu
     let text = match format {
         Format::Table => answer.table(style),
         Format::Json => answer.json() + "\n",
-        Format::Csv => answer.csv(),
+        Format::Csv => answer.csv(std::io::stdout().is_terminal()),
     };
     Ok((text, format))
 }
@@ -311,7 +311,7 @@ fn list(line: List) -> Result<String, Failure> {
     Ok(match format {
         Format::Table => page.table(Style::of_stdout()),
         Format::Json => page.json() + "\n",
-        Format::Csv => page.csv(),
+        Format::Csv => page.csv(std::io::stdout().is_terminal()),
     })
 }
 
@@ -325,7 +325,7 @@ fn show(id: Uuid, file: File, format: Option<String>) -> Result<String, Failure>
     Ok(if is_json { page.json() + "\n" } else { page.facts() })
 }
 
-/// Exit code 1 when there is a finding.
+/// Exit code 1 when there is a finding, and 2 when there is no audit: who watches the one must not take the other for it.
 pub(super) fn log_audit(line: LogAudit) -> ExitCode {
     let audit = is_json(line.format).and_then(|is_json| {
         let store = store(line.file)?;
@@ -334,10 +334,18 @@ pub(super) fn log_audit(line: LogAudit) -> ExitCode {
     });
     match audit {
         Ok((text, is_clean)) => {
-            let printed = finish(Ok(text));
-            if is_clean { printed } else { ExitCode::FAILURE }
+            if finish(Ok(text)) == ExitCode::FAILURE {
+                ExitCode::from(2)
+            } else if is_clean {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
-        Err(failure) => failure.tell(),
+        Err(Failure::Line(message) | Failure::Log(message)) => {
+            complain(&message);
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -4,11 +4,16 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::commands::load;
 use super::running::Running;
+use crate::analytics::{Style, printable_json};
 use crate::store;
+
+/// Columns of what stands before the text of a line.
+const NAME_WIDTH: usize = 13;
 
 /// What the running gateway says; and whether the store works and every record is accounted for.
 pub(super) fn status(gateway: &Running, json: bool) -> Result<(String, bool), String> {
@@ -19,11 +24,23 @@ pub(super) fn status(gateway: &Running, json: bool) -> Result<(String, bool), St
     };
     let store_up = answer.get("store_up").and_then(Value::as_bool).unwrap_or_default();
     let text = if json {
-        format!("{}\n", serde_json::to_string_pretty(&answer).map_err(|error| error.to_string())?)
+        let json = serde_json::to_string_pretty(&answer).map_err(|error| error.to_string())?;
+        printable_json(&json) + "\n"
     } else {
-        readable(&answer) + &answer.get("retention").map(readable_retention).unwrap_or_default()
+        shown(&answer, Style::of_stdout())
     };
     Ok((text, store_up && unaccounted == 0))
+}
+
+/// As a person reads it, no wider than the terminal.
+fn shown(answer: &Value, style: Style) -> String {
+    let text = readable(answer) + &answer.get("retention").map(readable_retention).unwrap_or_default();
+    style.wrap(&text, NAME_WIDTH)
+}
+
+/// To the second: what comes after is noise.
+fn second(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// What the store keeps, and what retention has removed.
@@ -33,15 +50,18 @@ fn readable_retention(retention: &Value) -> String {
     let limit = |name: &str| text(&limits, name);
     let mut out = String::new();
     if let Some(bytes) = retention.get("bytes").and_then(Value::as_u64) {
+        let _ = writeln!(out, "kept         {bytes:>12}  bytes at {}", second(&text(retention, "seen")));
         let oldest = text(retention, "oldest_request");
-        let oldest = if oldest.is_empty() { oldest } else { format!(", the oldest request of {oldest}") };
-        let _ = writeln!(out, "kept         {bytes:>12}  bytes at {}{oldest}", text(retention, "seen"));
+        if !oldest.is_empty() {
+            let _ = writeln!(out, "kept since   {}, the time of the oldest request", second(&oldest));
+        }
     }
     let [requests, minutes, hours, size] = ["requests", "minutes", "hours", "size"].map(limit);
     let _ =
         writeln!(out, "retention    requests {requests}, usage by minute {minutes}, by hour {hours}, in all {size}");
     for removed in retention.get("removed").and_then(Value::as_array).into_iter().flatten() {
         let [what, before, limit, at] = ["what", "before", "limit", "at"].map(|name| text(removed, name));
+        let (before, at) = (second(&before), second(&at));
         let _ = writeln!(out, "removed      {what} before {before}, by log.retention.{limit} at {at}");
     }
     out
@@ -138,15 +158,39 @@ mod tests {
     fn what_retention_has_removed_is_told() {
         let text = readable_retention(&serde_json::json!({
             "limits": {"requests": "30d", "minutes": "90d", "hours": "2y", "size": "10gb"},
-            "seen": "2026-03-31T00:00:00Z", "bytes": 4096, "oldest_request": "2026-03-01T12:00:00Z",
+            "seen": "2026-03-31T00:00:00.123456789Z", "bytes": 4096, "oldest_request": "2026-03-01T12:00:00.500000Z",
             "removed": [{"what": "requests", "before": "2026-03-01T00:00:00Z", "limit": "size", "at": "2026-03-30T00:00:00Z"}]
         }));
         for part in [
-            "kept                 4096  bytes at 2026-03-31T00:00:00Z, the oldest request of 2026-03-01T12:00:00Z\n",
+            "kept                 4096  bytes at 2026-03-31T00:00:00Z\n",
+            "kept since   2026-03-01T12:00:00Z, the time of the oldest request\n",
             "retention    requests 30d, usage by minute 90d, by hour 2y, in all 10gb\n",
             "removed      requests before 2026-03-01T00:00:00Z, by log.retention.size at 2026-03-30T00:00:00Z\n",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_status_fits_the_terminal() {
+        let answer = serde_json::json!({
+            "store": "mysql://tollgate@database.internal.example.org:3306/tollgate", "store_up": false, "store_errors": 3,
+            "last_error": "the server at database.internal.example.org:3306 refuses the password of `tollgate`",
+            "spool_error": "/var/lib/tollgate/data/spool: no space left on device", "accepted": 10_000_000_000_u64,
+            "usage_dropped": 3, "dropped": {"queue_full": 3}, "unaccounted": 0, "oldest_unwritten_seconds": 1.25,
+            "queued": 2, "queued_bytes": 900_000_000, "batches": 2, "batch_seconds": 0.01,
+            "retention": {
+                "limits": {"requests": "30d", "minutes": "90d", "hours": "2y", "size": "10gb"},
+                "seen": "2026-03-31T00:00:00.123456789Z", "bytes": 4096, "oldest_request": "2026-03-01T12:00:00Z",
+                "removed": [{"what": "requests", "before": "2026-03-01T00:00:00Z", "limit": "requests", "at": "2026-03-30T00:00:00Z"}]
+            }
+        });
+        let wide = shown(&answer, Style::default());
+        let words = |text: &str| text.split_whitespace().collect::<String>();
+        for width in [40, 60, 80] {
+            let text = shown(&answer, Style { width: Some(width), colours: false });
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{width}:\n{text}");
+            assert_eq!(words(&text), words(&wide));
         }
     }
 }

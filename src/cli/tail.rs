@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::running::Running;
 use super::{complain, finish};
-use crate::analytics::printable;
+use crate::analytics::{printable, printable_json};
 
 /// Between two tries at a gateway that was there before.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ fn show(stream: impl BufRead, out: &mut impl Write, json: bool) -> io::Result<()
             if is_missed {
                 complain(&format!("too slow: {} requests are not shown", number(data, "missed")));
             } else if json {
-                writeln!(out, "{data}")?;
+                writeln!(out, "{}", printable_json(data))?;
             } else {
                 writeln!(out, "{}", readable(data))?;
             }
@@ -96,6 +96,13 @@ mod tests {
         show(STREAM.as_bytes(), &mut out, false).unwrap();
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out, "12:30:05.000 200     1.250 ms  GET /a\\u{1b}[2J  [/a/*] upstream -\n");
+    }
+
+    #[test]
+    fn json_can_not_steer_the_terminal_either() {
+        let mut out = Vec::new();
+        show("data: {\"user_agent\":\"x\u{9b}31m\u{202e}\"}\n\n".as_bytes(), &mut out, true).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "{\"user_agent\":\"x\\u009b31m\\u202e\"}\n");
     }
 
     #[test]

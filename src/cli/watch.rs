@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::questions::Failure;
+use crate::analytics::Style;
 
 /// Everything is erased once; then each line is drawn over the last, so that nothing flickers.
 const ERASE: &str = "\u{1b}[2J";
@@ -29,6 +30,7 @@ pub(super) fn draw(every: Duration, mut ask: impl FnMut() -> Result<String, Fail
             None => format!("{now}, again every {} s; Ctrl-C ends", every.as_secs()),
             Some(why) => format!("{now}: {}; tried again every {} s", why.replace('\n', " "), every.as_secs()),
         };
+        let note = Style::of_stdout().wrap(&note, 2);
         let rows = terminal_size::terminal_size().map(|(_, rows)| usize::from(rows.0));
         let drawn = format!("{begin}\u{1b}[H{}\u{1b}[J", frame(&last, &note, rows).replace('\n', "\u{1b}[K\n"));
         let mut out = std::io::stdout().lock();
@@ -44,7 +46,8 @@ pub(super) fn draw(every: Duration, mut ask: impl FnMut() -> Result<String, Fail
 /// What fits, with a note below it, and a line for the cursor. Where the terminal has no size everything fits.
 fn frame(text: &str, note: &str, rows: Option<usize>) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let room = rows.filter(|rows| *rows > 0).map_or(lines.len(), |rows| rows.saturating_sub(2));
+    let below = note.lines().count() + 1;
+    let room = rows.filter(|rows| *rows > 0).map_or(lines.len(), |rows| rows.saturating_sub(below));
     // The line that says so needs one, too.
     let shown = if lines.len() <= room { lines.len() } else { room.saturating_sub(1) };
     let mut frame: String = lines[..shown].iter().map(|line| format!("{line}\n")).collect();
@@ -69,5 +72,6 @@ mod tests {
         ] {
             assert_eq!(frame("a\nb\nc\n", "note", rows), expected, "{rows:?}");
         }
+        assert_eq!(frame("a\nb\nc\n", "no\n  te", Some(5)), "a\n2 more lines do not fit: --top has fewer\nno\n  te\n");
     }
 }

@@ -12,6 +12,7 @@ mod shelf;
 mod spool;
 mod storing;
 mod tail;
+mod unrecorded;
 mod writer;
 
 use std::sync::Arc;

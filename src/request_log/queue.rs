@@ -17,23 +17,16 @@ use tokio::sync::{Notify, watch};
 use super::Counts;
 use super::batches::{Intake, Pending, Taken};
 use super::ledger::{Ledger, Loss};
+use super::unrecorded::{Unrecorded, is_refusal};
 use crate::record::Record;
 use crate::store::usage::Increments;
-use crate::store::{Beat, Kept, Row};
+use crate::store::{Beat, Kept};
 
 /// Records a new chunk has room for at once; it grows up to `flush.rows`.
 const CHUNK_ROOM: usize = 1_024;
 
 /// Emptied chunks that are kept for the next records.
 const SPARE_MAX: usize = 4;
-
-/// Minutes times series that are counted for records that were dropped; bounds what an outage can make grow.
-const UNRECORDED_MAX: usize = 65_536;
-
-/// What is dropped first when the queue fills, beside what was blocked: answers that cost a client nothing, so whoever attacks has
-/// many of them.
-const UNROUTED: [&str; 7] =
-    ["bad_host", "bad_path", "header_too_large", "redirect_https", "no_route", "method_not_allowed", "cors"];
 
 /// What the queue is made for.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +70,7 @@ struct State {
     /// Bytes of all records in chunks and backlog.
     bytes: u64,
     /// What the roll-ups count of records that were dropped; goes with the next chunk that is taken.
-    unrecorded: Increments<String>,
+    unrecorded: Unrecorded,
     /// When the oldest record in hand came.
     in_hand: Option<Instant>,
     spare: Vec<Vec<Record>>,
@@ -99,12 +92,10 @@ struct Activity {
     batches: u64,
     batch_time: Duration,
     spool_bytes: u64,
-    /// When the oldest record in the spool was put there.
+    /// Since when the oldest record in the spool has waited.
     spool_oldest: Option<std::time::SystemTime>,
     /// Why the spool can't be used now.
     spool_error: Option<String>,
-    /// Requests that neither the log nor the usage has.
-    usage_dropped: u64,
     /// What the store keeps, as upkeep saw it last.
     kept: Option<Arc<Kept>>,
     store_errors: u64,
@@ -294,20 +285,18 @@ impl Queue {
         self.settle(records, |state| {
             state.ledger.lose_numbered(loss, first, count);
             // The usage counts these all the same, with another chunk.
-            state.keep_unrecorded(unrecorded);
+            state.unrecorded.keep(unrecorded);
         });
     }
 
     /// What the usage counts of dropped records, and no batch has taken: at the end, when there are no more.
     pub(super) fn take_unrecorded(&self) -> Increments<String> {
-        std::mem::take(&mut self.state.lock().unrecorded)
+        self.state.lock().unrecorded.take()
     }
 
     /// Such increments are lost; of so many requests.
     pub(super) fn usage_lost(&self, unrecorded: &Increments<String>) -> u64 {
-        let lost = requests_of(unrecorded);
-        self.state.lock().activity.usage_dropped += lost;
-        lost
+        self.state.lock().unrecorded.lose_all(unrecorded)
     }
 
     /// Records of earlier runs were found in the spool.
@@ -337,7 +326,7 @@ impl Queue {
             None => state.ledger.count_lost(loss, count),
         }
         // What a batch of the spool adds to the usage is lost with it.
-        state.activity.usage_dropped += count;
+        state.unrecorded.lose(count);
     }
 
     /// What the spool takes now.
@@ -454,8 +443,8 @@ impl Queue {
         (state.intake, state.backlog, state.pending, state.bytes) = (0, 0, 0, 0);
         (state.closed, state.abandoned, state.in_hand) = (true, true, None);
         state.ledger.count_lost(Loss::Shutdown, lost as u64);
-        let of_batches = batches.iter().map(|batch| requests_of(&batch.unrecorded)).sum::<u64>();
-        state.activity.usage_dropped += lost as u64 + of_batches;
+        batches.iter().for_each(|batch| drop(state.unrecorded.lose_all(&batch.unrecorded)));
+        state.unrecorded.lose(lost as u64);
         drop(state);
         drop((chunks, batches));
     }
@@ -486,7 +475,7 @@ impl Queue {
             spooled_bytes: activity.spool_bytes,
             spool_error: activity.spool_error.clone(),
             dropped: ledger.dropped_by_reason(),
-            usage_dropped: activity.usage_dropped,
+            usage_dropped: state.unrecorded.lost(),
             oldest_unwritten: waited.chain(in_spool).max(),
             run: state.run,
             last: ledger.last,
@@ -501,15 +490,6 @@ impl Queue {
     }
 }
 
-/// How many requests increments count.
-fn requests_of(increments: &Increments<String>) -> u64 {
-    increments.tallies.values().map(|tally| tally.count).sum()
-}
-
-fn is_refusal(record: &Record) -> bool {
-    record.blocked || UNROUTED.contains(&record.decided_by)
-}
-
 impl State {
     /// The record is dropped, and the roll-ups count its request all the same.
     fn lose_unrecorded(&mut self, loss: Loss, record: &Record) {
@@ -519,20 +499,7 @@ impl State {
             other => other,
         };
         self.ledger.lose(loss, 1);
-        if self.unrecorded.tallies.len() < UNRECORDED_MAX {
-            self.unrecorded.add_owned(&Row::of(record, crate::config::ClientIp::None));
-        } else {
-            self.activity.usage_dropped += 1;
-        }
-    }
-
-    /// What the usage counts of dropped records goes with the next chunk, as far as there is room.
-    fn keep_unrecorded(&mut self, more: Increments<String>) {
-        if self.unrecorded.tallies.len() + more.tallies.len() <= UNRECORDED_MAX {
-            self.unrecorded.merge(&more);
-        } else {
-            self.activity.usage_dropped += requests_of(&more);
-        }
+        self.unrecorded.add(record);
     }
 
     fn keep_spare(&mut self, records: Vec<Record>) {
@@ -550,7 +517,7 @@ impl State {
         let has_room = self.backlog + count <= bounds.records_max;
         let (first, unrecorded) = if has_room {
             self.backlog += count;
-            (Some(self.ledger.number(count)), std::mem::take(&mut self.unrecorded))
+            (Some(self.ledger.number(count)), self.unrecorded.take())
         } else {
             for record in &records {
                 self.lose_unrecorded(Loss::QueueFull, record);
@@ -564,6 +531,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::tests::record;
+    use super::super::unrecorded::UNRECORDED_MAX;
     use super::*;
 
     fn queue(records_max: usize, rows: usize, has_lines: bool) -> Queue {

@@ -173,6 +173,17 @@ fn usage_without_a_log_creates_none() {
 }
 
 #[test]
+fn an_audit_that_can_not_be_made_is_no_finding() {
+    let folder = Folder::new();
+    file(&folder, &some());
+    for arguments in [["-c", "tollgate.yaml"], ["-c", "absent.yaml"]] {
+        let audit = folder.tollgate(&[&["log", "audit"][..], &arguments[..]].concat());
+        assert_eq!((audit.code, audit.stdout.as_str()), (Some(2), ""), "{audit:?}");
+        assert!(!audit.stderr.is_empty());
+    }
+}
+
+#[test]
 fn the_version_names_the_build() {
     let finished = Folder::new().tollgate(&["--version"]);
     assert_eq!(finished.code, Some(0));

@@ -1,6 +1,8 @@
 //! What a person sees who watches usage on a terminal: tables that fit it, drawn in place, and a terminal that is left as it was.
 
-use crate::harness::{Backend, Config, Folder, Gateway, Load, Terminal, milliseconds};
+use crate::harness::{
+    Backend, Config, Folder, Gateway, Load, Terminal, burst, eventually, milliseconds, plain, seconds,
+};
 
 const WATCH: &str = "usage --watch 1 --last 1h -c tollgate.yaml";
 
@@ -64,4 +66,42 @@ async fn watching_without_a_terminal_is_refused() {
     let refused = gateway.folder.tollgate(&["usage", "--watch", "-c", "tollgate.yaml"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
     assert!(refused.stderr.contains("on a terminal"), "{}", refused.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_client_sends_steers_the_terminal() {
+    let (_backend, gateway) = asked().await;
+    let odd = "user-agent: odd\u{9b}31m\u{202e}\u{3164}\r\n";
+    Load::get(gateway.address, "/odd", odd).run(1, 1).await.all(200);
+    gateway.log_written().await;
+    for (format, code) in [("json", "\\u009b31m\\u202e\\u3164"), ("csv", "\\u{9b}31m\\u{202e}\\u{3164}")] {
+        let arguments = format!("requests --limit 1 --format {format} -c tollgate.yaml");
+        let terminal = Terminal::start(&gateway.folder, (80, 24), &arguments, &[]);
+        eventually("it ends", seconds(20), async || terminal.drawn().contains("ended 0")).await;
+        let drawn = terminal.drawn();
+        assert!(drawn.contains(&format!("odd{code}")), "{drawn:?}");
+        assert!(!drawn.contains(['\u{9b}', '\u{202e}', '\u{3164}']), "{drawn:?}");
+    }
+    // In a file CSV is as the log has it.
+    let piped = gateway.folder.tollgate(&["requests", "--limit", "1", "--format", "csv", "-c", "tollgate.yaml"]);
+    assert!(piped.stdout.contains("odd\u{9b}31m\u{202e}\u{3164}"), "{}", piped.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odd_method_and_a_long_path_fit_the_terminal() {
+    let (_backend, gateway) = asked().await;
+    let path = format!("/{}", "p".repeat(300));
+    let method = "M".repeat(32);
+    burst(gateway.address, 1, &format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+    gateway.log_written().await;
+    for columns in [80_u16, 60, 40] {
+        for command in ["requests", "usage", "usage --summary", "log status"] {
+            let terminal = Terminal::start(&gateway.folder, (columns, 24), &format!("{command} -c tollgate.yaml"), &[]);
+            eventually("it ends", seconds(20), async || terminal.drawn().contains("ended ")).await;
+            let drawn = terminal.drawn();
+            assert!(drawn.contains("ended 0"), "{drawn}");
+            let lines: Vec<String> = drawn.lines().map(plain).collect();
+            assert!(width(&lines) <= columns.into(), "{columns} {command}:\n{drawn}");
+        }
+    }
 }

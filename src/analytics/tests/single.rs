@@ -106,7 +106,7 @@ fn what_clients_made_steers_neither_terminal_nor_spreadsheet() {
     let table = page.table(Style::default());
     assert!(table.contains("=\\u{1b}[2J") && !table.contains('\u{1b}'), "{table}");
     assert!(table.ends_with(&format!("--before {}\n", page.before.clone().unwrap())), "{table}");
-    let csv = page.csv();
+    let csv = page.csv(false);
     assert!(csv.starts_with("timestamp,endpoint,") && csv.contains(",\"'=\u{1b}[2J\","), "{csv}");
 }
 
@@ -146,4 +146,40 @@ fn reading_creates_nothing() {
     assert!(open(&path).contains("holds no request log"));
     rusqlite::Connection::open(&path).unwrap().execute_batch(super::database::SQLITE[0]).unwrap();
     assert!(open(&path).contains("tollgate log migrate"));
+}
+
+#[test]
+fn the_table_fits_every_terminal() {
+    let mut log = Statements::default();
+    let (method, path) = (format!("'{}'", "M".repeat(32)), format!("'/{}'", "p".repeat(300)));
+    let odd = [("http_method", &*method), ("path", &*path), ("response_time_ms", "30000.25"), ("consumer", "'acme'")];
+    log.request(1, 1, at(10), &odd);
+    log.request(1, 2, at(20), &[]);
+    let database = Database::with(&log.0);
+    let page = ask(&database, &[("limit", "1"), ("zone", "Europe/Berlin")]);
+    assert!(page.before.is_some());
+    for width in [20, 32, 40, 60, 70, 80, 100, 200] {
+        let table = page.table(Style { width: Some(width), colours: false });
+        assert!(table.lines().all(|line| line.chars().count() <= width), "{width}:\n{table}");
+        assert!(table.contains("| path") && table.contains("| /p"), "{width}:\n{table}");
+        let titles = table.lines().next().unwrap();
+        let has_all = ["time", "method", "status", " ms"].iter().all(|title| titles.contains(title));
+        assert!(width < 80 || has_all, "{width}:\n{table}");
+    }
+}
+
+#[test]
+fn what_is_written_can_not_steer_a_terminal() {
+    let mut log = Statements::default();
+    let agent = "x\u{9b}31m\u{202e}\u{7f}\u{e0100}ä😀";
+    log.request(1, 1, at(10), &[("user_agent", &format!("'{agent}'"))]);
+    let page = ask(&Database::with(&log.0), &[]);
+    let json = page.json();
+    assert!(json.contains(r"x\u009b31m\u202e\u007f\udb40\udd00ä😀"), "{json}");
+    let read: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(read["requests"][0]["user_agent"], agent);
+    assert!(page.csv(false).contains(agent), "{}", page.csv(false));
+    let seen = page.csv(true);
+    assert!(seen.contains(r"x\u{9b}31m\u{202e}\u{7f}\u{e0100}ä😀"), "{seen}");
+    assert!(!seen.chars().any(|letter| letter.is_control() && letter != '\n'), "{seen}");
 }

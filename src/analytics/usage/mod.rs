@@ -162,7 +162,7 @@ impl Question {
             before = Some(read.groups);
         }
         notes.splice(..0, read.plan.notes);
-        if self.by.contains(&By::Day) && !self.zone.has_whole_hours([read.plan.window.start, read.plan.window.end]) {
+        if self.by.contains(&By::Day) && !self.zone.has_whole_hours(&read.plan.window) {
             let name = self.zone.name();
             notes.push(format!(
                 "days of {name} begin within an hour of UTC: such an hour counts to the day it begins in"

@@ -11,7 +11,7 @@ use super::By;
 use super::figures::{COLUMNS, Figure, Figures, rounded};
 use super::gather::Timeline;
 use crate::analytics::filter::NONE;
-use crate::analytics::text::csv;
+use crate::analytics::text::{csv, printable, printable_json};
 use crate::analytics::window::{Zone, timestamp};
 use crate::store::usage::Minute;
 
@@ -86,13 +86,13 @@ impl Answer {
             Self::Usage(usage) => serde_json::to_string(usage),
             Self::Summary(summary) => serde_json::to_string(summary),
         };
-        json.unwrap_or_default()
+        printable_json(&json.unwrap_or_default())
     }
 
-    /// A header, and a line for each group or window.
-    pub fn csv(&self) -> String {
+    /// A header, and a line for each group or window. On a terminal text is escaped as in tables.
+    pub fn csv(&self, is_on_terminal: bool) -> String {
         match self {
-            Self::Usage(usage) => usage.csv(),
+            Self::Usage(usage) => usage.csv(is_on_terminal),
             Self::Summary(summary) => summary.csv(),
         }
     }
@@ -222,7 +222,8 @@ fn number(figure: Figure) -> String {
 }
 
 impl Usage {
-    fn csv(&self) -> String {
+    fn csv(&self, is_on_terminal: bool) -> String {
+        let label = |text: &str| if is_on_terminal { csv(&printable(text)) } else { csv(text) };
         let names = COLUMNS.iter().map(|column| column.name.to_owned());
         let mut header: Vec<String> = self.by.iter().map(|by| by.word().to_owned()).chain(names.clone()).collect();
         if self.previous.is_some() {
@@ -230,7 +231,7 @@ impl Usage {
         }
         let mut text = header.join(",") + "\n";
         for group in &self.groups {
-            let mut line: Vec<String> = group.labels.iter().map(|label| csv(&label.shown(&self.zone))).collect();
+            let mut line: Vec<String> = group.labels.iter().map(|one| label(&one.shown(&self.zone))).collect();
             line.extend(COLUMNS.iter().map(|column| number((column.of)(&group.figures))));
             if self.previous.is_some() {
                 let before = group.before.clone().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::figures::{COLUMNS, Column as FigureColumn, Figure, Figures};
 use super::report::{Answer, Summary, Usage};
-use crate::analytics::sheet::{Cell, Column, Sheet, Style, Tint};
+use crate::analytics::sheet::{Cell, Column, NEEDED, Sheet, Style, Tint};
 use crate::analytics::text::{bytes, count, printable, sparkline};
 use crate::analytics::window::Zone;
 use crate::store::usage::Minute;
@@ -32,6 +32,9 @@ impl Answer {
 
 /// Which columns go first when there is no room; 0 stays.
 fn rank(name: &str) -> u8 {
+    if name == "error_rate_percent" {
+        return NEEDED;
+    }
     let order = ["bytes_in", "p50_ms", "blocked", "bytes_out", "p99_ms", "errors", "average_ms", "p95_ms"];
     order.iter().position(|other| *other == name).and_then(|place| u8::try_from(place + 1).ok()).unwrap_or_default()
 }
@@ -92,24 +95,26 @@ fn window_of(window: &Range<Minute>, zone: &Zone) -> String {
     format!("{} to {} {}", zone.minute(window.start), zone.minute(window.end), zone.name())
 }
 
-fn notes_of(notes: &[String]) -> String {
-    notes.iter().map(|note| format!("  {note}\n")).collect()
+fn notes_of(notes: &[String], style: Style) -> String {
+    notes.iter().map(|note| style.wrap(&format!("  {note}\n"), 4)).collect()
 }
 
 impl Usage {
     fn table(&self, style: Style) -> String {
-        let mut text = format!("Requests: {}\n", window_of(&self.window, &self.zone));
+        let title = if self.groups.is_empty() { "No requests" } else { "Requests" };
+        let mut text = style.wrap(&format!("{title}: {}\n", window_of(&self.window, &self.zone)), 2);
         if let Some((window, _)) = &self.previous {
-            text += &format!("compared with {}\n", window_of(window, &self.zone));
+            text += &style.wrap(&format!("compared with {}\n", window_of(window, &self.zone)), 2);
         }
-        text += &notes_of(&self.notes);
+        text += &notes_of(&self.notes, style);
         if self.groups.is_empty() {
-            return text.replacen("Requests: ", "No requests: ", 1);
+            return text;
         }
         text += &self.bars(style);
         text += &self.sheet().render(style);
         if self.left_out > 0 {
-            text += &format!("{} more are counted in the total; --top shows more\n", count(self.left_out as u64));
+            let left_out = count(self.left_out as u64);
+            text += &style.wrap(&format!("{left_out} more are counted in the total; --top shows more\n"), 2);
         }
         text
     }
@@ -120,7 +125,10 @@ impl Usage {
             let (bars, each, highest) = sparkline(numbers, width);
             let step = self.timeline.step.word();
             let per = if each == 1 { format!("one {step}") } else { format!("{each} {step}s") };
-            format!("{title:<8} {}  at most {} in {per}\n", style.paint(&bars, tint), count(highest))
+            let most = format!("at most {} in {per}\n", count(highest));
+            let is_wide = |room: usize| title.len().max(8) + 1 + bars.chars().count() + most.chars().count() + 1 > room;
+            let between = if style.width.is_some_and(is_wide) { "\n         " } else { "  " };
+            format!("{title:<8} {}{between}{most}", style.paint(&bars, tint))
         };
         let mut text = line("requests", &self.timeline.requests, Tint::Plain);
         if self.timeline.errors.iter().any(|errors| *errors > 0) {
@@ -169,9 +177,18 @@ impl Summary {
             Sheet { columns: [title].into_iter().chain(frames).collect(), rows: COLUMNS.iter().map(row).collect() };
         let mut text = String::new();
         for (title, window, _) in &self.frames {
-            text += &format!("{title}: {}\n", window_of(window, &self.zone));
+            text += &style.wrap(&format!("{title}: {}\n", window_of(window, &self.zone)), 2);
         }
-        text + &notes_of(&self.notes) + &sheet.render(style)
+        text += &notes_of(&self.notes, style);
+        if style.width.is_none_or(|width| sheet.width() <= width) {
+            return text + &sheet.render(style);
+        }
+        // None of the three may be missing, so they stand below each other.
+        for (place, column) in sheet.columns.iter().enumerate().skip(1) {
+            let rows = sheet.rows.iter().map(|row| vec![row[0].clone(), row[place].clone()]).collect();
+            text += &Sheet { columns: vec![title, *column], rows }.render(style);
+        }
+        text
     }
 }
 

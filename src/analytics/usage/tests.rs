@@ -427,7 +427,7 @@ fn a_summary_has_three_windows() {
     let answer = ask(&text(&[("summary", "true")])).unwrap().answer(&mut some().reader(), timestamp(NOW)).unwrap();
     let table = answer.table(Style::default());
     assert!(table.contains("| last hour | last 24 hours | all time |"), "{table}");
-    assert!(answer.csv().starts_with("window,from,to,requests,"), "{}", answer.csv());
+    assert!(answer.csv(false).starts_with("window,from,to,requests,"), "{}", answer.csv(false));
 }
 
 #[test]
@@ -449,7 +449,7 @@ fn an_answer_as_table_and_csv() {
         let lines = table.lines().filter(|line| !line.starts_with("not shown"));
         assert!(lines.clone().count() > 5 && lines.clone().all(|line| line.chars().count() <= width), "{table}");
     }
-    let csv = answer.csv();
+    let csv = answer.csv(false);
     assert!(csv.starts_with("endpoint,requests,errors,error_rate_percent,blocked,average_ms,p50_ms,"), "{csv}");
     assert!(csv.contains("\n/a/*,100,10,10,0,50.5,") && csv.contains("\n\"'=orders\",1,0,0,0,7,"), "{csv}");
     let nothing =
@@ -501,4 +501,33 @@ fn an_empty_log_has_an_answer() {
     let found = json(&Database::with(""), &[("last", "all")]);
     assert_eq!((&found["totals"]["requests"], &found["totals"]["p50_ms"]), (&0.into(), &Json::Null));
     assert_eq!(json(&Database::with(""), &[("summary", "true")])["summary"][2]["totals"]["requests"], 0);
+}
+
+#[test]
+fn every_line_fits_the_terminal() {
+    let database = some();
+    let mut asked = vec![text(&[("summary", ""), ("zone", "America/Argentina/Buenos_Aires")])];
+    for by in ["endpoint", "endpoint,consumer,key,status,service,instance,method,hour,day,decided_by"] {
+        asked.push(text(&[("by", by), ("last", "30d"), ("zone", "Asia/Kolkata")]));
+        asked.push(text(&[
+            ("by", "endpoint,status"),
+            ("last", "1h"),
+            ("compare", "previous"),
+            ("zone", "Asia/Kolkata"),
+        ]));
+    }
+    asked.retain(|pairs| ask(pairs).is_ok());
+    assert!(asked.len() >= 3);
+    for pairs in asked {
+        let answer = ask(&pairs).unwrap().answer(&mut database.reader(), timestamp(NOW)).unwrap();
+        for width in [40, 50, 60, 80, 120] {
+            let table = answer.table(Style { width: Some(width), colours: false });
+            assert!(table.lines().all(|line| line.chars().count() <= width), "{width}, {pairs:?}:\n{table}");
+            let coloured = answer.table(Style { width: Some(width), colours: true });
+            assert_eq!(coloured.lines().count(), table.lines().count(), "{coloured}");
+            for title in ["last hour", "last 24 hours", "all time"] {
+                assert!(pairs[0].0 != "summary" || table.contains(title), "{title}: {table}");
+            }
+        }
+    }
 }

@@ -42,7 +42,7 @@ pub use nix::sys::signal::Signal;
 pub use program::{Folder, tollgate};
 pub use redis::{Redis, servers};
 pub use relay::Relay;
-pub use terminal::Terminal;
+pub use terminal::{Terminal, plain};
 pub use tls::Authority;
 pub use wire::Wire;
 

@@ -78,7 +78,7 @@ impl Terminal {
 }
 
 /// Text without escape sequences (`ESC [ ... letter`).
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |plain, part| {
