@@ -443,8 +443,8 @@ mod tests {
             requests_in_flight: 2,
             connections_open: 3,
             instances: vec![
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true },
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false },
+                InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true, in_flight: 2 },
+                InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false, in_flight: 0 },
             ],
             log: LogState {
                 accepted: 9,

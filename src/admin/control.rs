@@ -147,18 +147,18 @@ pub struct Readiness {
 }
 
 /// A service and whether it can answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceStatus {
     /// The service's name.
     pub name: String,
     /// Whether at least one instance can be used.
     pub usable: bool,
-    /// Its instances, in the order of the configuration.
+    /// Its instances, backups last, otherwise in the order of addresses.
     pub instances: Vec<InstanceStatus>,
 }
 
 /// An instance of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InstanceStatus {
     /// As the configuration names it.
     pub address: String,
@@ -166,13 +166,18 @@ pub struct InstanceStatus {
     pub state: InstanceState,
     /// Its share among the instances.
     pub weight: u32,
-    /// Requests that wait for its answer, where they are counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_flight: Option<u64>,
+    /// Whether it gets requests only while no other instance can.
+    pub backup: bool,
+    /// Requests whose answer from it is not complete.
+    pub in_flight: u64,
     /// Tries since it was configured.
     pub requests: u64,
-    /// Tries that failed.
+    /// Tries that got no answer.
     pub failures: u64,
+    /// The part of the last 64 tries that ended in an answer below 500; none before the first.
+    pub success_rate: Option<f64>,
+    /// The mean time until the header of the last answers, in milliseconds; none before the first.
+    pub latency_ms: Option<f64>,
 }
 
 /// What health checks found.

@@ -99,6 +99,11 @@ impl Default for Flush {
 }
 
 impl Instance {
+    /// The instance at `host:port`, with nothing else said about it.
+    pub fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), weight: Self::default_weight(), backup: false }
+    }
+
     pub(super) const fn default_weight() -> u16 {
         1
     }

@@ -4,6 +4,7 @@
 //! Not here: what a configuration compiles to (`runtime`).
 
 mod access;
+mod balance;
 mod check;
 mod defaults;
 mod dump;
@@ -32,6 +33,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
+pub use balance::{Balance, ConsistentHash, HashBy};
 pub use check::DEMO_KEY_SHA256;
 pub use dump::dump;
 pub use json_schema::json_schema;
@@ -43,7 +45,7 @@ pub use rate::{Algorithm, Limit, Mode, Per, Rate, Window};
 pub use schema::*;
 pub use shared_store::{Gateways, OnStoreError, SharedStore};
 pub use store_url::StoreUrl;
-pub use units::{Size, Span};
+pub use units::{Percent, Size, Span};
 
 /// Reads and checks a configuration file; paths in it become absolute.
 /// Variables come from the process environment, then from `.env` beside the file.

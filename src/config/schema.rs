@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
+use super::balance::Balance;
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
@@ -252,15 +253,9 @@ pub struct Instance {
     /// Its share of the requests, 1 to 100.
     #[serde(default = "Instance::default_weight")]
     pub weight: u16,
-}
-
-/// `services.NAME.balance`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// One after the other, by weight.
-    #[default]
-    RoundRobin,
+    /// Whether it gets requests only while no other instance can.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// `services.NAME.tls`

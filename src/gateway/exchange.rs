@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ORIGIN;
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
@@ -23,7 +24,7 @@ use crate::policy::cors::{self, Fields};
 use crate::record::{self, CacheResult, Record};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
-use crate::upstream::Instance;
+use crate::upstream::Try;
 
 /// What one exchange has come to know.
 pub struct Exchange {
@@ -46,8 +47,8 @@ pub struct Exchange {
     pub(super) observed: Option<Arc<str>>,
     /// Its place among those that its route serves at once; free again when the exchange has ended, however it did.
     pub(super) place: Option<Place>,
-    /// Instances that were tried, in order.
-    pub(super) tried: SmallVec<[Arc<Instance>; 2]>,
+    /// Instances that were tried, in order; only the last one can be in flight.
+    pub(super) tried: SmallVec<[Try; 2]>,
     pub(super) attempts: u16,
     pub(super) upstream_started: Option<Instant>,
     pub(super) upstream_time: Option<Duration>,
@@ -132,7 +133,9 @@ impl Exchange {
     }
 
     /// The peer of the next try: another instance than before, with what is left of the route's time.
-    pub(super) fn next_peer(&mut self) -> Result<Box<HttpPeer>> {
+    pub(super) fn next_peer(&mut self, headers: &HeaderMap) -> Result<Box<HttpPeer>> {
+        self.end_try();
+        let key = balance_key_of(self, headers);
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
         let now = Instant::now();
         let left = route.timeout.saturating_sub(now.duration_since(self.started));
@@ -140,15 +143,14 @@ impl Exchange {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         // With every other instance tried, the first one is as good as any.
-        let chosen = route.pool.select(&self.tried).or_else(|| route.pool.select(&[]));
-        let Some(instance) = chosen.map(Arc::clone) else {
+        let chosen = route.pool.select(&self.tried, key).or_else(|| route.pool.select(&[], key));
+        let Some(instance) = chosen.map(|instance| route.pool.begin(instance, now)) else {
             return Err(self.give_up(Refusal::NoInstance));
         };
         let mut peer = instance.peer();
         at_most(&mut peer.options.connection_timeout, left);
         at_most(&mut peer.options.total_connection_timeout, left);
         at_most(&mut peer.options.read_timeout, left);
-        instance.tried();
         self.tried.push(instance);
         self.attempts += 1;
         self.body_bytes = 0; // a body that was kept is sent again from its beginning
@@ -175,6 +177,13 @@ impl Exchange {
     pub(super) fn try_failed(&self) {
         if let Some(instance) = self.tried.last() {
             instance.failed();
+        }
+    }
+
+    /// The last try, if there is one, is not in flight any more.
+    fn end_try(&mut self) {
+        if let Some(instance) = self.tried.last_mut() {
+            instance.end();
         }
     }
 
@@ -205,6 +214,9 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+            if let Some(instance) = self.tried.last() {
+                instance.answered(status);
+            }
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
@@ -217,6 +229,7 @@ impl Exchange {
             return;
         }
         self.place = None;
+        self.end_try();
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);

@@ -4,6 +4,7 @@
 
 mod admit;
 mod answer;
+mod balance_key;
 mod caching;
 mod connection;
 mod exchange;
@@ -189,7 +190,7 @@ impl ProxyHttp for Gateway {
 
     /// The next instance. Called once a try.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        let mut peer = exchange.next_peer()?;
+        let mut peer = exchange.next_peer(&session.req_header().headers)?;
         if session.is_upgrade_req() {
             // Pingora keeps one bound for reads, of the answer's header and of the tunnel behind it. A tunnel is silent
             // like an idle connection, not like a slow answer.

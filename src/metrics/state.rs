@@ -99,6 +99,8 @@ pub struct InstanceState {
     pub instance: Arc<str>,
     /// Whether requests are sent to it.
     pub up: bool,
+    /// Tries at it that have not ended.
+    pub in_flight: u64,
 }
 
 /// The request log's counts.
@@ -143,10 +145,6 @@ pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) ->
 
 fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     let facts = [("version", build.version), ("revision", build.revision), ("rust", build.rust)];
-    let up = state.instances.iter().map(|entry| {
-        let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
-        sample(MetricType::GAUGE, &labels, f64::from(u8::from(entry.up)))
-    });
     let reloads = [("success", state.reloads_succeeded), ("failure", state.reloads_failed)]
         .map(|(result, count)| sample(MetricType::COUNTER, &[("result", result)], count as f64));
     let mut families = key_families(&state.keys);
@@ -157,7 +155,6 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "What this binary was built from.",
             vec![sample(MetricType::GAUGE, &facts, 1.0)],
         ),
-        family(MetricType::GAUGE, "tollgate_upstream_up", "Whether requests are sent to the instance.", up.collect()),
         family(
             MetricType::COUNTER,
             "tollgate_config_reloads_total",
@@ -179,12 +176,31 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             state.cache_evictions as f64,
         ),
     ]);
+    families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {
         let help = "When the live configuration went live.";
         families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
     }
     families
+}
+
+fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 2] {
+    let gauge = |name, help, value: fn(&InstanceState) -> f64| {
+        let samples = instances.iter().map(|entry| {
+            let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
+            sample(MetricType::GAUGE, &labels, value(entry))
+        });
+        family(MetricType::GAUGE, name, help, samples.collect())
+    };
+    [
+        gauge("tollgate_upstream_up", "Whether requests are sent to the instance.", |entry| u8::from(entry.up).into()),
+        gauge(
+            "tollgate_upstream_requests_in_flight",
+            "Requests at the instance whose answer is not complete.",
+            |entry| entry.in_flight as f64,
+        ),
+    ]
 }
 
 fn limit_families(state: &State) -> Vec<MetricFamily> {

@@ -228,27 +228,29 @@ fn key_store_away(status: &Status) -> Option<String> {
 }
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
-    let instances: Vec<InstanceStatus> = pool
-        .instances()
-        .into_iter()
-        .map(|(instance, state)| {
-            let (requests, failures) = instance.counts();
-            InstanceStatus {
-                address: instance.label.to_string(),
-                state: match state {
-                    upstream::InstanceState::Up => InstanceState::Up,
-                    upstream::InstanceState::Down => InstanceState::Down,
-                    upstream::InstanceState::Unchecked => InstanceState::Unchecked,
-                },
-                weight: u32::from(instance.weight),
-                in_flight: None,
-                requests,
-                failures,
-            }
-        })
-        .collect();
+    let instances: Vec<InstanceStatus> = pool.instances().map(instance).collect();
     let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
     ServiceStatus { name: pool.name.to_string(), usable, instances }
+}
+
+fn instance(status: upstream::InstanceStatus) -> InstanceStatus {
+    let instance = status.instance;
+    let (requests, failures) = instance.counts();
+    InstanceStatus {
+        address: instance.label.to_string(),
+        state: match status.state {
+            upstream::InstanceState::Up => InstanceState::Up,
+            upstream::InstanceState::Down => InstanceState::Down,
+            upstream::InstanceState::Unchecked => InstanceState::Unchecked,
+        },
+        weight: status.weight.into(),
+        backup: status.is_backup,
+        in_flight: instance.in_flight().into(),
+        requests,
+        failures,
+        success_rate: instance.success_rate(),
+        latency_ms: instance.latency().map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
+    }
 }
 
 fn limit_entry(status: LimitStatus) -> LimitEntry {
@@ -333,15 +335,13 @@ fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
     }
 }
 
-fn instances(pool: &Arc<Pool>) -> Vec<metrics::InstanceState> {
-    pool.instances()
-        .into_iter()
-        .map(|(instance, state)| metrics::InstanceState {
-            service: Arc::clone(&pool.name),
-            instance: Arc::clone(&instance.label),
-            up: state != upstream::InstanceState::Down,
-        })
-        .collect()
+fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
+    pool.instances().map(|status| metrics::InstanceState {
+        service: Arc::clone(&pool.name),
+        instance: Arc::clone(&status.instance.label),
+        up: status.state != upstream::InstanceState::Down,
+        in_flight: status.instance.in_flight().into(),
+    })
 }
 
 fn limit_entries(runtime: &Runtime) -> u64 {

@@ -2,12 +2,14 @@
 //! A pool is compiled from one service of the configuration and lives on through reloads that leave the service alone.
 //! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
 
+mod balance;
 mod health;
 mod instance;
+mod latency;
 mod peer;
 mod pool;
 mod resolve;
-mod turns;
 
-pub use instance::{Instance, InstanceState};
-pub use pool::Pool;
+pub use balance::balance_key;
+pub use instance::{Instance, InstanceState, Try};
+pub use pool::{InstanceStatus, Pool};

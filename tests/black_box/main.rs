@@ -9,6 +9,7 @@ mod harness;
 
 mod admin;
 mod attack;
+mod balance;
 mod bodies;
 mod cache;
 mod cli;

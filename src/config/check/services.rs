@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::Check;
 use crate::config::pattern::check_host;
-use crate::config::{HealthCheck, Instance, Service};
+use crate::config::{Balance, HealthCheck, Instance, Service};
 
 impl Check<'_> {
     pub(super) fn services(&mut self) {
@@ -24,6 +24,17 @@ impl Check<'_> {
         };
         if service.instances.is_empty() && !self.lost(&list) {
             self.problem(list.clone(), "a service needs at least one instance, such as 127.0.0.1:9101");
+        }
+        if !service.instances.is_empty() && service.instances.iter().all(|instance| instance.backup) {
+            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
+        }
+        if let Balance::ConsistentHash(hash) = &service.balance
+            && hash.load_max.is_some_and(|load_max| load_max.0 <= 100)
+        {
+            self.problem(
+                format!("{path}.balance.consistent_hash.load_max"),
+                "an instance needs more than 100% of its share, such as 125%",
+            );
         }
         let mut seen = HashSet::new();
         for (index, instance) in service.instances.iter().enumerate() {
