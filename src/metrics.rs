@@ -443,8 +443,20 @@ mod tests {
             requests_in_flight: 2,
             connections_open: 3,
             instances: vec![
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true, in_flight: 2 },
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false, in_flight: 0 },
+                InstanceState {
+                    service: "users".into(),
+                    instance: "127.0.0.1:9101".into(),
+                    up: true,
+                    in_flight: 2,
+                    changes: [("up", 0), ("down", 0), ("ejected", 0)],
+                },
+                InstanceState {
+                    service: "users".into(),
+                    instance: "127.0.0.1:9102".into(),
+                    up: false,
+                    in_flight: 0,
+                    changes: [("up", 1), ("down", 2), ("ejected", 0)],
+                },
             ],
             log: LogState {
                 accepted: 9,

@@ -162,8 +162,14 @@ pub struct ServiceStatus {
 pub struct InstanceStatus {
     /// As the configuration names it.
     pub address: String,
-    /// What health checks found.
+    /// Whether it gets requests.
     pub state: InstanceState,
+    /// Why, in one sentence.
+    pub why: String,
+    /// Since when.
+    pub since: String,
+    /// The part of its share that it gets; less than 1 in a slow start.
+    pub share: f64,
     /// Its share among the instances.
     pub weight: u32,
     /// Whether it gets requests only while no other instance can.
@@ -178,9 +184,22 @@ pub struct InstanceStatus {
     pub success_rate: Option<f64>,
     /// The mean time until the header of the last answers, in milliseconds; none before the first.
     pub latency_ms: Option<f64>,
+    /// The last health check; none before the first.
+    pub last_check: Option<LastCheck>,
 }
 
-/// What health checks found.
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// Why it failed; none where it succeeded.
+    pub problem: Option<String>,
+}
+
+/// Whether an instance gets requests, and what keeps it from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
@@ -188,6 +207,10 @@ pub enum InstanceState {
     Up,
     /// Unhealthy: no request is sent to it.
     Down,
+    /// New: no request is sent to it before its first successful health check, unless there is no other.
+    Unproven,
+    /// Requests failed: none is sent to it for a while.
+    Ejected,
     /// The service has no health check.
     Unchecked,
 }

@@ -77,6 +77,9 @@ impl Control for Gateway {
         let instance = |address: &str, state, in_flight| InstanceStatus {
             address: address.into(),
             state,
+            why: "its health checks succeed".into(),
+            since: "2026-01-01T00:00:00Z".into(),
+            share: 1.0,
             weight: 1,
             backup: false,
             in_flight,
@@ -84,6 +87,7 @@ impl Control for Gateway {
             failures: 2,
             success_rate: Some(0.6),
             latency_ms: None,
+            last_check: None,
         };
         let users = vec![instance("127.0.0.1:9101", state, 3)];
         let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, 0)];
@@ -272,6 +276,7 @@ async fn services_have_their_instances() {
     let instance = json!({
         "address": "127.0.0.1:9101", "state": "up", "weight": 1, "backup": false, "in_flight": 3, "requests": 5, "failures": 2,
         "success_rate": 0.6, "latency_ms": null,
+        "why": "its health checks succeed", "since": "2026-01-01T00:00:00Z", "share": 1.0, "last_check": null,
     });
     assert_eq!(body["services"][0], json!({"name": "users", "usable": true, "instances": [instance]}));
 }

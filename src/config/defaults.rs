@@ -109,24 +109,6 @@ impl Instance {
     }
 }
 
-impl HealthCheck {
-    pub(super) const fn default_every() -> Span {
-        Span::seconds(5)
-    }
-
-    pub(super) const fn default_timeout() -> Span {
-        Span::seconds(1)
-    }
-
-    pub(super) const fn default_healthy_after() -> u16 {
-        2
-    }
-
-    pub(super) const fn default_unhealthy_after() -> u16 {
-        3
-    }
-}
-
 impl Key {
     /// A key of its own consumer, for ever.
     pub const fn new(sha256: Digest) -> Self {

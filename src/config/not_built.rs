@@ -7,7 +7,6 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
-    "services.*.eject",
     "services.*.breaker",
     "services.*.retry",
     "services.*.concurrent_max",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::balance::Balance;
+use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
@@ -238,6 +239,12 @@ pub struct Service {
     /// Active health checks; off when left out.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What requests that fail say about an instance; nothing when left out.
+    #[serde(default)]
+    pub eject: Option<Eject>,
+    /// How long the share of an instance grows that is ready again, or new; it has all of it at once when left out.
+    #[serde(default)]
+    pub slow_start: Option<Span>,
     /// How long each step with an instance may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -267,26 +274,6 @@ pub struct ServiceTls {
     /// PEM file of the authorities that are believed; the system's when left out.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-}
-
-/// `services.NAME.health`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthCheck {
-    /// Asked for with GET; 200 is healthy.
-    pub path: String,
-    /// Time between two checks of an instance.
-    #[serde(default = "HealthCheck::default_every")]
-    pub every: Span,
-    /// How long one check may take.
-    #[serde(default = "HealthCheck::default_timeout")]
-    pub timeout: Span,
-    /// Successes in a row that make an instance healthy.
-    #[serde(default = "HealthCheck::default_healthy_after")]
-    pub healthy_after: u16,
-    /// Failures in a row that make an instance unhealthy.
-    #[serde(default = "HealthCheck::default_unhealthy_after")]
-    pub unhealthy_after: u16,
 }
 
 /// `services.NAME.timeouts`

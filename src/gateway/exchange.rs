@@ -173,10 +173,10 @@ impl Exchange {
         }
     }
 
-    /// The last try got no answer.
-    pub(super) fn try_failed(&self) {
-        if let Some(instance) = self.tried.last() {
-            instance.failed();
+    /// The last try got no answer, or half of one; `why` where its instance is to blame.
+    pub(super) fn try_failed(&mut self, why: Option<&str>) {
+        if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+            route.pool.failed(tried, why);
         }
     }
 
@@ -214,8 +214,8 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
-            if let Some(instance) = self.tried.last() {
-                instance.answered(status);
+            if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+                route.pool.answered(tried, status);
             }
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
             return Err(self.give_up(Refusal::UpstreamTimeout));

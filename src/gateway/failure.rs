@@ -54,15 +54,19 @@ pub(super) fn may_reconnect(attempts: u16, has_other_instance: bool) -> bool {
     attempts < ATTEMPTS_MAX && has_other_instance
 }
 
+/// Whether the connection was closed or reset.
+pub(super) fn is_closed(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
+}
+
 /// Whether a try that failed after something may have been sent is repeated: an idempotent request, kept whole,
 /// when the instance closed the connection before the first byte of an answer (RFC 9110 section 9.2.2). A try is
 /// `hopeful` on a pooled connection, which may just have been too old, and where there is another instance.
 pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, hopeful: bool, kept_whole: bool) -> bool {
-    let closed = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
     attempts < ATTEMPTS_MAX
         && hopeful
         && kept_whole
-        && closed
+        && is_closed(error)
         && method.is_idempotent()
         && *error.esource() == ErrorSource::Upstream
 }

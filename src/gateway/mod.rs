@@ -207,8 +207,8 @@ impl ProxyHttp for Gateway {
         exchange: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        exchange.try_failed();
         error.as_up();
+        exchange.try_failed(Some(failure::refusal(&error).reason()));
         error.set_retry(failure::may_reconnect(exchange.attempts, exchange.has_other_instance()));
         error
     }
@@ -288,7 +288,9 @@ impl ProxyHttp for Gateway {
             error.as_down(); // the instance is not to blame: it waits for the rest of the body, too
         }
         if *error.esource() == pingora_core::ErrorSource::Upstream {
-            exchange.try_failed();
+            // A pooled connection may just have been too old.
+            let is_stale = client_reused && failure::is_closed(&error) && session.response_written().is_none();
+            exchange.try_failed((!is_stale).then(|| failure::refusal(&error).reason()));
         }
         let kept_whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
         let (attempts, hopeful) = (exchange.attempts, client_reused || exchange.has_other_instance());

@@ -101,6 +101,8 @@ pub struct InstanceState {
     pub up: bool,
     /// Tries at it that have not ended.
     pub in_flight: u64,
+    /// How often its state became which.
+    pub changes: [(&'static str, u64); 3],
 }
 
 /// The request log's counts.
@@ -185,7 +187,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     families
 }
 
-fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 2] {
+fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
     let gauge = |name, help, value: fn(&InstanceState) -> f64| {
         let samples = instances.iter().map(|entry| {
             let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
@@ -193,12 +195,24 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 2] {
         });
         family(MetricType::GAUGE, name, help, samples.collect())
     };
+    let changes = instances.iter().flat_map(|entry| {
+        entry.changes.iter().map(|(state, times)| {
+            let labels = [("service", &*entry.service), ("instance", &*entry.instance), ("state", *state)];
+            sample(MetricType::COUNTER, &labels, *times as f64)
+        })
+    });
     [
         gauge("tollgate_upstream_up", "Whether requests are sent to the instance.", |entry| u8::from(entry.up).into()),
         gauge(
             "tollgate_upstream_requests_in_flight",
             "Requests at the instance whose answer is not complete.",
             |entry| entry.in_flight as f64,
+        ),
+        family(
+            MetricType::COUNTER,
+            "tollgate_upstream_state_changes_total",
+            "How often the state of the instance became which.",
+            changes.collect(),
         ),
     ]
 }

@@ -30,7 +30,7 @@ use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
 use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
 use crate::policy::rewrite::Rewrite;
-use crate::upstream::Pool;
+use crate::upstream::{Before, Pool};
 
 /// A start or a reload waits so long for the store of shared limits; without it they begin with the fallback.
 const STORE_TRIED_WITHIN: Duration = Duration::from_secs(2);
@@ -116,9 +116,12 @@ impl Runtime {
         if let Some(previous) = previous {
             self.limits.take_effect(&previous.limits, Now::read());
         }
-        for pool in self.pools.values() {
-            pool.start_checks(background);
+        let pool_before = |name| previous.and_then(|runtime| runtime.pools.get(name));
+        for (name, pool) in &self.pools {
+            pool.start(pool_before(name).map(|pool| &**pool), background);
         }
+        let pools_before = previous.into_iter().flat_map(|runtime| &runtime.pools);
+        pools_before.filter(|(name, _)| !self.pools.contains_key(*name)).for_each(|(_, pool)| pool.stop());
         if let Some(sharing) = &self.sharing {
             sharing.store.start(background);
             background.block_on(sharing.store.tried(STORE_TRIED_WITHIN));
@@ -172,7 +175,11 @@ fn certificates(config: &Config, problems: &mut Problems) -> HashMap<SocketAddr,
 fn pools(config: &Config, previous: Option<&Runtime>, problems: &mut Problems) -> HashMap<Arc<str>, Arc<Pool>> {
     let mut pools = HashMap::with_capacity(config.services.len());
     for (name, service) in &config.services {
-        match Pool::compile(name, service, previous.and_then(|runtime| runtime.pools.get(name.as_str()))) {
+        let before = match previous {
+            Some(runtime) => Before::Reload(runtime.pools.get(name.as_str())),
+            None => Before::Start,
+        };
+        match Pool::compile(name, service, before) {
             Ok(pool) => {
                 pools.insert(Arc::clone(&pool.name), pool);
             }

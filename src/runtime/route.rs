@@ -51,6 +51,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config;
     use crate::keys::{KeyTable, LiveKeys};
+    use crate::upstream::Before;
 
     /// A route to nowhere with this endpoint.
     pub fn route_named(endpoint: &str) -> Arc<Route> {
@@ -59,7 +60,7 @@ pub(super) mod tests {
         let keys = Arc::new(LiveKeys::of_table(KeyTable::compile(&std::collections::BTreeMap::new())));
         Arc::new(Route {
             endpoint: endpoint.into(),
-            pool: Pool::compile("nowhere", &service, None).unwrap(),
+            pool: Pool::compile("nowhere", &service, Before::Start).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
             clients: None,
             cors: None,

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use super::Ready;
 use super::counters::Saved;
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LimitEntry, LimitTotals, LogStatus,
-    Readiness, RetentionStatus, ServiceStatus, Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
+    LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::{Config, StoreUrl};
@@ -229,28 +230,48 @@ fn key_store_away(status: &Status) -> Option<String> {
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
     let instances: Vec<InstanceStatus> = pool.instances().map(instance).collect();
-    let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
-    ServiceStatus { name: pool.name.to_string(), usable, instances }
+    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), instances }
 }
 
 fn instance(status: upstream::InstanceStatus) -> InstanceStatus {
     let instance = status.instance;
     let (requests, failures) = instance.counts();
+    let condition = instance.condition();
     InstanceStatus {
         address: instance.label.to_string(),
-        state: match status.state {
+        state: match condition.state() {
             upstream::InstanceState::Up => InstanceState::Up,
             upstream::InstanceState::Down => InstanceState::Down,
+            upstream::InstanceState::Unproven => InstanceState::Unproven,
+            upstream::InstanceState::Ejected => InstanceState::Ejected,
             upstream::InstanceState::Unchecked => InstanceState::Unchecked,
         },
+        since: utc(&condition.since),
+        share: (f64::from(instance.share()) * 1e3).round() / 1e3,
         weight: status.weight.into(),
         backup: status.is_backup,
         in_flight: instance.in_flight().into(),
         requests,
         failures,
         success_rate: instance.success_rate(),
-        latency_ms: instance.latency().map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
+        latency_ms: instance.latency().map(milliseconds),
+        last_check: condition.last_check.map(|check| LastCheck {
+            at: utc(&check.at),
+            took_ms: milliseconds(check.took),
+            problem: check.problem,
+        }),
+        why: condition.why,
     }
+}
+
+/// A time as RFC 3339 has it, to the millisecond.
+fn utc(time: &SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(*time).unwrap_or_default();
+    time.round(jiff::Unit::Millisecond).unwrap_or(time).to_string()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn limit_entry(status: LimitStatus) -> LimitEntry {
@@ -339,8 +360,12 @@ fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
     pool.instances().map(|status| metrics::InstanceState {
         service: Arc::clone(&pool.name),
         instance: Arc::clone(&status.instance.label),
-        up: status.state != upstream::InstanceState::Down,
+        up: status.instance.is_ready(),
         in_flight: status.instance.in_flight().into(),
+        changes: {
+            let changes = status.instance.condition().changes;
+            [("up", changes.up), ("down", changes.down), ("ejected", changes.ejected)]
+        },
     })
 }
 

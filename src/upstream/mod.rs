@@ -3,13 +3,16 @@
 //! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
 
 mod balance;
+mod condition;
 mod health;
 mod instance;
 mod latency;
 mod peer;
 mod pool;
+mod probe;
 mod resolve;
 
 pub use balance::balance_key;
-pub use instance::{Instance, InstanceState, Try};
-pub use pool::{InstanceStatus, Pool};
+pub use condition::{Changes, Condition, InstanceState, LastCheck};
+pub use instance::{Instance, Try};
+pub use pool::{Before, InstanceStatus, Pool};

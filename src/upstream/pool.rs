@@ -1,24 +1,25 @@
-//! A service at run time: its instances, and which of them is next.
-//! How one is chosen among those that are ready is in `balance`; here is who is ready, and that backups come last.
-//! Health checks are `pingora-load-balancing`'s. Selection is our own: the crate's allocates and hashes for every request.
+//! A service at run time: its instances, which of them is next, and which are given up for a while because requests fail there.
+//! How one is chosen among those that are ready is in `balance`, how health is found out in `health`; here is who is ready, that backups come
+//! last, and when an instance is ejected. An instance lives on through reloads that leave its address and the way to connect to it alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use http::HeaderValue;
-use pingora_core::protocols::l4::socket;
-use pingora_load_balancing::{Backend, Backends, Extensions, discovery};
+use http::{HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use super::balance::{Group, Member, Wish};
-use super::health::{Probe, check_until_dropped};
-use super::instance::{Instance, InstanceState, Try};
+use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
+use super::health::Settings;
+use super::instance::{Instance, Try};
 use super::peer::{authorities, peer};
+use super::probe::Probe;
 use super::resolve::resolve;
-use crate::config::{self, Balance, HashBy};
+use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
 
 /// Addresses with their weight, and whether they are backups; in order.
 type Addresses = BTreeSet<(SocketAddr, u16, bool)>;
@@ -35,89 +36,191 @@ pub struct Pool {
     groups: [Group; 2],
     /// Tries at all instances that have not ended, where the choice depends on them.
     in_flight: Arc<AtomicUsize>,
-    /// What is checked; the outcome is in the instances.
-    checked: Backends,
-    checks_started: AtomicBool,
+    /// How and with what health is checked; none where it is not.
+    checks: Option<(Arc<Settings>, Arc<Probe>)>,
+    /// One after the other, so that there are never too many.
+    ejecting: Mutex<()>,
+    /// Where ejections end; none before the pool serves.
+    background: OnceLock<Handle>,
+}
+
+/// What is known about an instance of a pool.
+pub struct InstanceStatus {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Its share of the requests.
+    pub weight: u16,
+    /// Whether it gets requests only while no other can.
+    pub is_backup: bool,
+}
+
+/// What was there before, for a pool that is compiled.
+#[derive(Clone, Copy)]
+pub enum Before<'a> {
+    /// The process starts: all instances are used until health checks say otherwise.
+    Start,
+    /// A reload, and the pool of the same name if there is one.
+    Reload(Option<&'a Arc<Pool>>),
 }
 
 impl Pool {
-    /// Resolves and compiles `service`. The same pool as `previous` where nothing about it changed, addresses included.
+    /// Resolves and compiles `service`. The same pool as before where nothing about it changed, addresses included; otherwise the
+    /// instances that are still there know what they knew.
     ///
     /// # Errors
     /// What is wrong, with the part of the service it is about.
     pub fn compile(
         name: &str,
         service: &config::Service,
-        previous: Option<&Arc<Self>>,
+        before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
         let addresses = resolve_all(service)?;
-        if let Some(pool) = previous
+        if let Before::Reload(Some(pool)) = before
             && pool.config == *service
             && pool.addresses == addresses
         {
             return Ok(Arc::clone(pool));
         }
-        Self::build(name.into(), service.clone(), addresses).map(Arc::new).map_err(|problem| vec![problem])
+        Self::build(name.into(), service.clone(), addresses, before).map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(name: Arc<str>, config: config::Service, addresses: Addresses) -> Result<Self, (String, String)> {
+    fn build(
+        name: Arc<str>,
+        config: config::Service,
+        addresses: Addresses,
+        before: Before<'_>,
+    ) -> Result<Self, (String, String)> {
         let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
         };
-        let members = |backup| {
-            let members = addresses.iter().filter(move |(_, _, is_backup)| *is_backup == backup);
-            members.map(|&(address, weight, _)| {
-                let instance = Arc::new(Instance::new(address, peer(&config, address, authorities.as_ref())));
-                Member { instance, weight }
-            })
-        };
-        let in_flight = Arc::default();
-        let groups = [false, true].map(|backup| Group::new(&config.balance, members(backup).collect(), &in_flight));
-        let members = || groups.iter().flat_map(Group::members);
-        let backends = members().map(backend).collect();
-        let mut checked = Backends::new(discovery::Static::new(backends));
-        // A static list is there at once, so this never waits.
-        checked.update(|_| ()).now_or_never();
-        if let Some(health) = &config.health {
-            let instances = members().map(|member| Arc::clone(&member.instance)).collect();
-            let mut probe = Probe::new(&name, &config, health, instances)
-                .map_err(|error| ("health.path".to_owned(), error.to_string()))?;
-            if let Some(authorities) = &authorities {
-                probe.trust(authorities);
-            }
-            checked.set_health_check(Box::new(probe));
-        }
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
         };
-        Ok(Self { name, host, config, addresses, groups, in_flight, checked, checks_started: AtomicBool::new(false) })
+        let checks = match (&config.health, Settings::of(&name, &config)) {
+            (Some(health), Some(settings)) => {
+                let probe =
+                    Probe::new(&name, &config, health).map_err(|problem| ("health.path".to_owned(), problem))?;
+                Some((settings, Arc::new(probe)))
+            }
+            _ => None,
+        };
+        let previous = match before {
+            Before::Reload(previous) => previous,
+            Before::Start => None,
+        };
+        let same_way = |pool: &&Arc<Self>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
+        let known = previous.filter(same_way);
+        let check = match (&config.health, before) {
+            (None, _) => Check::None,
+            (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
+            (Some(_), _) => Check::Up,
+        };
+        let instance = |address| {
+            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == address));
+            kept.map_or_else(
+                || {
+                    let instance = Instance::new(address, peer(&config, address, authorities.as_ref()), check);
+                    if matches!(before, Before::Reload(_)) && check != Check::Unproven {
+                        instance.begin_slow_start(config.slow_start.map(|span| span.0));
+                    }
+                    Arc::new(instance)
+                },
+                |member| Arc::clone(&member.instance),
+            )
+        };
+        let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
+        let groups = [false, true].map(|backup| {
+            let members = addresses.iter().filter(|(_, _, is_backup)| *is_backup == backup);
+            let members = members.map(|&(address, weight, _)| Member { instance: instance(address), weight });
+            Group::new(&config.balance, members.collect(), &in_flight)
+        });
+        let (ejecting, background) = (Mutex::new(()), OnceLock::new());
+        Ok(Self { name, host, config, addresses, groups, in_flight, checks, ejecting, background })
     }
 
-    /// Begins the health checks on `runtime`; they end with the pool. Once is enough.
-    pub fn start_checks(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
-        if let Some(health) = &self.config.health
-            && !self.checks_started.swap(true, Ordering::AcqRel)
-        {
-            runtime.spawn(check_until_dropped(Arc::downgrade(self), health.every.0));
+    /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
+    pub fn start(&self, previous: Option<&Self>, background: &Handle) {
+        self.background.get_or_init(|| background.clone());
+        for member in self.members() {
+            member.instance.expect_checks(self.checks.is_some());
+            match &self.checks {
+                Some((settings, probe)) => member.instance.checks.run(&member.instance, settings, probe, background),
+                None => member.instance.checks.stop(),
+            }
         }
+        let is_mine = |other: &Member| self.members().any(|member| Arc::ptr_eq(&member.instance, &other.instance));
+        previous.into_iter().flat_map(Self::members).filter(|member| !is_mine(member)).for_each(stop);
     }
 
-    pub(super) async fn check_once(&self) {
-        self.checked.run_health_check(true).await;
+    /// Ends the health checks, because the service is gone.
+    pub fn stop(&self) {
+        self.members().for_each(stop);
     }
 
-    /// The next instance, among those that are ready and not in `tried`; `key` is where the request lies on the ring, if there is one.
+    /// The next instance, among those that may be used and are not in `tried`; `key` is where the request lies on the ring, if there is one.
     pub fn select(&self, tried: &[Try], key: Option<u32>) -> Option<&Arc<Instance>> {
         let wish = Wish { key: key.unwrap_or_default(), is_again: !tried.is_empty() };
-        self.groups.iter().find_map(|group| group.select(wish, |instance| is_ready(instance, tried)))
+        let choose = |shunned| {
+            self.groups.iter().find_map(|group| group.select(wish, |instance| is_ready(instance, tried, shunned)))
+        };
+        choose(SHUNNED).or_else(|| match self.shunned() {
+            SHUNNED => None,
+            fewer => choose(fewer),
+        })
+    }
+
+    /// What keeps requests from an instance: anything, as long as there is one with nothing. Then one that is new and not checked yet may
+    /// be used, and then those that are ejected, if they may.
+    fn shunned(&self) -> u8 {
+        let all_but_ejected = match &self.config.eject {
+            Some(eject) if eject.when_all_down == WhenAllDown::All => DOWN,
+            _ => DOWN | EJECTED,
+        };
+        let is_one_left = |flags: &u8| self.members().any(|member| member.instance.is_none_of(*flags));
+        [SHUNNED, DOWN | EJECTED].into_iter().find(is_one_left).unwrap_or(all_but_ejected)
     }
 
     /// A try at one of the instances begins.
     pub fn begin(&self, instance: &Arc<Instance>, now: Instant) -> Try {
         let counts = matches!(&self.config.balance, Balance::ConsistentHash(hash) if hash.load_max.is_some());
         Try::begin(instance, counts.then_some(&self.in_flight), now)
+    }
+
+    /// The header of a try's final answer came.
+    pub fn answered(&self, tried: &mut Try, status: StatusCode) {
+        let failures = self.config.eject.as_ref().map(|eject| &eject.statuses);
+        let is_failure = failures.is_some_and(|ranges| ranges.iter().any(|range| range.contains(status)));
+        tried.answered(status, is_failure);
+        if is_failure {
+            self.strike(tried.instance(), status.as_str());
+        }
+    }
+
+    /// A try got no answer, or half of one; `why` where the instance is to blame.
+    pub fn failed(&self, tried: &mut Try, why: Option<&str>) {
+        tried.failed();
+        if let Some(why) = why {
+            self.strike(tried.instance(), why);
+        }
+    }
+
+    /// Ejects the instance when that was one failure too many in a row, and not too many are ejected.
+    fn strike(&self, instance: &Arc<Instance>, why: &str) {
+        let (Some(eject), Some(background)) = (&self.config.eject, self.background.get()) else { return };
+        if instance.strike() < eject.errors {
+            return;
+        }
+        let _one_at_a_time = self.ejecting.lock();
+        let ejected = self.members().filter(|member| !member.instance.is_none_of(EJECTED)).count();
+        if !instance.is_none_of(EJECTED) || ejected >= eject.ejected_max.of(self.addresses.len()) {
+            return;
+        }
+        let length = instance.eject(eject, why, Instant::now());
+        log::warn!("service {}: instance {} is ejected for {length:?}: {why}", self.name, instance.label);
+        let slow_start = self.config.slow_start.map(|span| span.0);
+        background.spawn(readmit_after(Arc::clone(instance), length, Arc::clone(&self.name), slow_start));
     }
 
     /// Where the key of a request is, if the choice depends on it.
@@ -128,26 +231,27 @@ impl Pool {
         }
     }
 
-    /// Whether an instance is left that is healthy and not in `tried`.
+    /// Whether an instance is left that may be used and is not in `tried`.
     pub fn has_other(&self, tried: &[Try]) -> bool {
-        self.members().any(|member| is_ready(&member.instance, tried))
+        let has_other = |shunned| self.members().any(|member| is_ready(&member.instance, tried, shunned));
+        has_other(SHUNNED) || has_other(self.shunned())
     }
 
-    /// Every instance with what is known about it, backups last, otherwise in the order of addresses.
+    /// Every instance, backups last, otherwise in the order of addresses.
     pub fn instances(&self) -> impl Iterator<Item = InstanceStatus> {
-        let state = |instance: &Instance| match (&self.config.health, instance.is_healthy()) {
-            (None, _) => InstanceState::Unchecked,
-            (Some(_), true) => InstanceState::Up,
-            (Some(_), false) => InstanceState::Down,
-        };
-        self.groups.iter().zip([false, true]).flat_map(move |(group, is_backup)| {
+        self.groups.iter().zip([false, true]).flat_map(|(group, is_backup)| {
             group.members().iter().map(move |member| InstanceStatus {
                 instance: Arc::clone(&member.instance),
-                state: state(&member.instance),
                 weight: member.weight,
                 is_backup,
             })
         })
+    }
+
+    /// Whether an instance can be used.
+    pub fn is_usable(&self) -> bool {
+        let shunned = self.shunned();
+        self.members().any(|member| member.instance.is_none_of(shunned))
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
@@ -165,25 +269,23 @@ impl Pool {
     }
 }
 
-/// What is known about an instance of a pool.
-pub struct InstanceStatus {
-    /// The instance.
-    pub instance: Arc<Instance>,
-    /// Whether it gets requests, and why not.
-    pub state: InstanceState,
-    /// Its share of the requests.
-    pub weight: u16,
-    /// Whether it gets requests only while no other can.
-    pub is_backup: bool,
+/// What keeps requests from an instance while there are others.
+const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
+
+fn is_ready(instance: &Instance, tried: &[Try], shunned: u8) -> bool {
+    instance.is_none_of(shunned) && tried.iter().all(|tried| tried.address != instance.address)
 }
 
-fn is_ready(instance: &Instance, tried: &[Try]) -> bool {
-    instance.is_healthy() && tried.iter().all(|tried| tried.address != instance.address)
+fn stop(member: &Member) {
+    member.instance.checks.stop();
 }
 
-fn backend(member: &Member) -> Backend {
-    let addr = socket::SocketAddr::Inet(member.instance.address);
-    Backend { addr, weight: usize::from(member.weight), ext: Extensions::new() }
+/// The way out of an ejection.
+async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<str>, slow_start: Option<Duration>) {
+    tokio::time::sleep(length).await;
+    instance.readmit();
+    instance.begin_slow_start(slow_start);
+    log::info!("service {service}: instance {} is back after its ejection", instance.label);
 }
 
 fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
@@ -221,7 +323,7 @@ mod tests {
     }
 
     fn compile(service: &config::Service) -> Arc<Pool> {
-        Pool::compile("users", service, None).unwrap()
+        Pool::compile("users", service, Before::Start).unwrap()
     }
 
     fn pool(addresses: &[&str]) -> Arc<Pool> {
@@ -242,7 +344,10 @@ mod tests {
     }
 
     fn set_healthy(pool: &Pool, port: u16, healthy: bool) {
-        begin(pool, port).set_healthy(healthy);
+        let health = config::HealthCheck { healthy_after: 1, unhealthy_after: 1, ..config::HealthCheck::default() };
+        let instance = begin(pool, port);
+        instance.expect_checks(true);
+        instance.checked((!healthy).then(|| "500".to_owned()), Duration::ZERO, &health);
     }
 
     #[test]
@@ -323,8 +428,8 @@ mod tests {
     #[test]
     fn with_peak_ewma_the_slower_one_is_avoided() {
         let pool = balanced("peak_ewma", &["127.0.0.1:1", "127.0.0.1:2"]);
-        begin(&pool, 2).answered(http::StatusCode::OK);
-        begin(&pool, 1).failed();
+        pool.answered(&mut begin(&pool, 2), StatusCode::OK);
+        pool.failed(&mut begin(&pool, 1), None);
         assert!((0..50).all(|_| port(&pool, &[], None) == 2));
     }
 
@@ -361,15 +466,32 @@ mod tests {
     #[test]
     fn an_unchanged_service_keeps_its_pool() {
         let first = pool(&["127.0.0.1:1"]);
-        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Some(&first)).unwrap();
-        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Some(&first)).unwrap();
+        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Before::Reload(Some(&first))).unwrap();
+        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Before::Reload(Some(&first))).unwrap();
         assert!(Arc::ptr_eq(&first, &same));
         assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[test]
     fn an_address_twice_is_a_problem() {
-        let problems = Pool::compile("users", &service(&["127.0.0.1:1", "127.0.0.1:1"]), None).err().unwrap();
+        let problems = Pool::compile("users", &service(&["127.0.0.1:1", "127.0.0.1:1"]), Before::Start).err().unwrap();
         assert_eq!(problems[0].0, "instances[1]");
+    }
+
+    #[test]
+    fn an_instance_lives_on_while_its_address_and_the_way_to_it_are_the_same() {
+        let first = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let reload = |service: &config::Service| Pool::compile("users", service, Before::Reload(Some(&first))).unwrap();
+        let kept = |pool: &Pool, port| {
+            let same = |other: &&Member| Arc::ptr_eq(&other.instance, begin(pool, port).instance());
+            first.members().any(|member| same(&member))
+        };
+        let mut changed = service(&["127.0.0.1:3", "127.0.0.1:2"]);
+        changed.instances[1].weight = 5;
+        changed.balance = Balance::Random;
+        let next = reload(&changed);
+        assert!(kept(&next, 2) && !kept(&next, 3));
+        changed.timeouts.response = config::Span::seconds(1);
+        assert!(!kept(&reload(&changed), 2));
     }
 }

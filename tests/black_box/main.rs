@@ -16,6 +16,7 @@ mod cli;
 mod cors;
 mod flood;
 mod forwarding;
+mod health;
 mod http_traps;
 mod key_store;
 mod keys;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Draws {
     /// Up to and including each place.
     sums: Box<[u32]>,
-    random: Random,
+    pub random: Random,
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014), which is a counter and a mix: so one atomic addition makes a number.
@@ -32,12 +32,12 @@ impl Draws {
     }
 
     /// One of those that weigh something, by weight.
-    pub fn draw_of<T>(&self, candidates: impl Iterator<Item = (T, u16)>) -> Option<T> {
+    pub fn draw_of<T>(&self, candidates: impl Iterator<Item = (T, u32)>) -> Option<T> {
         let (mut chosen, mut sum) = (None, 0);
         for (candidate, weight) in candidates {
-            sum += u32::from(weight);
+            sum += weight;
             // Each takes the place of the one before with the chance that it has among all so far.
-            if weight > 0 && self.random.below(sum) < u32::from(weight) {
+            if weight > 0 && self.random.below(sum) < weight {
                 chosen = Some(candidate);
             }
         }
@@ -50,7 +50,7 @@ impl Random {
         Self(AtomicU64::new(seed))
     }
 
-    fn next(&self) -> u64 {
+    fn number(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut mix = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         mix = (mix ^ (mix >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -58,9 +58,14 @@ impl Random {
         mix ^ (mix >> 31)
     }
 
+    /// Yes, in this part of all cases.
+    pub fn grants(&self, part: f32) -> bool {
+        part >= 1.0 || (self.below(1 << 16) as f32) < part * 65_536.0
+    }
+
     /// A number from 0 up to and without `bound`; its bias is less than one in 2^32.
     pub fn below(&self, bound: u32) -> u32 {
-        (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
+        (((self.number() >> 32) * u64::from(bound)) >> 32) as u32
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 pub use ring::balance_key;
 
-use self::draws::Draws;
+use self::draws::{Draws, Random};
 use self::ring::Ring;
 use self::turns::Turns;
 use super::instance::Instance;
@@ -29,6 +29,13 @@ pub(super) struct Member {
     pub weight: u16,
 }
 
+impl Member {
+    /// Its weight, less while its share grows.
+    fn share(&self) -> f32 {
+        f32::from(self.weight) * self.instance.share()
+    }
+}
+
 /// Instances among which the choice is.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -38,7 +45,7 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 enum Chooser {
-    Turns(Turns),
+    Turns(Turns, Random),
     Random(Draws),
     LeastRequests(Draws),
     PeakEwma(Draws),
@@ -67,9 +74,10 @@ impl Group {
     pub fn new(balance: &Balance, members: Vec<Member>, in_flight: &Arc<AtomicUsize>) -> Self {
         let weights: Vec<u16> = members.iter().map(|member| member.weight).collect();
         // Gateways that started together should not draw alike.
-        let draws = || Draws::new(&weights, getrandom::u64().unwrap_or_default());
+        let seed = getrandom::u64().unwrap_or_default();
+        let draws = || Draws::new(&weights, seed);
         let chooser = match balance {
-            Balance::RoundRobin => Chooser::Turns(Turns::new(&weights)),
+            Balance::RoundRobin => Chooser::Turns(Turns::new(&weights), Random::new(seed)),
             Balance::LeastRequests => Chooser::LeastRequests(draws()),
             Balance::PeakEwma => Chooser::PeakEwma(draws()),
             Balance::Random => Chooser::Random(draws()),
@@ -93,10 +101,15 @@ impl Group {
     /// One of those that are ready.
     pub fn select(&self, wish: Wish, ready: impl Fn(&Instance) -> bool) -> Option<&Arc<Instance>> {
         let is_ready = |place: usize| Some(&self.members[place]).filter(|member| ready(&member.instance));
+        let has_its_turn =
+            |random: &Random, place| is_ready(place).filter(|member| random.grants(member.instance.share()));
         let chosen = match &self.chooser {
-            Chooser::Turns(turns) if wish.is_again => turns.look().find_map(is_ready),
+            Chooser::Turns(turns, _) if wish.is_again => turns.look().find_map(is_ready),
             // Turns are shared with every other request, so a walk may meet the same instance again and again.
-            Chooser::Turns(turns) => turns.take().find_map(is_ready).or_else(|| turns.look().find_map(is_ready)),
+            Chooser::Turns(turns, random) => {
+                let taken = turns.take().find_map(|place| has_its_turn(random, place));
+                taken.or_else(|| turns.look().find_map(is_ready))
+            }
             Chooser::Random(draws) => self.draw(draws, &ready),
             Chooser::LeastRequests(draws) => {
                 self.better_of_two(draws, &ready, |member| member.instance.in_flight() as f32)
@@ -114,10 +127,13 @@ impl Group {
     /// One that is ready, by weight.
     fn draw(&self, draws: &Draws, ready: &impl Fn(&Instance) -> bool) -> Option<&Member> {
         let drawn = (0..DRAWS_MAX).filter_map(|_| draws.draw()).map(|place| &self.members[place]);
-        drawn.into_iter().find(|member| ready(&member.instance)).or_else(|| {
-            let all = self.members.iter().filter(|member| ready(&member.instance));
-            draws.draw_of(all.map(|member| (member, member.weight)))
-        })
+        drawn
+            .into_iter()
+            .find(|member| ready(&member.instance) && draws.random.grants(member.instance.share()))
+            .or_else(|| {
+                let all = self.members.iter().filter(|member| ready(&member.instance));
+                draws.draw_of(all.map(|member| (member, (member.share() * 100.0).ceil() as u32)))
+            })
     }
 
     /// Two that are ready, by weight, and of them the one with less load for its weight; with the same load the one drawn first, so that an
@@ -131,7 +147,7 @@ impl Group {
         let first = self.draw(draws, ready)?;
         let other = |instance: &Instance| instance.address != first.instance.address && ready(instance);
         let Some(second) = self.draw(draws, &other) else { return Some(first) };
-        let by_weight = |member: &Member| load(member) / f32::from(member.weight);
+        let by_weight = |member: &Member| load(member) / member.share();
         Some(if by_weight(second) < by_weight(first) { second } else { first })
     }
 
