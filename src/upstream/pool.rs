@@ -494,4 +494,48 @@ mod tests {
         changed.timeouts.response = config::Span::seconds(1);
         assert!(!kept(&reload(&changed), 2));
     }
+
+    #[test]
+    fn never_more_are_ejected_than_may_be_and_all_come_back() {
+        use rand::Rng as _;
+        let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let addresses: Vec<String> = (1..=9).map(|port| format!("127.0.0.1:{port}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let millis = |millis| config::Span(Duration::from_millis(millis));
+        let eject = config::Eject {
+            errors: 2,
+            time: millis(5),
+            time_max: millis(20),
+            ejected_max: config::Percent(40),
+            ..config::Eject::default()
+        };
+        let pool = compile(&config::Service { eject: Some(eject), ..service(&addresses) });
+        pool.failed(&mut begin(&pool, 1), Some("before it serves"));
+        pool.start(None, background.handle());
+        let ejected = || pool.members().filter(|member| !member.instance.is_none_of(EJECTED)).count();
+        let most = std::thread::scope(|scope| {
+            let fail = || {
+                let mut random = rand::rng();
+                let mut most = 0;
+                for _ in 0..5_000 {
+                    let mut one = begin(&pool, random.random_range(1..=9));
+                    match random.random_range(0..4) {
+                        0 => pool.answered(&mut one, StatusCode::OK),
+                        _ => pool.failed(&mut one, Some("upstream_connect")),
+                    }
+                    most = most.max(ejected());
+                }
+                most
+            };
+            let threads = [scope.spawn(fail), scope.spawn(fail)];
+            threads.map(|thread| thread.join().unwrap()).into_iter().max().unwrap()
+        });
+        assert_eq!(most, 3, "of 9, 40% rounded down");
+        let begun = Instant::now();
+        while ejected() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} stay ejected", ejected());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(pool.members().all(|member| member.instance.is_ready()));
+    }
 }

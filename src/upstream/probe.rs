@@ -1,6 +1,8 @@
 //! One health check: a GET whose answer has to be as configured, or a TCP connection; one time-out over the whole of it.
 //! It connects as requests do (TLS, authorities), on a connection of its own. Not here: what follows from the outcome.
 
+use std::sync::LazyLock;
+
 use http::StatusCode;
 use http::header::{CONNECTION, HOST, USER_AGENT};
 use pingora_core::connectors::http::Connector;
@@ -11,6 +13,9 @@ use tokio::net::TcpStream;
 use super::instance::Instance;
 use crate::config::{self, HealthCheck};
 
+/// One for the whole process: it holds the system's authorities, which take half a megabyte. It keeps no connection.
+static CONNECTOR: LazyLock<Connector> = LazyLock::new(|| Connector::new(None));
+
 /// The text that is looked for has to be within so many bytes of the body.
 const BODY_MAX: usize = 64 << 10;
 
@@ -18,7 +23,7 @@ const BODY_MAX: usize = 64 << 10;
 pub(super) struct Probe {
     health: HealthCheck,
     /// None where a connection is enough.
-    request: Option<(Connector, RequestHeader)>,
+    request: Option<RequestHeader>,
 }
 
 impl Probe {
@@ -31,7 +36,7 @@ impl Probe {
             Some(path) => {
                 let host = [health.host.as_deref(), service.host.as_deref()].into_iter().flatten().next();
                 let host = host.or(service.tls.as_ref().map(|tls| tls.sni.as_str())).unwrap_or(name);
-                Some((Connector::new(None), request(path, host).map_err(|error| error.to_string())?))
+                Some(request(path, host).map_err(|error| error.to_string())?)
             }
             None => None,
         };
@@ -53,12 +58,12 @@ impl Probe {
     async fn ask(&self, instance: &Instance) -> Result<(), String> {
         let mut address = instance.address;
         address.set_port(self.health.port.unwrap_or(address.port()));
-        let Some((connector, request)) = &self.request else {
+        let Some(request) = &self.request else {
             return TcpStream::connect(address).await.map(drop).map_err(|error| error.to_string());
         };
         let mut peer: Box<HttpPeer> = instance.peer();
         peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
-        let asked = exchange(connector, request, &peer, self.health.body.is_some());
+        let asked = exchange(request, &peer, self.health.body.is_some());
         let (status, body) = asked.await.map_err(|error| error.to_string())?;
         if !self.health.statuses.iter().any(|range| range.contains(status)) {
             return Err(format!("status {}", status.as_u16()));
@@ -82,12 +87,11 @@ fn request(path: &str, host: &str) -> pingora_core::Result<RequestHeader> {
 
 /// The status of the answer, and the beginning of its body where it is wanted.
 async fn exchange(
-    connector: &Connector,
     request: &RequestHeader,
     peer: &HttpPeer,
     with_body: bool,
 ) -> pingora_core::Result<(StatusCode, Vec<u8>)> {
-    let (mut session, _) = connector.get_http_session(peer).await?;
+    let (mut session, _) = CONNECTOR.get_http_session(peer).await?;
     session.write_request_header(Box::new(request.clone())).await?;
     session.finish_request_body().await?;
     session.read_response_header().await?;
