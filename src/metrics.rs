@@ -16,7 +16,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
+pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
 
@@ -446,6 +446,12 @@ mod tests {
                 InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true },
                 InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false },
             ],
+            breakers: vec![BreakerState {
+                service: "users".into(),
+                instance: "(all)".into(),
+                state: 2,
+                transitions: [("open", 3), ("half_open", 2), ("closed", 1)],
+            }],
             log: LogState {
                 accepted: 9,
                 written: 5,
@@ -558,6 +564,8 @@ mod tests {
     fn the_state_of_the_parts_is_in_the_text() {
         let text = metrics().encode(&state());
         has(&text, r#"tollgate_upstream_up{service="users",instance="127.0.0.1:9102"} 0"#);
+        has(&text, r#"tollgate_breaker_state{service="users",instance="(all)"} 2"#);
+        has(&text, r#"tollgate_breaker_transitions_total{service="users",instance="(all)",to="half_open"} 2"#);
         has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);
         has(&text, r#"tollgate_log_records_dropped_total{reason="queue_full"} 1"#);
         has(&text, "tollgate_log_queued_records 3");

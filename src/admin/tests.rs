@@ -81,12 +81,13 @@ impl Control for Gateway {
             in_flight,
             requests: 5,
             failures: 2,
+            breaker: None,
         };
         let users = vec![instance("127.0.0.1:9101", state, Some(3))];
         let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, None)];
         vec![
-            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, instances: users },
-            ServiceStatus { name: "orders".into(), usable: true, instances: orders },
+            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, breaker: None, instances: users },
+            ServiceStatus { name: "orders".into(), usable: true, breaker: None, instances: orders },
         ]
     }
 

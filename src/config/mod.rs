@@ -17,6 +17,7 @@ mod places;
 mod problems;
 mod rate;
 mod reader;
+mod resilience;
 mod scalar_forms;
 mod schema;
 mod shared_store;
@@ -40,10 +41,11 @@ pub use pattern::{HostPattern, Pattern, Segment};
 pub use places::Places;
 pub use problems::{Problem, Problems, did_you_mean};
 pub use rate::{Algorithm, Limit, Mode, Per, Rate, Window};
+pub use resilience::{Breaker, BreakerPer};
 pub use schema::*;
 pub use shared_store::{Gateways, OnStoreError, SharedStore};
 pub use store_url::StoreUrl;
-pub use units::{Size, Span};
+pub use units::{Percent, Size, Span};
 
 /// Reads and checks a configuration file; paths in it become absolute.
 /// Variables come from the process environment, then from `.env` beside the file.

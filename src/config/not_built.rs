@@ -8,7 +8,6 @@ use super::tree::{Kind, Node, join, problem};
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
     "services.*.eject",
-    "services.*.breaker",
     "services.*.retry",
     "services.*.concurrent_max",
     "services.*.queue",

@@ -17,6 +17,7 @@ use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
+use super::resilience::Breaker;
 use super::scalar_forms::Network;
 use super::short_forms::{self, Limits, OneOrMany};
 use super::store_url::StoreUrl;
@@ -237,6 +238,9 @@ pub struct Service {
     /// Active health checks; off when left out.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// When an instance, or the whole service, is not asked for a while; never when left out.
+    #[serde(default)]
+    pub breaker: Option<Breaker>,
     /// How long each step with an instance may take.
     #[serde(default)]
     pub timeouts: Timeouts,

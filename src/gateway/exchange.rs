@@ -13,6 +13,7 @@ use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::attempt::Attempt;
 use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
@@ -49,6 +50,8 @@ pub struct Exchange {
     /// Instances that were tried, in order.
     pub(super) tried: SmallVec<[Arc<Instance>; 2]>,
     pub(super) attempts: u16,
+    /// The try that is under way.
+    pub(super) attempt: Attempt,
     pub(super) upstream_started: Option<Instant>,
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
@@ -114,6 +117,7 @@ impl Exchange {
             place: None,
             tried: SmallVec::new(),
             attempts: 0,
+            attempt: Attempt::default(),
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
@@ -139,11 +143,11 @@ impl Exchange {
         if left.is_zero() {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        // With every other instance tried, the first one is as good as any.
-        let chosen = route.pool.select(&self.tried).or_else(|| route.pool.select(&[]));
-        let Some(instance) = chosen.map(Arc::clone) else {
-            return Err(self.give_up(Refusal::NoInstance));
+        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, now) {
+            Ok(begun) => begun,
+            Err(refusal) => return Err(self.give_up(refusal)),
         };
+        self.attempt = attempt;
         let mut peer = instance.peer();
         at_most(&mut peer.options.connection_timeout, left);
         at_most(&mut peer.options.total_connection_timeout, left);
@@ -172,7 +176,8 @@ impl Exchange {
     }
 
     /// The last try got no answer.
-    pub(super) fn try_failed(&self) {
+    pub(super) fn try_failed(&mut self) {
+        self.attempt.failed();
         if let Some(instance) = self.tried.last() {
             instance.failed();
         }
@@ -205,7 +210,9 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+            self.attempt.answered(status);
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
+            self.try_failed();
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 mod admit;
 mod answer;
+mod attempt;
 mod caching;
 mod connection;
 mod exchange;
@@ -324,6 +325,9 @@ impl ProxyHttp for Gateway {
             bytes_out: session.body_bytes_sent() as u64,
         };
         exchange.note_cache_result(session);
+        if error.is_none() {
+            exchange.attempt.ended();
+        }
         let decided_by = match (&exchange.refusal, error) {
             (Some(refusal), _) => refusal.reason(),
             (None, Some(error)) => failure::refusal(error).reason(),

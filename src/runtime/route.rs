@@ -56,11 +56,7 @@ pub(super) mod tests {
     pub fn route_named(endpoint: &str) -> Arc<Route> {
         let service = config::Service {
             instances: vec![config::Instance { address: "127.0.0.1:9".into(), weight: 1 }],
-            balance: config::Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: config::Timeouts::default(),
+            ..config::Service::default()
         };
         let keys = Arc::new(LiveKeys::of_table(KeyTable::compile(&std::collections::BTreeMap::new())));
         Arc::new(Route {

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Ready;
 use super::counters::Saved;
+use super::{Ready, breakers};
 use crate::admin::{
     CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LimitEntry, LimitTotals, LogStatus,
     Readiness, RetentionStatus, ServiceStatus, Summary,
@@ -244,11 +244,13 @@ fn service(pool: &Arc<Pool>) -> ServiceStatus {
                 in_flight: None,
                 requests,
                 failures,
+                breaker: instance.breaker.as_ref().map(breakers::status),
             }
         })
         .collect();
     let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
-    ServiceStatus { name: pool.name.to_string(), usable, instances }
+    let breaker = pool.breaker.as_ref().map(breakers::status);
+    ServiceStatus { name: pool.name.to_string(), usable, breaker, instances }
 }
 
 fn limit_entry(status: LimitStatus) -> LimitEntry {
@@ -289,6 +291,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
         instances: runtime.pools.values().flat_map(instances).collect(),
+        breakers: runtime.pools.values().flat_map(|pool| breakers::states(pool)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,

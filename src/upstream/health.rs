@@ -96,7 +96,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::config::{Balance, Span, Timeouts};
+    use crate::config::Span;
 
     #[tokio::test]
     async fn an_instance_that_drips_fails_its_check_in_time() {
@@ -113,11 +113,7 @@ mod tests {
         });
         let service = config::Service {
             instances: vec![config::Instance { address: address.to_string(), weight: 1 }],
-            balance: Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: Timeouts::default(),
+            ..config::Service::default()
         };
         let health = config::HealthCheck {
             path: "/health".into(),

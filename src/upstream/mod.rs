@@ -2,6 +2,7 @@
 //! A pool is compiled from one service of the configuration and lives on through reloads that leave the service alone.
 //! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
 
+mod breaker;
 mod health;
 mod instance;
 mod peer;
@@ -9,5 +10,6 @@ mod pool;
 mod resolve;
 mod turns;
 
+pub use breaker::{Breaker, BreakerState, BreakerView, Permit};
 pub use instance::{Instance, InstanceState};
 pub use pool::Pool;

@@ -6,18 +6,20 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use http::HeaderValue;
 use pingora_core::protocols::l4::socket;
 use pingora_load_balancing::{Backend, Backends, Extensions, discovery};
 
+use super::breaker::Breaker;
 use super::health::{Probe, check_until_dropped};
 use super::instance::{Instance, InstanceState};
 use super::peer::{authorities, peer};
 use super::resolve::resolve;
 use super::turns::Turns;
-use crate::config;
+use crate::config::{self, BreakerPer};
 
 /// Addresses and weights, in order.
 type Addresses = BTreeSet<(SocketAddr, u16)>;
@@ -28,6 +30,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
+    /// Of the service as a whole.
+    pub breaker: Option<Arc<Breaker>>,
     config: config::Service,
     addresses: Addresses,
     /// In the order of addresses.
@@ -55,10 +59,15 @@ impl Pool {
         {
             return Ok(Arc::clone(pool));
         }
-        Self::build(name.into(), service.clone(), addresses).map(Arc::new).map_err(|problem| vec![problem])
+        Self::build(name.into(), service.clone(), addresses, previous).map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(name: Arc<str>, config: config::Service, addresses: Addresses) -> Result<Self, (String, String)> {
+    fn build(
+        name: Arc<str>,
+        config: config::Service,
+        addresses: Addresses,
+        previous: Option<&Arc<Self>>,
+    ) -> Result<Self, (String, String)> {
         let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
@@ -66,7 +75,8 @@ impl Pool {
         let instances: Box<[Arc<Instance>]> = addresses
             .iter()
             .map(|&(address, weight)| {
-                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref())))
+                let breaker = instance_breaker(&name, &config, address, previous);
+                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref()), breaker))
             })
             .collect();
         let weights: Vec<u16> = instances.iter().map(|instance| instance.weight).collect();
@@ -87,7 +97,11 @@ impl Pool {
             None => None,
         };
         let turns = Turns::new(&weights);
-        Ok(Self { name, host, config, addresses, instances, turns, checked, checks_started: AtomicBool::new(false) })
+        let breaker = breaker_per(&config, BreakerPer::Service).map(|settings| {
+            Breaker::compile(settings, &name, None, previous.and_then(|previous| previous.breaker.as_ref()))
+        });
+        let checks_started = AtomicBool::new(false);
+        Ok(Self { name, host, breaker, config, addresses, instances, turns, checked, checks_started })
     }
 
     /// Begins the health checks on `runtime`; they end with the pool. Once is enough.
@@ -118,6 +132,12 @@ impl Pool {
         self.instances.iter().any(|instance| is_ready(instance, tried))
     }
 
+    /// Until a breaker lets the next request pass, where breakers alone are in the way.
+    pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
+        let healthy = self.instances.iter().filter(|instance| instance.is_healthy());
+        healthy.filter_map(|instance| instance.breaker.as_ref()?.left(now)).min()
+    }
+
     /// Every instance with its state, in the order of addresses.
     pub fn instances(&self) -> Vec<(Arc<Instance>, InstanceState)> {
         let state = |instance: &Instance| match (&self.config.health, instance.is_healthy()) {
@@ -140,7 +160,24 @@ impl Pool {
 }
 
 fn is_ready(instance: &Instance, tried: &[Arc<Instance>]) -> bool {
-    instance.is_healthy() && tried.iter().all(|tried| tried.address != instance.address)
+    instance.is_healthy() && instance.is_let_through() && tried.iter().all(|tried| tried.address != instance.address)
+}
+
+fn breaker_per(service: &config::Service, per: BreakerPer) -> Option<&config::Breaker> {
+    service.breaker.as_ref().filter(|breaker| breaker.per.contains(&per))
+}
+
+/// The breaker of an instance; an address that was there before keeps what its own has seen.
+fn instance_breaker(
+    name: &str,
+    service: &config::Service,
+    address: SocketAddr,
+    previous: Option<&Arc<Pool>>,
+) -> Option<Arc<Breaker>> {
+    let before = previous.and_then(|pool| pool.instances.iter().find(|instance| instance.address == address));
+    let before = before.and_then(|instance| instance.breaker.as_ref());
+    let settings = breaker_per(service, BreakerPer::Instance)?;
+    Some(Breaker::compile(settings, name, Some(&address.to_string()), before))
 }
 
 fn backend(instance: &Instance) -> Backend {
@@ -174,17 +211,8 @@ mod tests {
     use super::*;
 
     fn service(addresses: &[&str]) -> config::Service {
-        config::Service {
-            instances: addresses
-                .iter()
-                .map(|address| config::Instance { address: (*address).to_owned(), weight: 1 })
-                .collect(),
-            balance: config::Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: config::Timeouts::default(),
-        }
+        let instance = |address: &&str| config::Instance { address: (*address).to_owned(), weight: 1 };
+        config::Service { instances: addresses.iter().map(instance).collect(), ..config::Service::default() }
     }
 
     fn pool(addresses: &[&str]) -> Arc<Pool> {
@@ -226,6 +254,26 @@ mod tests {
             assert_ne!(first.address, second.address);
             assert!(pool.select(&[Arc::clone(first), Arc::clone(second)]).is_none());
         }
+    }
+
+    #[test]
+    fn an_open_breaker_takes_its_instance_out_of_turn_and_outlives_a_reload() {
+        let breaker = config::Breaker { failures: Some(1), ..config::Breaker::default() };
+        let mut service = config::Service { breaker: Some(breaker), ..service(&["127.0.0.1:1", "127.0.0.1:2"]) };
+        let pool = Pool::compile("users", &service, None).unwrap();
+        let now = Instant::now();
+        let fail = |pool: &Pool, place: usize| {
+            pool.instances[place].breaker.as_ref().unwrap().enter(now).unwrap().report(true, Duration::ZERO, now);
+        };
+        fail(&pool, 0);
+        assert!((0..10).all(|_| pool.select(&[]).unwrap().address.port() == 2));
+        service.host = Some("example.com".to_owned());
+        let reloaded = Pool::compile("users", &service, Some(&pool)).unwrap();
+        assert!(!Arc::ptr_eq(&pool, &reloaded));
+        assert!((0..10).all(|_| reloaded.select(&[]).unwrap().address.port() == 2));
+        fail(&reloaded, 1);
+        assert!(reloaded.select(&[]).is_none());
+        assert!(reloaded.breakers_left(now).is_some_and(|left| left <= Duration::from_secs(30)));
     }
 
     #[test]

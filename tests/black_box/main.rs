@@ -10,6 +10,7 @@ mod harness;
 mod admin;
 mod attack;
 mod bodies;
+mod breaker;
 mod cache;
 mod cli;
 mod cors;

@@ -57,6 +57,9 @@ impl Check<'_> {
         if let Some(health) = &service.health {
             self.health(&format!("{path}.health"), health);
         }
+        if let Some(breaker) = &service.breaker {
+            self.breaker(&format!("{path}.breaker"), breaker);
+        }
         let times = &service.timeouts;
         for (name, span) in [
             ("connect", times.connect),
