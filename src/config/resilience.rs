@@ -1,5 +1,7 @@
-//! What holds when instances fail: `services.NAME.breaker`.
-//! Not here: how a breaker decides (`upstream/breaker.rs`), and rules across its fields (`check/resilience.rs`).
+//! What holds when instances fail: `services.NAME.breaker`, and `retry` of services and routes.
+//! Not here: how they decide (`upstream/breaker`, `policy/retry.rs`), and rules across their fields (`check/resilience.rs`).
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,45 @@ pub enum BreakerPer {
     Instance,
     /// One for all: while it is open, nobody is asked.
     Service,
+}
+
+/// `services.NAME.retry`, `routes.NAME.retry` or `defaults.retry`: the nearest one holds, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Tries of one request, the first included, 1 to 10.
+    pub attempts: u16,
+    /// What the first wait is at most; doubled with each try. Each wait is by chance between nothing and that.
+    pub base_delay: Span,
+    /// No wait is longer, apart from what an instance asks for with `Retry-After`.
+    pub delay_max: Span,
+    /// Statuses of answers that are asked for again.
+    pub statuses: Vec<u16>,
+    /// How long one try may take; what is left of the route's `timeout` when left out.
+    pub try_timeout: Option<Span>,
+    /// Retries of the service within ten seconds, as a part of its requests.
+    pub budget: Percent,
+    /// Retries within ten seconds that are always admitted, beside the budget.
+    pub budget_floor: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            base_delay: Span(Duration::from_millis(100)),
+            delay_max: Span::seconds(2),
+            statuses: vec![502, 503, 504],
+            try_timeout: None,
+            budget: Percent(20),
+            budget_floor: 10,
+        }
+    }
+}
+
+impl Retry {
+    /// Tries of one request at most, whatever is written.
+    pub const ATTEMPTS_MAX: u16 = 10;
 }
 
 impl Default for Breaker {

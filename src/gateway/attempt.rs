@@ -86,6 +86,15 @@ impl Attempt {
     }
 }
 
+/// Why nobody would be asked now, where breakers alone are in the way.
+pub(super) fn breakers_refuse(pool: &Pool) -> Option<Refusal> {
+    pool.config().breaker.as_ref()?;
+    let now = Instant::now();
+    let of_service = pool.breaker.as_ref().and_then(|breaker| breaker.left(now));
+    let left = of_service.or_else(|| if pool.has_other(&[]) { None } else { pool.breakers_left(now) });
+    left.map(open_for)
+}
+
 fn open_for(left: Duration) -> Refusal {
     // A second that has begun counts: who comes at the time that was named is not refused again.
     let retry_after_seconds = left.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX).max(1);

@@ -21,7 +21,7 @@ use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
 use crate::policy::cors::{self, Fields};
-use crate::record::{self, CacheResult, Record};
+use crate::record::{self, CacheResult, Record, Retries};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
 use crate::upstream::Instance;
@@ -52,6 +52,9 @@ pub struct Exchange {
     pub(super) attempts: u16,
     /// The try that is under way.
     pub(super) attempt: Attempt,
+    pub(super) retries: Retries,
+    /// How long the next try has to wait.
+    pub(super) wait: Option<Duration>,
     pub(super) upstream_started: Option<Instant>,
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
@@ -118,6 +121,8 @@ impl Exchange {
             tried: SmallVec::new(),
             attempts: 0,
             attempt: Attempt::default(),
+            retries: Retries::default(),
+            wait: None,
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
@@ -147,12 +152,21 @@ impl Exchange {
             Ok(begun) => begun,
             Err(refusal) => return Err(self.give_up(refusal)),
         };
-        self.attempt = attempt;
         let mut peer = instance.peer();
+        let left = match &route.retry {
+            None => left,
+            Some(retry) => {
+                if self.attempts == 0 {
+                    route.pool.retries.request(now);
+                }
+                retry.try_timeout().map_or(left, |timeout| timeout.min(left))
+            }
+        };
         at_most(&mut peer.options.connection_timeout, left);
         at_most(&mut peer.options.total_connection_timeout, left);
         at_most(&mut peer.options.read_timeout, left);
         instance.tried();
+        self.attempt = attempt;
         self.tried.push(instance);
         self.attempts += 1;
         self.body_bytes = 0; // a body that was kept is sent again from its beginning
@@ -249,6 +263,7 @@ impl Exchange {
             service: route.map(|route| Arc::clone(&route.pool.name)),
             instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
             attempts: self.attempts,
+            retries: self.retries,
             upstream_time: self.upstream_time,
             cache: self.cache,
             decided_by,

@@ -8,8 +8,10 @@ mod instance;
 mod peer;
 mod pool;
 mod resolve;
+mod retry_budget;
 mod turns;
 
 pub use breaker::{Breaker, BreakerState, BreakerView, Permit};
 pub use instance::{Instance, InstanceState};
 pub use pool::Pool;
+pub use retry_budget::RetryBudget;

@@ -18,6 +18,7 @@ use super::health::{Probe, check_until_dropped};
 use super::instance::{Instance, InstanceState};
 use super::peer::{authorities, peer};
 use super::resolve::resolve;
+use super::retry_budget::RetryBudget;
 use super::turns::Turns;
 use crate::config::{self, BreakerPer};
 
@@ -32,6 +33,8 @@ pub struct Pool {
     pub host: Option<HeaderValue>,
     /// Of the service as a whole.
     pub breaker: Option<Arc<Breaker>>,
+    /// How many retries the service bears.
+    pub retries: Arc<RetryBudget>,
     config: config::Service,
     addresses: Addresses,
     /// In the order of addresses.
@@ -101,7 +104,8 @@ impl Pool {
             Breaker::compile(settings, &name, None, previous.and_then(|previous| previous.breaker.as_ref()))
         });
         let checks_started = AtomicBool::new(false);
-        Ok(Self { name, host, breaker, config, addresses, instances, turns, checked, checks_started })
+        let retries = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.retries));
+        Ok(Self { name, host, breaker, retries, config, addresses, instances, turns, checked, checks_started })
     }
 
     /// Begins the health checks on `runtime`; they end with the pool. Once is enough.

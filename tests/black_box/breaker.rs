@@ -52,6 +52,7 @@ async fn five_failures_open_it_and_a_success_after_its_time_closes_it() {
         took.push(begin.elapsed());
         assert_eq!(answer.refused(), (503, "breaker_open".into()));
         assert!(matches!(answer.header("retry-after"), Some("1" | "2")), "{answer:?}");
+        assert_ne!(answer.header("connection"), Some("close"), "a refusal is no fault of the client's connection");
     }
     took.sort();
     let median = took[took.len() / 2];

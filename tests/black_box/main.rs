@@ -28,6 +28,7 @@ mod log_disk;
 mod log_faults;
 mod odd_requests;
 mod paths;
+mod retries;
 mod seen_to_work;
 mod shared_limits;
 mod shared_limits_faults;

@@ -1,8 +1,8 @@
-//! Breakers: something that opens them, times that grow, parts of a whole.
-//! Not here: how they decide (`upstream`).
+//! Breakers: something that opens them, times that grow, parts of a whole. Retries: few tries, statuses that are failures.
+//! Not here: how they decide (`upstream`, `policy/retry.rs`).
 
 use super::Check;
-use crate::config::{Breaker, Percent, Span};
+use crate::config::{Breaker, Percent, Retry, Span};
 
 /// Requests that are counted before a breaker decides, at most; and trials.
 const COUNT_MAX: usize = 1_000_000;
@@ -43,6 +43,26 @@ impl Check<'_> {
         }
         if breaker.per.is_empty() || (breaker.per.len() > 1 && breaker.per[1..].contains(&breaker.per[0])) {
             self.problem(at("per"), "write `instance`, `service`, or each of them once");
+        }
+    }
+
+    pub(super) fn retry(&mut self, path: &str, retry: &Retry) {
+        let at = |field: &str| format!("{path}.{field}");
+        self.range(at("attempts"), usize::from(retry.attempts), 1, usize::from(Retry::ATTEMPTS_MAX));
+        self.range(at("budget_floor"), retry.budget_floor as usize, 0, COUNT_MAX);
+        if retry.delay_max < retry.base_delay {
+            self.problem(at("delay_max"), format!("shorter than `base_delay`, which is {}", retry.base_delay));
+        }
+        if let Some(timeout) = retry.try_timeout {
+            self.not_zero(at("try_timeout"), timeout);
+        }
+        for (index, status) in retry.statuses.iter().enumerate() {
+            if !(400..=599).contains(status) {
+                self.problem(
+                    format!("{path}.statuses[{index}]"),
+                    format!("{status} is no failure: a number from 400 to 599"),
+                );
+            }
         }
     }
 }

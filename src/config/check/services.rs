@@ -60,6 +60,9 @@ impl Check<'_> {
         if let Some(breaker) = &service.breaker {
             self.breaker(&format!("{path}.breaker"), breaker);
         }
+        if let Some(Some(retry)) = &service.retry {
+            self.retry(&format!("{path}.retry"), retry);
+        }
         let times = &service.timeouts;
         for (name, span) in [
             ("connect", times.connect),

@@ -138,10 +138,10 @@ impl Reference {
                 total >= self.config.requests_min as usize
                     && ratio.is_some_and(|ratio| part as f64 >= f64::from(ratio.0) / 100.0 * total as f64 - 1e-9)
             };
-            let trips = failed && self.config.failures.is_some_and(|failures| in_a_row >= failures)
-                || failed && over(recent().filter(|ended| ended.1).count(), self.config.failure_ratio)
-                || slow && over(recent().filter(|ended| ended.2).count(), self.config.slow_ratio);
-            if trips {
+            let in_a_row_trips = self.config.failures.is_some_and(|failures| in_a_row >= failures);
+            let failures_trip = over(recent().filter(|ended| ended.1).count(), self.config.failure_ratio);
+            let slowness_trips = over(recent().filter(|ended| ended.2).count(), self.config.slow_ratio);
+            if failed && (in_a_row_trips || failures_trip) || slow && slowness_trips {
                 self.opens(self.config.recovery.0.as_millis() as u64, now);
             }
             return;
