@@ -31,7 +31,7 @@ impl Attempt {
     /// `BreakerOpen` where breakers alone are in the way, `NoInstance` where there is none.
     pub(super) fn begin(pool: &Pool, tried: &[Arc<Instance>], now: Instant) -> Result<(Arc<Instance>, Self), Refusal> {
         let mut permits = SmallVec::new();
-        if let Some(breaker) = &pool.breaker {
+        if let Some(breaker) = &pool.breakers.service {
             permits.push(breaker.enter(now).map_err(open_for)?);
         }
         for _ in 0..CHOICES_MAX {
@@ -42,7 +42,7 @@ impl Attempt {
                 return Err(pool.breakers_left(now).map_or(Refusal::NoInstance, open_for));
             };
             // Another request may have taken the place of a trial meanwhile.
-            let entered = instance.breaker.as_ref().map(|breaker| breaker.enter(now)).transpose();
+            let entered = pool.breakers.of(instance.address).map(|breaker| breaker.enter(now)).transpose();
             if let Ok(permit) = entered {
                 permits.extend(permit);
                 let begun = (!permits.is_empty()).then_some(now);
@@ -88,9 +88,11 @@ impl Attempt {
 
 /// Why nobody would be asked now, where breakers alone are in the way.
 pub(super) fn breakers_refuse(pool: &Pool) -> Option<Refusal> {
-    pool.config().breaker.as_ref()?;
+    if pool.breakers.is_empty() {
+        return None;
+    }
     let now = Instant::now();
-    let of_service = pool.breaker.as_ref().and_then(|breaker| breaker.left(now));
+    let of_service = pool.breakers.service.as_ref().and_then(|breaker| breaker.left(now));
     let left = of_service.or_else(|| if pool.has_other(&[]) { None } else { pool.breakers_left(now) });
     left.map(open_for)
 }

@@ -43,7 +43,7 @@ impl Exchange {
         };
         let Some(wait) = retry.wait(&tried, chance()) else { return false };
         // Nobody to ask: what has come so far says more than "no instance".
-        let is_open = route.pool.breaker.as_ref().is_some_and(|breaker| !breaker.is_ready(now));
+        let is_open = route.pool.breakers.service.as_ref().is_some_and(|breaker| !breaker.is_ready(now));
         if is_open || !route.pool.has_other(&[]) {
             return false;
         }

@@ -29,9 +29,10 @@ pub(super) fn status(breaker: &Arc<Breaker>) -> BreakerStatus {
 
 /// The breakers of a service, for metrics.
 pub(super) fn states(pool: &Pool) -> Vec<metrics::BreakerState> {
-    let of_service = pool.breaker.iter().map(|breaker| (ALL_INSTANCES.into(), Arc::clone(breaker)));
+    let of_service = pool.breakers.service.iter().map(|breaker| (ALL_INSTANCES.into(), Arc::clone(breaker)));
     let instances = pool.instances().into_iter();
-    let of_instances = instances.filter_map(|(it, _)| Some((Arc::clone(&it.label), Arc::clone(it.breaker.as_ref()?))));
+    let of_instances =
+        instances.filter_map(|(it, _)| Some((Arc::clone(&it.label), Arc::clone(pool.breakers.of(it.address)?))));
     of_service.chain(of_instances).map(|(instance, breaker)| state(&pool.name, instance, &breaker)).collect()
 }
 

@@ -244,12 +244,12 @@ fn service(pool: &Arc<Pool>) -> ServiceStatus {
                 in_flight: None,
                 requests,
                 failures,
-                breaker: instance.breaker.as_ref().map(breakers::status),
+                breaker: pool.breakers.of(instance.address).map(breakers::status),
             }
         })
         .collect();
     let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
-    let breaker = pool.breaker.as_ref().map(breakers::status);
+    let breaker = pool.breakers.service.as_ref().map(breakers::status);
     ServiceStatus { name: pool.name.to_string(), usable, breaker, instances }
 }
 

@@ -4,11 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use pingora_core::upstreams::peer::HttpPeer;
-
-use super::breaker::Breaker;
 
 /// One address of a service.
 #[derive(Debug)]
@@ -21,8 +18,6 @@ pub struct Instance {
     pub weight: u16,
     /// What a connection to it needs, time-outs included; cloned for every try.
     pub(super) peer: HttpPeer,
-    /// Where the service has one for each of its instances.
-    pub breaker: Option<Arc<Breaker>>,
     healthy: AtomicBool,
     requests: AtomicU64,
     failures: AtomicU64,
@@ -40,13 +35,12 @@ pub enum InstanceState {
 }
 
 impl Instance {
-    pub(super) fn new(address: SocketAddr, weight: u16, peer: HttpPeer, breaker: Option<Arc<Breaker>>) -> Self {
+    pub(super) fn new(address: SocketAddr, weight: u16, peer: HttpPeer) -> Self {
         Self {
             label: address.to_string().into(),
             address,
             weight,
             peer,
-            breaker,
             healthy: AtomicBool::new(true),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -60,11 +54,6 @@ impl Instance {
 
     pub(super) fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy, Ordering::Relaxed);
-    }
-
-    /// Whether its breaker lets a request pass.
-    pub(super) fn is_let_through(&self) -> bool {
-        self.breaker.as_ref().is_none_or(|breaker| breaker.is_ready(Instant::now()))
     }
 
     /// Counts one try at this instance.

@@ -11,7 +11,7 @@ mod resolve;
 mod retry_budget;
 mod turns;
 
-pub use breaker::{Breaker, BreakerState, BreakerView, Permit};
+pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
 pub use instance::{Instance, InstanceState};
 pub use pool::Pool;
 pub use retry_budget::RetryBudget;

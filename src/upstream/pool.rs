@@ -13,14 +13,14 @@ use http::HeaderValue;
 use pingora_core::protocols::l4::socket;
 use pingora_load_balancing::{Backend, Backends, Extensions, discovery};
 
-use super::breaker::Breaker;
+use super::breaker::Breakers;
 use super::health::{Probe, check_until_dropped};
 use super::instance::{Instance, InstanceState};
 use super::peer::{authorities, peer};
 use super::resolve::resolve;
 use super::retry_budget::RetryBudget;
 use super::turns::Turns;
-use crate::config::{self, BreakerPer};
+use crate::config;
 
 /// Addresses and weights, in order.
 type Addresses = BTreeSet<(SocketAddr, u16)>;
@@ -31,8 +31,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
-    /// Of the service as a whole.
-    pub breaker: Option<Arc<Breaker>>,
+    /// Who is not asked for a while.
+    pub breakers: Breakers,
     /// How many retries the service bears.
     pub retries: Arc<RetryBudget>,
     config: config::Service,
@@ -78,8 +78,7 @@ impl Pool {
         let instances: Box<[Arc<Instance>]> = addresses
             .iter()
             .map(|&(address, weight)| {
-                let breaker = instance_breaker(&name, &config, address, previous);
-                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref()), breaker))
+                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref())))
             })
             .collect();
         let weights: Vec<u16> = instances.iter().map(|instance| instance.weight).collect();
@@ -100,12 +99,12 @@ impl Pool {
             None => None,
         };
         let turns = Turns::new(&weights);
-        let breaker = breaker_per(&config, BreakerPer::Service).map(|settings| {
-            Breaker::compile(settings, &name, None, previous.and_then(|previous| previous.breaker.as_ref()))
-        });
+        let previous_breakers = previous.map(|previous| &previous.breakers);
+        let all = addresses.iter().map(|(address, _)| *address);
+        let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous_breakers);
         let checks_started = AtomicBool::new(false);
         let retries = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.retries));
-        Ok(Self { name, host, breaker, retries, config, addresses, instances, turns, checked, checks_started })
+        Ok(Self { name, host, breakers, retries, config, addresses, instances, turns, checked, checks_started })
     }
 
     /// Begins the health checks on `runtime`; they end with the pool. Once is enough.
@@ -123,7 +122,7 @@ impl Pool {
 
     /// The instance whose turn it is, among the healthy ones that are not in `tried`.
     pub fn select(&self, tried: &[Arc<Instance>]) -> Option<&Arc<Instance>> {
-        let ready = |place: usize| Some(&self.instances[place]).filter(|instance| is_ready(instance, tried));
+        let ready = |place: usize| Some(&self.instances[place]).filter(|instance| self.is_ready(instance, tried));
         if !tried.is_empty() {
             return self.turns.look().find_map(ready);
         }
@@ -133,13 +132,19 @@ impl Pool {
 
     /// Whether an instance is left that is healthy and not in `tried`.
     pub fn has_other(&self, tried: &[Arc<Instance>]) -> bool {
-        self.instances.iter().any(|instance| is_ready(instance, tried))
+        self.instances.iter().any(|instance| self.is_ready(instance, tried))
+    }
+
+    fn is_ready(&self, instance: &Instance, tried: &[Arc<Instance>]) -> bool {
+        instance.is_healthy()
+            && tried.iter().all(|tried| tried.address != instance.address)
+            && self.breakers.let_through(instance.address)
     }
 
     /// Until a breaker lets the next request pass, where breakers alone are in the way.
     pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
         let healthy = self.instances.iter().filter(|instance| instance.is_healthy());
-        healthy.filter_map(|instance| instance.breaker.as_ref()?.left(now)).min()
+        self.breakers.left(healthy.map(|instance| instance.address), now)
     }
 
     /// Every instance with its state, in the order of addresses.
@@ -161,27 +166,6 @@ impl Pool {
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.addresses.iter().map(|(address, _)| *address)
     }
-}
-
-fn is_ready(instance: &Instance, tried: &[Arc<Instance>]) -> bool {
-    instance.is_healthy() && instance.is_let_through() && tried.iter().all(|tried| tried.address != instance.address)
-}
-
-fn breaker_per(service: &config::Service, per: BreakerPer) -> Option<&config::Breaker> {
-    service.breaker.as_ref().filter(|breaker| breaker.per.contains(&per))
-}
-
-/// The breaker of an instance; an address that was there before keeps what its own has seen.
-fn instance_breaker(
-    name: &str,
-    service: &config::Service,
-    address: SocketAddr,
-    previous: Option<&Arc<Pool>>,
-) -> Option<Arc<Breaker>> {
-    let before = previous.and_then(|pool| pool.instances.iter().find(|instance| instance.address == address));
-    let before = before.and_then(|instance| instance.breaker.as_ref());
-    let settings = breaker_per(service, BreakerPer::Instance)?;
-    Some(Breaker::compile(settings, name, Some(&address.to_string()), before))
 }
 
 fn backend(instance: &Instance) -> Backend {
@@ -267,7 +251,8 @@ mod tests {
         let pool = Pool::compile("users", &service, None).unwrap();
         let now = Instant::now();
         let fail = |pool: &Pool, place: usize| {
-            pool.instances[place].breaker.as_ref().unwrap().enter(now).unwrap().report(true, Duration::ZERO, now);
+            let breaker = pool.breakers.of(pool.instances[place].address).unwrap();
+            breaker.enter(now).unwrap().report(true, Duration::ZERO, now);
         };
         fail(&pool, 0);
         assert!((0..10).all(|_| pool.select(&[]).unwrap().address.port() == 2));

@@ -2,6 +2,7 @@
 //! A `Permit` is a request that was let through: it says how that went, or gives its place back when it is dropped, so that no state is without
 //! a way out. Not here: the decisions (`state.rs`), and what counts as a failure (`gateway/attempt.rs`).
 
+mod set;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use self::set::Breakers;
 use self::state::{Change, Machine, Phase, Ticket};
 use crate::config;
 
