@@ -153,6 +153,9 @@ pub struct ServiceStatus {
     pub name: String,
     /// Whether at least one instance can be used.
     pub usable: bool,
+    /// The breaker of the service as a whole, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
     /// Its instances, backups last, otherwise in the order of addresses.
     pub instances: Vec<InstanceStatus>,
 }
@@ -186,6 +189,30 @@ pub struct InstanceStatus {
     pub latency_ms: Option<f64>,
     /// The last health check; none before the first.
     pub last_check: Option<LastCheck>,
+    /// Its breaker, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
+}
+
+/// Where a breaker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerStatus {
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// For how long it has been there.
+    pub for_seconds: u64,
+    /// Why it opened; null while it is closed.
+    pub why: Option<String>,
+    /// Until a request may try again; null unless it is open.
+    pub retry_in_seconds: Option<u64>,
+    /// Failures since the last success, while it is closed.
+    pub failures_in_a_row: u32,
+    /// How often it opened.
+    pub opened: u64,
+    /// How often it let requests try again.
+    pub half_opened: u64,
+    /// How often it closed again.
+    pub closed: u64,
 }
 
 /// A health check.

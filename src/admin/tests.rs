@@ -88,12 +88,13 @@ impl Control for Gateway {
             success_rate: Some(0.6),
             latency_ms: None,
             last_check: None,
+            breaker: None,
         };
         let users = vec![instance("127.0.0.1:9101", state, 3)];
         let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, 0)];
         vec![
-            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, instances: users },
-            ServiceStatus { name: "orders".into(), usable: true, instances: orders },
+            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, breaker: None, instances: users },
+            ServiceStatus { name: "orders".into(), usable: true, breaker: None, instances: orders },
         ]
     }
 

@@ -29,7 +29,13 @@ impl Default for Connections {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { keys: KeyRule::Required, timeout: Span::seconds(30), body_max: Size(10 << 20), limit: Vec::new() }
+        Self {
+            keys: KeyRule::Required,
+            timeout: Span::seconds(30),
+            body_max: Size(10 << 20),
+            limit: Vec::new(),
+            retry: None,
+        }
     }
 }
 

@@ -7,11 +7,8 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
-    "services.*.breaker",
-    "services.*.retry",
     "services.*.concurrent_max",
     "services.*.queue",
-    "routes.*.retry",
     "routes.*.breaker",
     "routes.*.cache.heuristic",
     "routes.*.cache.set_cookie",
@@ -20,7 +17,6 @@ const NOT_BUILT: &[&str] = &[
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",
-    "defaults.retry",
     "defaults.breaker",
     "defaults.cache",
     "defaults.body_max.mode",

@@ -13,6 +13,7 @@ use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::attempt::Attempt;
 use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
@@ -21,7 +22,7 @@ use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
 use crate::policy::cors::{self, Fields};
-use crate::record::{self, CacheResult, Record};
+use crate::record::{self, CacheResult, Record, Retries};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
 use crate::upstream::Try;
@@ -50,6 +51,11 @@ pub struct Exchange {
     /// Instances that were tried, in order; only the last one can be in flight.
     pub(super) tried: SmallVec<[Try; 2]>,
     pub(super) attempts: u16,
+    /// The try that is under way.
+    pub(super) attempt: Attempt,
+    pub(super) retries: Retries,
+    /// How long the next try has to wait.
+    pub(super) wait: Option<Duration>,
     pub(super) upstream_started: Option<Instant>,
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
@@ -115,6 +121,9 @@ impl Exchange {
             place: None,
             tried: SmallVec::new(),
             attempts: 0,
+            attempt: Attempt::default(),
+            retries: Retries::default(),
+            wait: None,
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
@@ -142,15 +151,24 @@ impl Exchange {
         if left.is_zero() {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        // With every other instance tried, the first one is as good as any.
-        let chosen = route.pool.select(&self.tried, key).or_else(|| route.pool.select(&[], key));
-        let Some(instance) = chosen.map(|instance| route.pool.begin(instance, now)) else {
-            return Err(self.give_up(Refusal::NoInstance));
+        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
+            Ok(begun) => begun,
+            Err(refusal) => return Err(self.give_up(refusal)),
         };
         let mut peer = instance.peer();
+        let left = match &route.retry {
+            None => left,
+            Some(retry) => {
+                if self.attempts == 0 {
+                    route.pool.retries.request(now);
+                }
+                retry.try_timeout().map_or(left, |timeout| timeout.min(left))
+            }
+        };
         at_most(&mut peer.options.connection_timeout, left);
         at_most(&mut peer.options.total_connection_timeout, left);
         at_most(&mut peer.options.read_timeout, left);
+        self.attempt = attempt;
         self.tried.push(instance);
         self.attempts += 1;
         self.body_bytes = 0; // a body that was kept is sent again from its beginning
@@ -175,13 +193,16 @@ impl Exchange {
 
     /// The last try got no answer, or half of one; `why` where its instance is to blame.
     pub(super) fn try_failed(&mut self, why: Option<&str>) {
+        if why.is_some() {
+            self.attempt.failed();
+        }
         if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
             route.pool.failed(tried, why);
         }
     }
 
     /// The last try, if there is one, is not in flight any more.
-    fn end_try(&mut self) {
+    pub(super) fn end_try(&mut self) {
         if let Some(instance) = self.tried.last_mut() {
             instance.end();
         }
@@ -217,7 +238,9 @@ impl Exchange {
             if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
                 route.pool.answered(tried, status);
             }
+            self.attempt.answered(status);
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
+            self.try_failed(Some(Refusal::UpstreamTimeout.reason()));
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         Ok(())
@@ -255,6 +278,7 @@ impl Exchange {
             service: route.map(|route| Arc::clone(&route.pool.name)),
             instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
             attempts: self.attempts,
+            retries: self.retries,
             upstream_time: self.upstream_time,
             cache: self.cache,
             decided_by,

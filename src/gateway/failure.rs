@@ -6,10 +6,12 @@ use http::header::EXPECT;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::record::RetryReason;
 use crate::refusal::Refusal;
 
-/// Tries of one request at most: the first, one after a failed connect, one after an instance closed the connection before it answered.
-pub const ATTEMPTS_MAX: u16 = 3;
+/// Tries of one request at most where no `retry` is written: the first, one after a failed connect, one after an instance closed the connection
+/// before it answered.
+const ATTEMPTS_MAX: u16 = 3;
 
 /// What a client is told when an exchange ends in `error`.
 pub(super) fn refusal(error: &Error) -> Refusal {
@@ -47,6 +49,18 @@ pub(super) fn client_stalled(
         && !body_done
         && !request.headers.contains_key(EXPECT)
         && answer.is_none()
+}
+
+/// How a try failed that had a connection; none where it was not the instance that failed.
+pub(super) fn retry_reason(error: &Error) -> Option<RetryReason> {
+    if *error.esource() != ErrorSource::Upstream {
+        return None;
+    }
+    Some(match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => RetryReason::Closed,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => RetryReason::Timeout,
+        _ => RetryReason::Invalid,
+    })
 }
 
 /// Whether a failed connect is tried on another instance: nothing was sent, so any method may be.

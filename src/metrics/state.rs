@@ -19,6 +19,8 @@ pub struct State {
     pub connections_open: u64,
     /// Every instance of every service.
     pub instances: Vec<InstanceState>,
+    /// Every breaker.
+    pub breakers: Vec<BreakerState>,
     /// The request log.
     pub log: LogState,
     /// The generation of the live configuration.
@@ -105,6 +107,19 @@ pub struct InstanceState {
     pub changes: [(&'static str, u64); 3],
 }
 
+/// The breaker of an instance, or of a service as a whole.
+#[derive(Clone, Debug)]
+pub struct BreakerState {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The instance's address, or `(all)`.
+    pub instance: Arc<str>,
+    /// 0 closed, 1 half open, 2 open.
+    pub state: u8,
+    /// How often it came into each state.
+    pub transitions: [(&'static str, u64); 3],
+}
+
 /// The request log's counts.
 #[derive(Clone, Debug, Default)]
 pub struct LogState {
@@ -137,6 +152,7 @@ pub struct LogState {
 /// Everything that is read at scrape time; families without series are left out.
 pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
     let mut families = part_families(build, state);
+    families.extend(breaker_families(&state.breakers));
     families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
@@ -213,6 +229,29 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
             "tollgate_upstream_state_changes_total",
             "How often the state of the instance became which.",
             changes.collect(),
+        ),
+    ]
+}
+
+fn breaker_families(breakers: &[BreakerState]) -> [MetricFamily; 2] {
+    let states = breakers.iter().map(|breaker| {
+        let labels = [("service", breaker.service.as_ref()), ("instance", breaker.instance.as_ref())];
+        sample(MetricType::GAUGE, &labels, f64::from(breaker.state))
+    });
+    let transitions = breakers.iter().flat_map(|breaker| {
+        breaker.transitions.map(|(to, count)| {
+            let labels = [("service", breaker.service.as_ref()), ("instance", breaker.instance.as_ref()), ("to", to)];
+            sample(MetricType::COUNTER, &labels, count as f64)
+        })
+    });
+    let help = "Where the breaker of the instance, or of all of the service, is: 0 closed, 1 half open, 2 open.";
+    [
+        family(MetricType::GAUGE, "tollgate_breaker_state", help, states.collect()),
+        family(
+            MetricType::COUNTER,
+            "tollgate_breaker_transitions_total",
+            "How often breakers opened, half opened and closed.",
+            transitions.collect(),
         ),
     ]
 }

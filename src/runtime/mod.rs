@@ -29,6 +29,7 @@ use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
 use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
+use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::{Before, Pool};
 
@@ -219,11 +220,20 @@ fn compile_route(
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,
+        retry: retry(config, route, pool).map(Retry::compile),
         rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),
         request_headers: Changes::compile(&route.headers.request)?,
         response_headers: Changes::compile(&route.headers.response)?,
         names_consumer: !cache.is_some_and(|policy| policy.shared),
     })
+}
+
+/// The nearest one that is written: the route's, the service's, that of `defaults`. `none` is written, too.
+fn retry<'a>(config: &'a Config, route: &'a config::Route, pool: &'a Pool) -> Option<&'a config::Retry> {
+    match route.retry.as_ref().or(pool.config().retry.as_ref()) {
+        Some(nearest) => nearest.as_ref(),
+        None => config.defaults.retry.as_ref(),
+    }
 }
 
 /// Of everything that an answer can depend on: where it differs, stored answers are not found any more.

@@ -11,6 +11,7 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::cors::Cors;
 use crate::policy::headers::Changes;
 use crate::policy::limit::RouteLimits;
+use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -36,6 +37,8 @@ pub struct Route {
     pub cache: Option<CacheRule>,
     /// Until the header of the final answer, over all tries.
     pub timeout: Duration,
+    /// When a request is tried again.
+    pub retry: Option<Retry>,
     /// The path that instances see.
     pub rewrite: Rewrite,
     /// Changes to the request's headers.
@@ -69,6 +72,7 @@ pub(super) mod tests {
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,
+            retry: None,
             rewrite: Rewrite::Keep,
             request_headers: Changes::default(),
             response_headers: Changes::default(),

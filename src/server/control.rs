@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::Ready;
 use super::counters::Saved;
+use super::{Ready, breakers};
 use crate::admin::{
     CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
     LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
@@ -229,11 +229,12 @@ fn key_store_away(status: &Status) -> Option<String> {
 }
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
-    let instances: Vec<InstanceStatus> = pool.instances().map(instance).collect();
-    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), instances }
+    let instances: Vec<InstanceStatus> = pool.instances().map(|status| instance(pool, status)).collect();
+    let breaker = pool.breakers.service.as_ref().map(breakers::status);
+    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), breaker, instances }
 }
 
-fn instance(status: upstream::InstanceStatus) -> InstanceStatus {
+fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
     let instance = status.instance;
     let (requests, failures) = instance.counts();
     let condition = instance.condition();
@@ -260,6 +261,7 @@ fn instance(status: upstream::InstanceStatus) -> InstanceStatus {
             took_ms: milliseconds(check.took),
             problem: check.problem,
         }),
+        breaker: pool.breakers.of(instance.address).map(breakers::status),
         why: condition.why,
     }
 }
@@ -312,6 +314,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
         instances: runtime.pools.values().flat_map(instances).collect(),
+        breakers: runtime.pools.values().flat_map(|pool| breakers::states(pool)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Eject, HealthCheck};
+use crate::config::Eject;
 
 /// Its health checks fail.
 pub(super) const DOWN: u8 = 1;
@@ -134,23 +134,23 @@ impl Condition {
         }
     }
 
-    /// A health check ended.
-    pub(super) fn checked(&mut self, problem: Option<String>, took: Duration, health: &HealthCheck) -> Option<Change> {
+    /// A health check ended; `threshold` such outcomes in a row change the state.
+    pub(super) fn checked(&mut self, problem: Option<String>, took: Duration, threshold: usize) -> Option<Change> {
         self.last_check = Some(LastCheck { at: SystemTime::now(), took, problem: problem.clone() });
         let (next, needed) = match (self.check, &problem) {
             (Check::None, _) => return None,
             // A new instance is believed at its first word, good or bad.
             (Check::Unproven, None) => (Check::Up, 1),
             (Check::Unproven, Some(_)) => (Check::Down, 1),
-            (Check::Up, Some(_)) => (Check::Down, health.unhealthy_after),
-            (Check::Down, None) => (Check::Up, health.healthy_after),
+            (Check::Up, Some(_)) => (Check::Down, threshold),
+            (Check::Down, None) => (Check::Up, threshold),
             (Check::Up, None) | (Check::Down, Some(_)) => {
                 self.streak = 0;
                 return None;
             }
         };
         self.streak += 1;
-        if self.streak < needed {
+        if usize::from(self.streak) < needed {
             return None;
         }
         let times = self.streak;
@@ -220,10 +220,6 @@ mod tests {
     use super::*;
     use crate::config::{Percent, Span};
 
-    fn health() -> HealthCheck {
-        HealthCheck { healthy_after: 2, unhealthy_after: 3, ..HealthCheck::default() }
-    }
-
     /// Checks one after the other, `x` a failure and `.` a success, and the states after each: `U`p, `D`own, `N`ew.
     fn play(check: Check, outcomes: &str) -> String {
         let mut condition = Condition::new(check);
@@ -233,9 +229,11 @@ mod tests {
             InstanceState::Unproven => 'N',
             InstanceState::Ejected | InstanceState::Unchecked => '?',
         };
-        let outcome = |outcome| (outcome == 'x').then(|| "500".to_owned());
         let after = |one| {
-            condition.checked(outcome(one), Duration::ZERO, &health());
+            match one {
+                'x' => condition.checked(Some("500".to_owned()), Duration::ZERO, 3),
+                _ => condition.checked(None, Duration::ZERO, 2),
+            };
             state(&condition)
         };
         outcomes.chars().map(after).collect()

@@ -6,13 +6,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pingora_load_balancing::health_check::HealthCheck as _;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use super::condition::Change;
 use super::instance::Instance;
-use super::probe::Probe;
+use super::probe::{Probe, problem};
 use crate::config;
 
 /// Health checks of the whole process that run at once.
@@ -52,8 +53,8 @@ impl Settings {
     }
 
     /// Draws conclusions from a check, and tells people where they change something.
-    fn conclude(&self, instance: &Instance, problem: Option<String>, took: Duration) {
-        match instance.checked(problem, took, &self.health) {
+    fn conclude(&self, instance: &Instance, problem: Option<String>, took: Duration, threshold: usize) {
+        match instance.checked(problem, took, threshold) {
             Some(Change::Up) => {
                 instance.begin_slow_start(self.slow_start);
                 log::info!("service {}: instance {} is healthy", self.service, instance.label);
@@ -100,9 +101,10 @@ async fn check_until_dropped(instance: Weak<Instance>, settings: Arc<Settings>, 
     while let Some(instance) = instance.upgrade() {
         let Ok(permit) = AT_ONCE.acquire().await else { return };
         let begun = Instant::now();
-        let problem = probe.check(&instance).await.err();
+        let problem = probe.check(&probe.target(&instance)).await.err().map(|error| problem(&error));
         drop(permit);
-        settings.conclude(&instance, problem, begun.elapsed());
+        let threshold = probe.health_threshold(problem.is_none());
+        settings.conclude(&instance, problem, begun.elapsed(), threshold);
         drop(instance);
         tokio::time::sleep(part(settings.health.every.0, 90, 110)).await;
     }

@@ -14,7 +14,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use super::condition::{Change, Check, Condition, DOWN, EJECTED, UNPROVEN};
 use super::health::Checks;
 use super::latency::{Latency, PENALTY};
-use crate::config::{Eject, HealthCheck};
+use crate::config::Eject;
 
 /// The success rate is over as many tries at most: the bits of a word.
 const OUTCOMES: u64 = 64;
@@ -127,8 +127,8 @@ impl Instance {
         self.with_condition(|condition| condition.expect_checks(expected));
     }
 
-    pub(super) fn checked(&self, problem: Option<String>, took: Duration, health: &HealthCheck) -> Option<Change> {
-        self.with_condition(|condition| condition.checked(problem, took, health))
+    pub(super) fn checked(&self, problem: Option<String>, took: Duration, threshold: usize) -> Option<Change> {
+        self.with_condition(|condition| condition.checked(problem, took, threshold))
     }
 
     /// Ejected for as long as is returned.

@@ -3,6 +3,7 @@
 //! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
 
 mod balance;
+mod breaker;
 mod condition;
 mod health;
 mod instance;
@@ -11,8 +12,11 @@ mod peer;
 mod pool;
 mod probe;
 mod resolve;
+mod retry_budget;
 
 pub use balance::balance_key;
+pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
 pub use condition::{Changes, Condition, InstanceState, LastCheck};
 pub use instance::{Instance, Try};
 pub use pool::{Before, InstanceStatus, Pool};
+pub use retry_budget::RetryBudget;

@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::balance::{Group, Member, Wish};
+use super::breaker::Breakers;
 use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
 use super::health::Settings;
 use super::instance::{Instance, Try};
 use super::peer::{authorities, peer};
 use super::probe::Probe;
 use super::resolve::resolve;
+use super::retry_budget::RetryBudget;
 use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
 
 /// Addresses with their weight, and whether they are backups; in order.
@@ -30,6 +32,10 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
+    /// Who is not asked for a while.
+    pub breakers: Breakers,
+    /// How many retries the service bears.
+    pub retries: Arc<RetryBudget>,
     config: config::Service,
     addresses: Addresses,
     /// The instances for all requests, and those for when none of these is ready.
@@ -136,8 +142,11 @@ impl Pool {
             let members = members.map(|&(address, weight, _)| Member { instance: instance(address), weight });
             Group::new(&config.balance, members.collect(), &in_flight)
         });
+        let all = addresses.iter().map(|(address, ..)| *address);
+        let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
+        let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
         let (ejecting, background) = (Mutex::new(()), OnceLock::new());
-        Ok(Self { name, host, config, addresses, groups, in_flight, checks, ejecting, background })
+        Ok(Self { name, host, breakers, retries, config, addresses, groups, in_flight, checks, ejecting, background })
     }
 
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
@@ -163,7 +172,7 @@ impl Pool {
     pub fn select(&self, tried: &[Try], key: Option<u32>) -> Option<&Arc<Instance>> {
         let wish = Wish { key: key.unwrap_or_default(), is_again: !tried.is_empty() };
         let choose = |shunned| {
-            self.groups.iter().find_map(|group| group.select(wish, |instance| is_ready(instance, tried, shunned)))
+            self.groups.iter().find_map(|group| group.select(wish, |instance| self.is_ready(instance, tried, shunned)))
         };
         choose(SHUNNED).or_else(|| match self.shunned() {
             SHUNNED => None,
@@ -233,8 +242,21 @@ impl Pool {
 
     /// Whether an instance is left that may be used and is not in `tried`.
     pub fn has_other(&self, tried: &[Try]) -> bool {
-        let has_other = |shunned| self.members().any(|member| is_ready(&member.instance, tried, shunned));
+        let has_other = |shunned| self.members().any(|member| self.is_ready(&member.instance, tried, shunned));
         has_other(SHUNNED) || has_other(self.shunned())
+    }
+
+    fn is_ready(&self, instance: &Instance, tried: &[Try], shunned: u8) -> bool {
+        instance.is_none_of(shunned)
+            && tried.iter().all(|tried| tried.address != instance.address)
+            && self.breakers.let_through(instance.address)
+    }
+
+    /// Until a breaker lets the next request pass, where breakers alone are in the way.
+    pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
+        let shunned = self.shunned();
+        let ready = self.members().filter(|member| member.instance.is_none_of(shunned));
+        self.breakers.left(ready.map(|member| member.instance.address), now)
     }
 
     /// Every instance, backups last, otherwise in the order of addresses.
@@ -271,10 +293,6 @@ impl Pool {
 
 /// What keeps requests from an instance while there are others.
 const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
-
-fn is_ready(instance: &Instance, tried: &[Try], shunned: u8) -> bool {
-    instance.is_none_of(shunned) && tried.iter().all(|tried| tried.address != instance.address)
-}
 
 fn stop(member: &Member) {
     member.instance.checks.stop();
@@ -344,10 +362,9 @@ mod tests {
     }
 
     fn set_healthy(pool: &Pool, port: u16, healthy: bool) {
-        let health = config::HealthCheck { healthy_after: 1, unhealthy_after: 1, ..config::HealthCheck::default() };
         let instance = begin(pool, port);
         instance.expect_checks(true);
-        instance.checked((!healthy).then(|| "500".to_owned()), Duration::ZERO, &health);
+        instance.checked((!healthy).then(|| "500".to_owned()), Duration::ZERO, 1);
     }
 
     #[test]
@@ -461,6 +478,27 @@ mod tests {
         drop(tries);
         let owner = port(&pool, &[], Some(7));
         assert!((0..10).all(|_| port(&pool, &[], Some(7)) == owner));
+    }
+
+    #[test]
+    fn an_open_breaker_takes_its_instance_out_of_turn_and_outlives_a_reload() {
+        let breaker = config::Breaker { failures: Some(1), ..config::Breaker::default() };
+        let mut service = config::Service { breaker: Some(breaker), ..service(&["127.0.0.1:1", "127.0.0.1:2"]) };
+        let pool = compile(&service);
+        let now = Instant::now();
+        let fail = |pool: &Pool, port: u16| {
+            let breaker = pool.breakers.of(begin(pool, port).address).unwrap();
+            breaker.enter(now).unwrap().report(true, Duration::ZERO, now);
+        };
+        fail(&pool, 1);
+        assert!((0..10).all(|_| port(&pool, &[], None) == 2));
+        service.host = Some("example.com".to_owned());
+        let reloaded = Pool::compile("users", &service, Before::Reload(Some(&pool))).unwrap();
+        assert!(!Arc::ptr_eq(&pool, &reloaded));
+        assert!((0..10).all(|_| port(&reloaded, &[], None) == 2));
+        fail(&reloaded, 2);
+        assert!(reloaded.select(&[], None).is_none());
+        assert!(reloaded.breakers_left(now).is_some_and(|left| left <= Duration::from_secs(30)));
     }
 
     #[test]

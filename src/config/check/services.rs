@@ -61,6 +61,12 @@ impl Check<'_> {
             self.health(&format!("{path}.health"), health);
         }
         self.choice(path, service);
+        if let Some(breaker) = &service.breaker {
+            self.breaker(&format!("{path}.breaker"), breaker);
+        }
+        if let Some(Some(retry)) = &service.retry {
+            self.retry(&format!("{path}.retry"), retry);
+        }
         let times = &service.timeouts;
         for (name, span) in [
             ("connect", times.connect),
