@@ -110,11 +110,14 @@ mod tests {
     use crate::config::{self, BreakerPer};
     use crate::upstream::Before;
 
-    fn pool(per: Vec<BreakerPer>) -> Arc<Pool> {
+    fn service(per: Vec<BreakerPer>) -> config::Service {
         let breaker = config::Breaker { failures: Some(2), per, ..config::Breaker::default() };
         let instances = ["127.0.0.1:1", "127.0.0.1:2"].map(config::Instance::at).to_vec();
-        let service = config::Service { instances, breaker: Some(breaker), ..config::Service::default() };
-        Pool::compile("users", &service, Before::Start).unwrap()
+        config::Service { instances, breaker: Some(breaker), ..config::Service::default() }
+    }
+
+    fn pool(per: Vec<BreakerPer>) -> Arc<Pool> {
+        Pool::compile("users", &service(per), Before::Start).unwrap()
     }
 
     fn begin(pool: &Pool) -> Result<(Try, Attempt), Refusal> {
@@ -128,6 +131,23 @@ mod tests {
             begin(&pool).unwrap().1.failed();
         }
         assert_eq!(begin(&pool).unwrap_err(), Refusal::BreakerOpen { retry_after_seconds: 30 });
+    }
+
+    #[test]
+    fn a_key_goes_elsewhere_while_the_breaker_of_its_instance_is_open() {
+        let balance = serde_yaml::from_str("consistent_hash").unwrap();
+        let pool =
+            Pool::compile("users", &config::Service { balance, ..service(vec![BreakerPer::Instance]) }, Before::Start);
+        let pool = pool.unwrap();
+        let begin = || Attempt::begin(&pool, &[], Some(7), Instant::now()).unwrap();
+        let owner = begin().0.address;
+        for _ in 0..2 {
+            let (tried, mut attempt) = begin();
+            assert_eq!(tried.address, owner);
+            attempt.failed();
+        }
+        assert_ne!(begin().0.address, owner);
+        assert!(pool.instances().all(|status| status.instance.in_flight() == 0));
     }
 
     #[test]
