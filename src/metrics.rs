@@ -16,9 +16,9 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
+pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
 
-use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record};
+use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
 
 /// OpenTelemetry's buckets of `http.server.request.duration`, with four in front: a gateway's own share is below 5 ms.
 const DURATION_BUCKETS_SECONDS: [f64; 18] = [
@@ -65,6 +65,7 @@ pub struct Metrics {
     cache: IntCounterVec,
     attempts: IntCounterVec,
     retries: IntCounterVec,
+    retries_over_budget: IntCounterVec,
     rejected: IntCounterVec,
     /// By endpoint, and by service. They grow by what each reload adds, never by what clients send.
     routes: RwLock<FastMap<Arc<str>, RouteSeries>>,
@@ -100,7 +101,9 @@ struct RouteSeries {
 /// The series of one service.
 struct ServiceSeries {
     attempts: IntCounter,
-    retries: IntCounter,
+    /// In the order of [`RetryReason::ALL`].
+    retries: [IntCounter; 5],
+    retries_over_budget: IntCounter,
 }
 
 /// What auth found, as far as the exchange came to it.
@@ -173,7 +176,12 @@ impl Metrics {
             attempts: counter("tollgate_upstream_attempts_total", "Tries at instances.", &["service"])?,
             retries: counter(
                 "tollgate_upstream_retries_total",
-                "Tries at instances after the first of their request.",
+                "Tries at instances after the first of their request, by how the one before failed.",
+                &["service", "reason"],
+            )?,
+            retries_over_budget: counter(
+                "tollgate_upstream_retries_over_budget_total",
+                "Requests that were not tried again because the service's budget left no retry.",
                 &["service"],
             )?,
             rejected: counter(
@@ -198,14 +206,18 @@ impl Metrics {
             }
         }
         if let (Some(service), 1..) = (&record.service, record.attempts) {
-            let retries = u64::from(record.attempts - 1);
             with(
                 &self.services,
                 service,
                 || self.make_service(service),
                 |series| {
                     series.attempts.inc_by(u64::from(record.attempts));
-                    add(&series.retries, retries);
+                    if record.attempts > 1 {
+                        for (counter, count) in series.retries.iter().zip(record.retries.by_reason) {
+                            add(counter, u64::from(count));
+                        }
+                    }
+                    add(&series.retries_over_budget, u64::from(record.retries.over_budget));
                 },
             );
         }
@@ -286,7 +298,8 @@ impl Metrics {
     fn make_service(&self, service: &str) -> ServiceSeries {
         ServiceSeries {
             attempts: self.attempts.with_label_values(&[service]),
-            retries: self.retries.with_label_values(&[service]),
+            retries: RetryReason::ALL.map(|reason| self.retries.with_label_values(&[service, reason.as_str()])),
+            retries_over_budget: self.retries_over_budget.with_label_values(&[service]),
         }
     }
 }
@@ -392,6 +405,7 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::record::Retries;
 
     fn metrics() -> Metrics {
         Metrics::new(BuildFacts { version: "0.1.0", revision: "abc", rust: "1.95.0" }).unwrap()
@@ -415,6 +429,7 @@ mod tests {
             service: Some("users".into()),
             instance: Some("127.0.0.1:9101".into()),
             attempts: 1,
+            retries: Default::default(),
             upstream_time: Some(Duration::from_millis(2)),
             cache: None,
             decided_by: DECIDED_BY_UPSTREAM,
@@ -443,9 +458,27 @@ mod tests {
             requests_in_flight: 2,
             connections_open: 3,
             instances: vec![
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9101".into(), up: true },
-                InstanceState { service: "users".into(), instance: "127.0.0.1:9102".into(), up: false },
+                InstanceState {
+                    service: "users".into(),
+                    instance: "127.0.0.1:9101".into(),
+                    up: true,
+                    in_flight: 2,
+                    changes: [("up", 0), ("down", 0), ("ejected", 0)],
+                },
+                InstanceState {
+                    service: "users".into(),
+                    instance: "127.0.0.1:9102".into(),
+                    up: false,
+                    in_flight: 0,
+                    changes: [("up", 1), ("down", 2), ("ejected", 0)],
+                },
             ],
+            breakers: vec![BreakerState {
+                service: "users".into(),
+                instance: "(all)".into(),
+                state: 2,
+                transitions: [("open", 3), ("half_open", 2), ("closed", 1)],
+            }],
             log: LogState {
                 accepted: 9,
                 written: 5,
@@ -482,7 +515,8 @@ mod tests {
     fn filled() -> Metrics {
         let metrics = metrics();
         metrics.observe(&record());
-        metrics.observe(&Record { attempts: 2, status: 502, decided_by: "upstream_connect", ..record() });
+        let retries = Retries { by_reason: [0, 0, 1, 0, 0], over_budget: true };
+        metrics.observe(&Record { attempts: 2, retries, status: 502, decided_by: "upstream_connect", ..record() });
         metrics.observe(&Record { cache: Some(CacheResult::Hit), decided_by: DECIDED_BY_CACHE, ..record() });
         metrics.observe(&Record { limit_name: Some("users".into()), ..refused(429, "rate_limited", true) });
         metrics.observe(&Record { observed: Some("soft \"limit\"\\".into()), ..record() });
@@ -547,7 +581,8 @@ mod tests {
         has(&text, r#"tollgate_limit_results_total{limit="users",result="refused"} 1"#);
         has(&text, r#"tollgate_cache_results_total{result="hit",route="/api/users/*"} 1"#);
         has(&text, r#"tollgate_upstream_attempts_total{service="users"} 5"#);
-        has(&text, r#"tollgate_upstream_retries_total{service="users"} 1"#);
+        has(&text, r#"tollgate_upstream_retries_total{reason="timeout",service="users"} 1"#);
+        has(&text, r#"tollgate_upstream_retries_over_budget_total{service="users"} 1"#);
         has(&text, r#"tollgate_http_request_duration_seconds_bucket{route="/api/users/*",le="0.0025"} 0"#);
         has(&text, r#"tollgate_http_request_duration_seconds_bucket{route="/api/users/*",le="0.005"} 5"#);
         has(&text, r#"tollgate_http_response_body_bytes_total{route="/api/users/*"} 500"#);
@@ -558,6 +593,8 @@ mod tests {
     fn the_state_of_the_parts_is_in_the_text() {
         let text = metrics().encode(&state());
         has(&text, r#"tollgate_upstream_up{service="users",instance="127.0.0.1:9102"} 0"#);
+        has(&text, r#"tollgate_breaker_state{service="users",instance="(all)"} 2"#);
+        has(&text, r#"tollgate_breaker_transitions_total{service="users",instance="(all)",to="half_open"} 2"#);
         has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);
         has(&text, r#"tollgate_log_records_dropped_total{reason="queue_full"} 1"#);
         has(&text, "tollgate_log_queued_records 3");

@@ -58,6 +58,8 @@ pub struct Record {
     pub instance: Option<Arc<str>>,
     /// Tries at instances; 0 where none was asked.
     pub attempts: u16,
+    /// Why it was tried again, each time.
+    pub retries: Retries,
     /// From the first try to the header of the answer.
     pub upstream_time: Option<Duration>,
     /// What the cache did, where the route has one.
@@ -93,6 +95,30 @@ pub enum CacheResult {
     Revalidated,
     /// Not looked up for this request.
     Bypass,
+}
+
+/// Why a request was tried again: how the try before failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryReason {
+    /// No connection.
+    Connect,
+    /// The connection was closed or reset before an answer.
+    Closed,
+    /// It took longer than a time-out.
+    Timeout,
+    /// What came was not HTTP.
+    Invalid,
+    /// The answer had a status that is asked for again.
+    Status,
+}
+
+/// The tries of an exchange after its first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// How many for each reason, in the order of [`RetryReason::ALL`].
+    pub by_reason: [u8; 5],
+    /// Whether the service's budget left none.
+    pub over_budget: bool,
 }
 
 /// The class of an exchange in summaries.
@@ -144,6 +170,30 @@ impl Record {
         } else {
             Outcome::Successful
         }
+    }
+}
+
+impl RetryReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Closed, Self::Timeout, Self::Invalid, Self::Status];
+
+    /// The word in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+            Self::Status => "status",
+        }
+    }
+}
+
+impl Retries {
+    /// Counts one.
+    pub fn count(&mut self, reason: RetryReason) {
+        let count = &mut self.by_reason[reason as usize];
+        *count = count.saturating_add(1);
     }
 }
 

@@ -130,6 +130,11 @@ pub enum Refusal {
     ClientClosed,
     /// No instance of the service can be used.
     NoInstance,
+    /// Instances failed too often, and are not asked for a while.
+    BreakerOpen {
+        /// When one is asked again.
+        retry_after_seconds: u64,
+    },
     /// No connection to an instance.
     UpstreamConnect,
     /// An instance took longer than a timeout.
@@ -160,7 +165,9 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoInstance | Self::KeysUnavailable | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoInstance | Self::BreakerOpen { .. } | Self::KeysUnavailable | Self::LimitStoreUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -193,6 +200,7 @@ impl Refusal {
             Self::ClientTimeout => "client_timeout",
             Self::ClientClosed => crate::record::DECIDED_BY_CLIENT,
             Self::NoInstance => "no_instance",
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::UpstreamConnect => "upstream_connect",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamClosed => "upstream_closed",
@@ -227,6 +235,7 @@ impl Refusal {
             | Self::ClientTimeout
             | Self::ClientClosed
             | Self::NoInstance
+            | Self::BreakerOpen { .. }
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
             | Self::UpstreamClosed
@@ -273,6 +282,9 @@ impl Refusal {
             Self::ClientTimeout => "The request did not arrive in time.".into(),
             Self::ClientClosed => "The client closed the connection.".into(),
             Self::NoInstance => "No instance of the service can be used now.".into(),
+            Self::BreakerOpen { retry_after_seconds } => {
+                format!("The service failed too often and is left alone. Try again in {retry_after_seconds} s.").into()
+            }
             Self::UpstreamConnect => "No connection to the service.".into(),
             Self::UpstreamTimeout => "The service did not answer in time.".into(),
             Self::UpstreamClosed => "The service closed the connection before it answered.".into(),
@@ -297,7 +309,7 @@ impl Refusal {
             Self::NoKey { challenge } | Self::UnknownKey { challenge } | Self::ExpiredKey { challenge } => {
                 headers.push((WWW_AUTHENTICATE, challenge.clone()));
             }
-            Self::FloodGuard { retry_after_seconds } => {
+            Self::FloodGuard { retry_after_seconds } | Self::BreakerOpen { retry_after_seconds } => {
                 headers.push((RETRY_AFTER, (*retry_after_seconds).into()));
             }
             Self::RateLimited { retry_after_seconds, fields, .. } => {

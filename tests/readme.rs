@@ -6,6 +6,7 @@
 //!   says that its output contains TEXT. `tollgate` and `target/release/tollgate` are the program under test.
 //! - ```` ```sh elsewhere ````: for a reader's own deployment, so not run: `bash SCRIPT ...`, a script that is there and says
 //!   how it is used when it is called with nothing.
+//! - ```` ```sh tour ````: the same in `docs/operations.md`, one block after the other.
 //! - ```` ```yaml ````: a whole configuration, which `tollgate check` must accept.
 //!
 //! A shell block that says none of these is a mistake.
@@ -44,6 +45,23 @@ fn the_commands_of_the_readme_work() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     assert!(commands > 0, "README.md shows no command (```sh run)");
+}
+
+#[test]
+fn the_tour_of_the_operators_shows_what_it_says() {
+    let operations = fs::read_to_string(package().join("docs/operations.md")).expect("docs/operations.md is there");
+    let demo = Demo::start();
+    let mut commands = 0;
+    // Each command stands on those before it, so the first that fails ends the tour.
+    for block in blocks(&operations).iter().filter(|block| block.kind == "sh tour") {
+        for command in commands_of(&block.text) {
+            commands += 1;
+            if let Err(why) = demo.run(&command) {
+                panic!("docs/operations.md:{}: {command}\n{why}", block.line);
+            }
+        }
+    }
+    assert!(commands >= 10, "{commands} commands");
 }
 
 #[test]

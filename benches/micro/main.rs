@@ -11,6 +11,7 @@ mod config;
 mod limits;
 mod records;
 mod routes;
+mod selection;
 
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [routes::CASES, checks::CASES, limits::CASES, records::CASES, records::SLOW_CASES, config::CASES]
+    [routes::CASES, checks::CASES, limits::CASES, records::CASES, records::SLOW_CASES, config::CASES, selection::CASES]
         .into_iter()
         .flatten()
 }

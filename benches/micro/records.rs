@@ -51,6 +51,7 @@ fn record() -> Record {
         service: Some("user_service".into()),
         instance: Some("127.0.0.1:9101".into()),
         attempts: 1,
+        retries: Default::default(),
         upstream_time: Some(Duration::from_micros(1_368)),
         cache: None,
         decided_by: DECIDED_BY_UPSTREAM,

@@ -1,5 +1,5 @@
 //! Breaking, slowing down and mending an instance while it runs.
-//! These requests always work, however broken the instance is, and are not counted as hits.
+//! These requests work however broken the instance is, as long as it can be connected to, and are not counted as hits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,41 +14,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::failure::{Failures, Wanted};
 use crate::instance::Instance;
 use crate::options::Latency;
-
-/// How an instance fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Answers every request with this status.
-    Errors {
-        /// 500 unless another was asked for.
-        status: StatusCode,
-    },
-    /// Takes requests and does not answer.
-    Hang,
-    /// Resets the connection once it has read the request.
-    Reset,
-    /// Closes the connection in the middle of the answer's body.
-    Truncate,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FailureWanted {
-    mode: Mode,
-    status: Option<u16>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    #[default]
-    Errors,
-    Hang,
-    Reset,
-    Truncate,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,6 +31,7 @@ pub fn router(instance: &Arc<Instance>) -> Router {
         .route("/simulate-recovery", post(simulate_recovery))
         .route("/simulate-latency", post(simulate_latency))
         .route("/hits", get(hits))
+        .route("/arrivals", get(arrivals))
         .with_state(Arc::clone(instance))
 }
 
@@ -78,25 +47,18 @@ pub fn problem(status: StatusCode, detail: &str) -> Response {
 }
 
 async fn simulate_failure(State(instance): State<Arc<Instance>>, body: Bytes) -> Response {
-    let wanted: FailureWanted = match read(&body) {
+    let wanted: Wanted = match read(&body) {
         Ok(wanted) => wanted.unwrap_or_default(),
         Err(refused) => return instance.signed(*refused),
     };
-    let Ok(status) = StatusCode::from_u16(wanted.status.unwrap_or(500)) else {
-        return instance.signed(problem(StatusCode::BAD_REQUEST, "`status` is a number from 100 to 999"));
-    };
-    let failure = match wanted.mode {
-        Mode::Errors => Failure::Errors { status },
-        Mode::Hang => Failure::Hang,
-        Mode::Reset => Failure::Reset,
-        Mode::Truncate => Failure::Truncate,
-    };
-    instance.failure.send_replace(Some(failure));
-    state(&instance)
+    match instance.fails(wanted) {
+        Ok(()) => state(&instance),
+        Err(why) => instance.signed(problem(StatusCode::BAD_REQUEST, &why)),
+    }
 }
 
 async fn simulate_recovery(State(instance): State<Arc<Instance>>) -> Response {
-    instance.failure.send_replace(None);
+    instance.failures.send_modify(Failures::mend);
     if let Ok(mut latency) = instance.latency.lock() {
         *latency = Latency::default();
     }
@@ -128,17 +90,16 @@ async fn hits(State(instance): State<Arc<Instance>>) -> Response {
     instance.signed(Json(json!({ "instance": instance.name, "total": total, "paths": paths })).into_response())
 }
 
+async fn arrivals(State(instance): State<Arc<Instance>>) -> Response {
+    instance.signed(Json(json!({ "instance": instance.name, "arrivals": instance.arrivals.all() })).into_response())
+}
+
 fn state(instance: &Instance) -> Response {
-    let mode = match *instance.failure.borrow() {
-        None => "healthy",
-        Some(Failure::Errors { .. }) => "errors",
-        Some(Failure::Hang) => "hang",
-        Some(Failure::Reset) => "reset",
-        Some(Failure::Truncate) => "truncate",
-    };
+    let (mode, failures) = instance.failures.borrow().shown();
     let Latency { from, to } = instance.latency.lock().map(|latency| *latency).unwrap_or_default();
     let latency = json!({ "from_ms": from.as_millis() as u64, "to_ms": to.as_millis() as u64 });
-    instance.signed(Json(json!({ "instance": instance.name, "mode": mode, "latency": latency })).into_response())
+    let state = json!({ "instance": instance.name, "mode": mode, "failures": failures, "latency": latency });
+    instance.signed(Json(state).into_response())
 }
 
 /// The JSON body, whatever its Content-Type says (so that `curl -d` works); none when there is no body.

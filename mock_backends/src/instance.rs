@@ -19,8 +19,10 @@ use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::arrivals::Arrivals;
 use crate::catalog::{self, ITEMS};
-use crate::control::{Failure, problem};
+use crate::control::problem;
+use crate::failure::{Failure, Failures, Wanted};
 use crate::line::Line;
 use crate::options::{Latency, Place, Service};
 use crate::wishes::Wishes;
@@ -28,16 +30,21 @@ use crate::wishes::Wishes;
 /// Paths counted one by one; further ones share a counter, so that clients can't grow the table without end.
 const PATHS_MAX: usize = 10_000;
 
+/// Of an answer that is cut in its body: enough for every header.
+const BYTES_BEFORE_CUT: u64 = 1_000;
+
 /// One instance of one service.
 pub struct Instance {
     /// What `X-Instance` says.
     pub name: String,
     /// What it serves.
     pub service: Service,
-    /// How it fails at the moment; none while it is healthy.
-    pub failure: watch::Sender<Option<Failure>>,
+    /// How it fails at the moment.
+    pub failures: Arc<watch::Sender<Failures>>,
     /// How long answers take at the moment.
     pub latency: Mutex<Latency>,
+    /// What reached it.
+    pub arrivals: Arrivals,
     error_rate: f64,
     hits: Mutex<BTreeMap<String, u64>>,
     created: AtomicU64,
@@ -49,8 +56,9 @@ impl Instance {
         Self {
             name: place.name.clone(),
             service: place.service,
-            failure: watch::Sender::new(None),
+            failures: Arc::default(),
             latency: Mutex::new(latency),
+            arrivals: Arrivals::default(),
             error_rate,
             hits: Mutex::new(BTreeMap::new()),
             created: AtomicU64::new(ITEMS),
@@ -68,14 +76,43 @@ impl Instance {
         *hits.entry(path.to_owned()).or_default() += 1;
     }
 
+    /// Switches a failure on, for the time it says.
+    ///
+    /// # Errors
+    /// What is wrong with the wish.
+    pub fn fails(&self, wanted: Wanted) -> Result<(), String> {
+        let mut next = self.failures.borrow().clone();
+        let lasts = wanted.apply(&mut next)?;
+        let change = next.changes;
+        self.failures.send_replace(next);
+        if let Some(lasts) = lasts {
+            let failures = Arc::clone(&self.failures);
+            tokio::spawn(async move {
+                tokio::time::sleep(lasts).await;
+                // Not what was switched on in the meantime.
+                failures.send_if_modified(|now| {
+                    let is_same = now.changes == change;
+                    if is_same {
+                        now.mend();
+                    }
+                    is_same
+                });
+            });
+        }
+        Ok(())
+    }
+
     fn pause(&self) -> Duration {
-        let Latency { from, to } = self.latency.lock().map(|latency| *latency).unwrap_or_default();
-        if from == to { from } else { rand::rng().random_range(from..=to) }
+        one_of(self.latency.lock().map(|latency| *latency).unwrap_or_default())
     }
 
     fn stumbles(&self) -> bool {
         self.error_rate > 0.0 && rand::rng().random_bool(self.error_rate)
     }
+}
+
+fn one_of(Latency { from, to }: Latency) -> Duration {
+    if from == to { from } else { rand::rng().random_range(from..=to) }
 }
 
 /// What clients of the service ask for.
@@ -103,15 +140,21 @@ async fn live(
     next: Next,
 ) -> Response {
     instance.count(request.uri().path());
+    instance.arrivals.note(&request);
+    let is_first = line.begins_request();
     let wishes = match wishes {
         Ok(Query(wishes)) => wishes,
         Err(error) => return instance.signed(problem(StatusCode::BAD_REQUEST, &error.body_text())),
     };
     tokio::time::sleep(instance.pause() + wishes.delay()).await;
-    let failure = *instance.failure.borrow();
-    let response = match failure {
-        Some(failure) => fail(&instance, failure, &line).await,
-        None if instance.stumbles() => problem(StatusCode::INTERNAL_SERVER_ERROR, "one of the occasional errors"),
+    let failure = instance.failures.borrow().of(request.uri().path());
+    let failed = match failure {
+        Some(failure) => fail(&instance, failure, &line, is_first).await,
+        None if instance.stumbles() => Some(problem(StatusCode::INTERNAL_SERVER_ERROR, "one of the occasional errors")),
+        None => None,
+    };
+    let response = match failed {
+        Some(failed) => failed,
         None => {
             let if_none_match = request.headers().get(header::IF_NONE_MATCH).cloned();
             let answer = wishes.instead().unwrap_or(next.run(request).await);
@@ -121,23 +164,48 @@ async fn live(
     instance.signed(response)
 }
 
-async fn fail(instance: &Instance, failure: Failure, line: &Line) -> Response {
+/// The answer of a failure, or none where a good answer is still to be given.
+async fn fail(instance: &Instance, failure: Failure, line: &Line, is_first: bool) -> Option<Response> {
     match failure {
-        Failure::Errors { status } => problem(status, "this instance was told to fail"),
+        Failure::Errors { status, retry_after } => {
+            let mut answer = problem(status, "this instance was told to fail");
+            if let Some(seconds) = retry_after {
+                answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            }
+            Some(answer)
+        }
         Failure::Hang => {
-            // Until it is mended, or the client gives up.
-            let _ = instance.failure.subscribe().wait_for(|failure| *failure != Some(Failure::Hang)).await;
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "this instance was told to hang")
+            // Until something is switched, or the client gives up.
+            let mut failures = instance.failures.subscribe();
+            let before = failures.borrow_and_update().changes;
+            let _ = failures.wait_for(|now| now.changes != before).await;
+            Some(problem(StatusCode::INTERNAL_SERVER_ERROR, "this instance was told to hang"))
         }
-        Failure::Reset => {
-            line.reset();
-            StatusCode::OK.into_response()
+        Failure::Slow(latency) => {
+            tokio::time::sleep(one_of(latency)).await;
+            None
         }
-        Failure::Truncate => {
-            line.cut_after(1_000);
-            vec![b'x'; 64 << 10].into_response()
+        Failure::Drip(pause) => {
+            line.drip(pause);
+            None
+        }
+        Failure::Stale if is_first => None,
+        Failure::Stale => Some(cut(line, 0, false)),
+        // A connection that stood before is no better than a new one.
+        Failure::Reset | Failure::Refuse | Failure::Close => Some(cut(line, 0, true)),
+        Failure::ResetBody => Some(cut(line, BYTES_BEFORE_CUT, true)),
+        Failure::Truncate => Some(cut(line, BYTES_BEFORE_CUT, false)),
+        Failure::Garbage => {
+            line.garble();
+            Some(StatusCode::OK.into_response())
         }
     }
+}
+
+/// A long answer, of which only so many bytes are written.
+fn cut(line: &Line, bytes: u64, is_reset: bool) -> Response {
+    line.cut_after(bytes, is_reset);
+    vec![b'x'; 64 << 10].into_response()
 }
 
 impl Instance {

@@ -2,8 +2,10 @@
 //! Every instance can be slowed down, broken and mended while it runs; what a request asks for in its query
 //! (status, size, delay, cache headers) it gets. Not a benchmark server, and nothing is kept between two starts.
 
+mod arrivals;
 mod catalog;
 mod control;
+mod failure;
 mod instance;
 mod line;
 mod options;
@@ -30,11 +32,11 @@ async fn main() -> io::Result<()> {
     let mut serving = JoinSet::new();
     let mut places = Vec::new();
     for place in options.places() {
-        let lines = Lines::bind(place.address)
+        let instance = Arc::new(Instance::new(&place, options.latency, options.error_rate));
+        let lines = Lines::bind(place.address, instance.failures.subscribe())
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {}: {error}", place.name, place.address)))?;
         places.push(format!("{} {}", place.name, lines.address()));
-        let instance = Arc::new(Instance::new(&place, options.latency, options.error_rate));
         let app = instance::router(&instance).merge(control::router(&instance));
         serving.spawn(serve(lines, app));
     }

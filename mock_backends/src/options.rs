@@ -18,6 +18,7 @@ Each instance answers on its own port:
   GET  /hello  /data  /health    small answers; /hello speaks the language of Accept-Language
   ANY  /echo                     what arrived: method, path, query, headers, body
   GET  /hits                     requests so far, by path
+  GET  /arrivals                 the last requests: when, method, path, and X-Id, Idempotency-Key or X-Request-Id
 
 A query shapes the answer of any of them:
   ?status=503 ?delay_ms=200 ?bytes=65536
@@ -25,7 +26,11 @@ A query shapes the answer of any of them:
 
 Breaking and mending a running instance:
   curl -X POST 127.0.0.1:9101/simulate-failure
-  curl -X POST 127.0.0.1:9101/simulate-failure -d '{\"mode\": \"hang\"}'     (errors, hang, reset, truncate)
+  curl -X POST 127.0.0.1:9101/simulate-failure -d '{\"mode\": \"hang\"}'
+  modes:   errors (with \"status\", \"retry_after\"), hang, slow (\"latency\"), drip (\"pause\"), reset, reset_body,
+           truncate, garbage, stale (closes a kept connection when it is used again), close, refuse
+  further: \"path\": \"/users\" (only below), \"rate\": 0.2 (share of requests), \"for\": \"2s\" (mended then;
+           close and refuse need it)
   curl -X POST 127.0.0.1:9101/simulate-latency -d '{\"latency\": \"50ms..200ms\"}'
   curl -X POST 127.0.0.1:9101/simulate-recovery
 
@@ -149,7 +154,11 @@ impl FromStr for Latency {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// `20ms`, `1s`
+///
+/// # Errors
+/// What would be a time.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a time such as 20ms or 1s");
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

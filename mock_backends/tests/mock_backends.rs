@@ -214,3 +214,118 @@ fn a_taken_port_is_named() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains(&taken.local_addr().unwrap().to_string()));
 }
+
+#[tokio::test]
+async fn failures_hold_for_a_path_and_at_a_rate() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"status": 503, "path": "/users", "retry_after": 7}"#).await;
+    let failed = mocks.get("/users/1").await;
+    assert_eq!((failed.status().as_u16(), failed.headers()["retry-after"].to_str().unwrap()), (503, "7"));
+    assert_eq!(mocks.get("/hello").await.status(), 200);
+    let state = json(mocks.post("/simulate-failure", r#"{"rate": 0.5}"#).await).await;
+    assert_eq!(state["mode"], "errors");
+    let mut errors = 0;
+    for _ in 0..100 {
+        errors += usize::from(mocks.get("/hello").await.status() == 500);
+    }
+    assert!((20..=80).contains(&errors), "{errors}");
+    let state = json(mocks.post("/simulate-recovery", "").await).await;
+    assert_eq!((&state["mode"], &state["failures"]), (&json!("healthy"), &json!([])));
+    assert_eq!(mocks.get("/users/1").await.status(), 200);
+}
+
+#[tokio::test]
+async fn some_answers_are_slow() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"mode": "slow", "latency": "300ms", "path": "/hello"}"#).await;
+    let begin = Instant::now();
+    assert_eq!(mocks.get("/hello").await.status(), 200);
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn an_answer_may_drip_and_is_complete_in_the_end() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"mode": "drip", "pause": "2ms", "path": "/health"}"#).await;
+    let begin = Instant::now();
+    let answer = mocks.get("/health").await;
+    assert_eq!(json(answer).await["status"], "ok");
+    assert!(begin.elapsed() >= Duration::from_millis(200), "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_body_may_end_in_a_reset() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"mode": "reset_body"}"#).await;
+    let answer = mocks.get("/users").await;
+    assert_eq!(answer.headers()["content-length"], "65536");
+    assert!(answer.bytes().await.is_err());
+}
+
+#[tokio::test]
+async fn garbage_is_no_http() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"mode": "garbage"}"#).await;
+    assert!(mocks.try_get("/users").await.is_err());
+    let mut stream = std::net::TcpStream::connect(&mocks.places[0]).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /users HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut said).unwrap();
+    assert_eq!(said, "220 mail.example ESMTP\r\n\r\n");
+}
+
+#[test]
+fn a_stale_connection_is_closed_when_it_is_used_again() {
+    let mocks = Mocks::user();
+    let ask = |stream: &mut std::net::TcpStream, request: &str| {
+        std::io::Write::write_all(stream, request.as_bytes()).unwrap();
+        let mut bytes = [0; 4096];
+        let count = std::io::Read::read(stream, &mut bytes).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut stream = std::net::TcpStream::connect(&mocks.places[0]).unwrap();
+    let body = r#"{"mode": "stale"}"#;
+    let switch = format!("POST /simulate-failure HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    assert!(ask(&mut stream, &switch).starts_with("HTTP/1.1 200"));
+    let get = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+    let first = ask(&mut stream, get);
+    assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"), "{first}");
+    assert_eq!(ask(&mut stream, get), "");
+}
+
+#[tokio::test]
+async fn connections_are_closed_or_refused_for_a_while() {
+    for mode in ["close", "refuse"] {
+        let mocks = Mocks::user();
+        assert_eq!(mocks.post("/simulate-failure", &format!(r#"{{"mode": "{mode}"}}"#)).await.status(), 400);
+        mocks.post("/simulate-failure", &format!(r#"{{"mode": "{mode}", "for": "500ms"}}"#)).await;
+        let fresh = || std::net::TcpStream::connect(&mocks.places[0]);
+        let begin = Instant::now();
+        match mode {
+            "refuse" => {
+                while fresh().is_ok() {
+                    assert!(begin.elapsed() < Duration::from_millis(400), "never refused");
+                }
+            }
+            _ => assert_eq!(std::io::Read::read(&mut fresh().unwrap(), &mut [0; 9]).unwrap(), 0),
+        }
+        assert!(mocks.try_get("/users").await.is_err());
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(mocks.get("/users").await.status(), 200, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn what_arrived_is_remembered_even_without_an_answer() {
+    let mocks = Mocks::user();
+    mocks.post("/simulate-failure", r#"{"mode": "reset"}"#).await;
+    let url = format!("http://{}/users", mocks.places[0]);
+    assert!(mocks.client.post(&url).header("x-id", "order-7").body("{}").send().await.is_err());
+    mocks.post("/simulate-recovery", "").await;
+    mocks.client.get(&url).header("x-request-id", "one").send().await.unwrap();
+    let all = json(mocks.get("/arrivals").await).await;
+    let all = all["arrivals"].as_array().unwrap();
+    let told: Vec<_> = all.iter().map(|one| (one["method"].as_str().unwrap(), one["id"].as_str().unwrap())).collect();
+    assert_eq!(told, [("POST", "order-7"), ("GET", "one")]);
+    assert!(all[1]["at_ms"].as_f64() >= all[0]["at_ms"].as_f64());
+}

@@ -147,35 +147,86 @@ pub struct Readiness {
 }
 
 /// A service and whether it can answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceStatus {
     /// The service's name.
     pub name: String,
     /// Whether at least one instance can be used.
     pub usable: bool,
-    /// Its instances, in the order of the configuration.
+    /// The breaker of the service as a whole, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
+    /// Its instances, backups last, otherwise in the order of addresses.
     pub instances: Vec<InstanceStatus>,
 }
 
 /// An instance of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InstanceStatus {
     /// As the configuration names it.
     pub address: String,
-    /// What health checks found.
+    /// Whether it gets requests.
     pub state: InstanceState,
+    /// Why, in one sentence.
+    pub why: String,
+    /// Since when.
+    pub since: String,
+    /// The part of its share that it gets; less than 1 in a slow start.
+    pub share: f64,
     /// Its share among the instances.
     pub weight: u32,
-    /// Requests that wait for its answer, where they are counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub in_flight: Option<u64>,
+    /// Whether it gets requests only while no other instance can.
+    pub backup: bool,
+    /// Requests whose answer from it is not complete.
+    pub in_flight: u64,
     /// Tries since it was configured.
     pub requests: u64,
-    /// Tries that failed.
+    /// Tries that got no answer.
     pub failures: u64,
+    /// The part of the last 64 tries that ended in an answer below 500; none before the first.
+    pub success_rate: Option<f64>,
+    /// The mean time until the header of the last answers, in milliseconds; none before the first.
+    pub latency_ms: Option<f64>,
+    /// The last health check; none before the first.
+    pub last_check: Option<LastCheck>,
+    /// Its breaker, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerStatus>,
 }
 
-/// What health checks found.
+/// Where a breaker is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BreakerStatus {
+    /// `closed`, `open` or `half_open`.
+    pub state: &'static str,
+    /// For how long it has been there.
+    pub for_seconds: u64,
+    /// Why it opened; null while it is closed.
+    pub why: Option<String>,
+    /// Until a request may try again; null unless it is open.
+    pub retry_in_seconds: Option<u64>,
+    /// Failures since the last success, while it is closed.
+    pub failures_in_a_row: u32,
+    /// How often it opened.
+    pub opened: u64,
+    /// How often it let requests try again.
+    pub half_opened: u64,
+    /// How often it closed again.
+    pub closed: u64,
+}
+
+/// A health check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: String,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// Why it failed; none where it succeeded.
+    pub problem: Option<String>,
+}
+
+/// Whether an instance gets requests, and what keeps it from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
@@ -183,6 +234,10 @@ pub enum InstanceState {
     Up,
     /// Unhealthy: no request is sent to it.
     Down,
+    /// New: no request is sent to it before its first successful health check, unless there is no other.
+    Unproven,
+    /// Requests failed: none is sent to it for a while.
+    Ejected,
     /// The service has no health check.
     Unchecked,
 }

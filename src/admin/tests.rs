@@ -78,16 +78,24 @@ impl Control for Gateway {
         let instance = |address: &str, state, in_flight| InstanceStatus {
             address: address.into(),
             state,
+            why: "its health checks succeed".into(),
+            since: "2026-01-01T00:00:00Z".into(),
+            share: 1.0,
             weight: 1,
+            backup: false,
             in_flight,
             requests: 5,
             failures: 2,
+            success_rate: Some(0.6),
+            latency_ms: None,
+            last_check: None,
+            breaker: None,
         };
-        let users = vec![instance("127.0.0.1:9101", state, Some(3))];
-        let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, None)];
+        let users = vec![instance("127.0.0.1:9101", state, 3)];
+        let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, 0)];
         vec![
-            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, instances: users },
-            ServiceStatus { name: "orders".into(), usable: true, instances: orders },
+            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, breaker: None, instances: users },
+            ServiceStatus { name: "orders".into(), usable: true, breaker: None, instances: orders },
         ]
     }
 
@@ -267,10 +275,12 @@ async fn a_service_without_a_usable_instance_is_503() {
 #[tokio::test]
 async fn services_have_their_instances() {
     let body = json_of(Api::start().await.get("/admin/services").await, 200).await;
-    let instance =
-        json!({"address": "127.0.0.1:9101", "state": "up", "weight": 1, "in_flight": 3, "requests": 5, "failures": 2});
+    let instance = json!({
+        "address": "127.0.0.1:9101", "state": "up", "weight": 1, "backup": false, "in_flight": 3, "requests": 5, "failures": 2,
+        "success_rate": 0.6, "latency_ms": null,
+        "why": "its health checks succeed", "since": "2026-01-01T00:00:00Z", "share": 1.0, "last_check": null,
+    });
     assert_eq!(body["services"][0], json!({"name": "users", "usable": true, "instances": [instance]}));
-    assert!(body["services"][1]["instances"][0].get("in_flight").is_none());
 }
 
 #[tokio::test]

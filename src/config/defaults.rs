@@ -29,7 +29,13 @@ impl Default for Connections {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { keys: KeyRule::Required, timeout: Span::seconds(30), body_max: Size(10 << 20), limit: Vec::new() }
+        Self {
+            keys: KeyRule::Required,
+            timeout: Span::seconds(30),
+            body_max: Size(10 << 20),
+            limit: Vec::new(),
+            retry: None,
+        }
     }
 }
 
@@ -99,26 +105,13 @@ impl Default for Flush {
 }
 
 impl Instance {
+    /// The instance at `host:port`, with nothing else said about it.
+    pub fn at(address: &str) -> Self {
+        Self { address: address.to_owned(), weight: Self::default_weight(), backup: false }
+    }
+
     pub(super) const fn default_weight() -> u16 {
         1
-    }
-}
-
-impl HealthCheck {
-    pub(super) const fn default_every() -> Span {
-        Span::seconds(5)
-    }
-
-    pub(super) const fn default_timeout() -> Span {
-        Span::seconds(1)
-    }
-
-    pub(super) const fn default_healthy_after() -> u16 {
-        2
-    }
-
-    pub(super) const fn default_unhealthy_after() -> u16 {
-        3
     }
 }
 

@@ -4,19 +4,23 @@
 //! Not here: what a configuration compiles to (`runtime`).
 
 mod access;
+mod balance;
 mod check;
 mod defaults;
 mod dump;
 mod entries;
 mod fault;
+mod health;
 mod json_schema;
 mod limits;
+mod logging;
 mod not_built;
 mod pattern;
 mod places;
 mod problems;
 mod rate;
 mod reader;
+mod resilience;
 mod scalar_forms;
 mod schema;
 mod shared_store;
@@ -32,18 +36,21 @@ use std::collections::HashMap;
 use std::path::Path;
 
 pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
+pub use balance::{Balance, ConsistentHash, HashBy};
 pub use check::DEMO_KEY_SHA256;
 pub use dump::dump;
+pub use health::{Eject, HealthCheck, HealthStart, StatusRange, WhenAllDown};
 pub use json_schema::json_schema;
 pub use limits::{Concurrency, LimitRule, LimitSettings, LimitStore, Plan, Zone};
 pub use pattern::{HostPattern, Pattern, Segment};
 pub use places::Places;
 pub use problems::{Problem, Problems, did_you_mean};
 pub use rate::{Algorithm, Limit, Mode, Per, Rate, Window};
+pub use resilience::{Breaker, BreakerPer, Retry};
 pub use schema::*;
 pub use shared_store::{Gateways, OnStoreError, SharedStore};
 pub use store_url::StoreUrl;
-pub use units::{Size, Span};
+pub use units::{Percent, Size, Span};
 
 /// Reads and checks a configuration file; paths in it become absolute.
 /// Variables come from the process environment, then from `.env` beside the file.
@@ -258,7 +265,7 @@ log:
 
     #[test]
     fn many_problems_are_found_at_once() {
-        let text = "listen: 8080\nadmin: none\nlog: none\nlistn: x\nservices:\n  a:\n    instances: [{address: 127.0.0.1:1, wieght: 2}]\n    breaker: {failures: 1}\n  b: {instances: [127.0.0.1:1], timeouts: {connect: 1, tls: no}}\nroutes:\n  /x: {too: a}\n  /y: {to: a, limit: 10, limit: 5/s}\nkeys:\n  k: {key: tg_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}\n";
+        let text = "listen: 8080\nadmin: none\nlog: none\nlistn: x\nservices:\n  a:\n    instances: [{address: 127.0.0.1:1, wieght: 2}]\n    queue: {length: 1}\n  b: {instances: [127.0.0.1:1], timeouts: {connect: 1, tls: no}}\nroutes:\n  /x: {too: a}\n  /y: {to: a, limit: 10, limit: 5/s}\nkeys:\n  k: {key: tg_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}\n";
         let problems = read_here(text).err().map(|problems| problems.to_string()).unwrap_or_default();
         assert_eq!(problems.lines().count(), 10, "{problems}");
         assert!(!problems.contains("tg_a") && !problems.contains("` is missing"), "{problems}");

@@ -7,14 +7,8 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
-    "services.*.eject",
-    "services.*.breaker",
-    "services.*.retry",
     "services.*.concurrent_max",
     "services.*.queue",
-    "services.*.instances.*.backup",
-    "services.*.*.backup",
-    "routes.*.retry",
     "routes.*.breaker",
     "routes.*.cache.heuristic",
     "routes.*.cache.set_cookie",
@@ -23,28 +17,9 @@ const NOT_BUILT: &[&str] = &[
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",
-    "defaults.retry",
     "defaults.breaker",
     "defaults.cache",
     "defaults.body_max.mode",
-];
-
-const BALANCES: &[&str] = &[
-    "least_requests",
-    "least_request",
-    "least_connections",
-    "least_conn",
-    "random",
-    "two_random",
-    "p2c",
-    "hash",
-    "ip_hash",
-    "consistent_hash",
-    "ring_hash",
-    "maglev",
-    "weighted",
-    "peak_ewma",
-    "ewma",
 ];
 
 /// Takes the parts that are not built out of the tree, one problem each, and says their paths.
@@ -54,26 +29,7 @@ pub fn take_out(root: &mut Node, problems: &mut Problems) -> Vec<String> {
         let steps: Vec<&str> = pattern.split('.').collect();
         walk(root, &steps, "", problems, &mut lost);
     }
-    balances(root, problems, &mut lost);
     lost
-}
-
-/// Ways to balance that other gateways have; a misspelt `round_robin` is answered elsewhere.
-fn balances(root: &mut Node, problems: &mut Problems, lost: &mut Vec<String>) {
-    let Kind::Map(sections) = &mut root.kind else { return };
-    let services = sections.iter_mut().find(|section| section.name == "services").map(|section| &mut section.node.kind);
-    let Some(Kind::Map(services)) = services else { return };
-    for service in services {
-        let Kind::Map(fields) = &mut service.node.kind else { continue };
-        fields.retain(|field| {
-            let word = field.node.text().filter(|word| field.name == "balance" && BALANCES.contains(word));
-            let Some(word) = word else { return true };
-            let path = format!("services.{}.balance", service.name);
-            problems.push(problem(field.node.at, &path, format!("`{word}`: not built yet; `round_robin` is")));
-            lost.push(path);
-            false
-        });
-    }
 }
 
 fn walk(node: &mut Node, steps: &[&str], path: &str, problems: &mut Problems, lost: &mut Vec<String>) {

@@ -14,13 +14,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
+use super::balance::Balance;
+use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
+use super::resilience::{Breaker, Retry};
 use super::scalar_forms::Network;
 use super::short_forms::{self, Limits, OneOrMany};
-use super::store_url::StoreUrl;
 use super::units::{Size, Span};
+
+pub use super::logging::*;
 
 /// The whole configuration file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -216,6 +220,8 @@ pub struct Defaults {
     #[serde(deserialize_with = "short_forms::limits")]
     #[schemars(with = "Limits")]
     pub limit: Vec<LimitRule>,
+    /// When a request is tried again; only after a failed connect, or a pooled connection that was closed, when left out.
+    pub retry: Option<Retry>,
 }
 
 /// `services.NAME`
@@ -237,6 +243,19 @@ pub struct Service {
     /// Active health checks; off when left out.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What requests that fail say about an instance; nothing when left out.
+    #[serde(default)]
+    pub eject: Option<Eject>,
+    /// How long the share of an instance grows that is ready again, or new; it has all of it at once when left out.
+    #[serde(default)]
+    pub slow_start: Option<Span>,
+    /// When an instance, or the whole service, is not asked for a while; never when left out.
+    #[serde(default)]
+    pub breaker: Option<Breaker>,
+    /// When a request is tried again; `defaults.retry` when left out.
+    #[serde(default, deserialize_with = "short_forms::some", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retry>")]
+    pub retry: Option<Option<Retry>>,
     /// How long each step with an instance may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -252,15 +271,9 @@ pub struct Instance {
     /// Its share of the requests, 1 to 100.
     #[serde(default = "Instance::default_weight")]
     pub weight: u16,
-}
-
-/// `services.NAME.balance`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// One after the other, by weight.
-    #[default]
-    RoundRobin,
+    /// Whether it gets requests only while no other instance can.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// `services.NAME.tls`
@@ -272,26 +285,6 @@ pub struct ServiceTls {
     /// PEM file of the authorities that are believed; the system's when left out.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-}
-
-/// `services.NAME.health`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthCheck {
-    /// Asked for with GET; 200 is healthy.
-    pub path: String,
-    /// Time between two checks of an instance.
-    #[serde(default = "HealthCheck::default_every")]
-    pub every: Span,
-    /// How long one check may take.
-    #[serde(default = "HealthCheck::default_timeout")]
-    pub timeout: Span,
-    /// Successes in a row that make an instance healthy.
-    #[serde(default = "HealthCheck::default_healthy_after")]
-    pub healthy_after: u16,
-    /// Failures in a row that make an instance unhealthy.
-    #[serde(default = "HealthCheck::default_unhealthy_after")]
-    pub unhealthy_after: u16,
 }
 
 /// `services.NAME.timeouts`
@@ -356,6 +349,10 @@ pub struct Route {
     /// Until the header of the final answer; `defaults.timeout` when left out.
     #[serde(default, deserialize_with = "short_forms::some")]
     pub timeout: Option<Span>,
+    /// When a request is tried again; the service's when left out.
+    #[serde(default, deserialize_with = "short_forms::some", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retry>")]
+    pub retry: Option<Option<Retry>>,
 }
 
 /// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
@@ -424,126 +421,6 @@ pub struct CacheStore {
     pub memory: Size,
 }
 
-/// `log`; the short form is the store's URL.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, remote = "Self")]
-#[schemars(transform = schema_of_short_forms::log)]
-pub struct Log {
-    /// `sqlite:PATH`, `mysql://user:password@host/database`, or `none`.
-    pub store: StoreUrl,
-    /// One JSON line per request: `none`, `stdout` or a path.
-    #[serde(default)]
-    pub json: JsonLines,
-    /// Records that may wait for the store.
-    #[serde(default = "Log::default_queue")]
-    pub queue: usize,
-    /// When a batch is written.
-    #[serde(default)]
-    pub flush: Flush,
-    /// The folder where batches wait while the store is away, or `none`. By default the SQLite file
-    /// with `.spool` behind its name; with a server `data/spool`.
-    #[serde(default)]
-    pub spool: Spool,
-    /// Bytes the spool may take.
-    #[serde(default = "Log::default_spool_max")]
-    pub spool_max: Size,
-    /// What is lost when the spool is full.
-    #[serde(default)]
-    pub spool_full: SpoolFull,
-    /// What is kept, and how long.
-    #[serde(default)]
-    pub retention: Retention,
-    /// What is kept of the client's address.
-    #[serde(default)]
-    pub client_ip: ClientIp,
-    /// What is kept of query strings.
-    #[serde(default)]
-    pub query: QueryLog,
-}
-
-/// `log.json`
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum JsonLines {
-    /// No lines.
-    #[default]
-    None,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to; opened again on SIGHUP.
-    File(PathBuf),
-}
-
-/// `log.spool`
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Spool {
-    /// The SQLite file with `.spool` behind its name; with a server `data/spool` beside the configuration.
-    #[default]
-    Usual,
-    /// No spool: what can't be queued is lost.
-    None,
-    /// A folder.
-    Folder(PathBuf),
-}
-
-/// `log.flush`: whichever comes first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Flush {
-    /// Rows of one batch.
-    pub rows: usize,
-    /// Age of the oldest row of a batch.
-    pub age: Span,
-}
-
-/// `log.spool_full`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SpoolFull {
-    /// What comes next.
-    #[default]
-    DropNew,
-    /// What has waited longest.
-    DropOld,
-}
-
-/// `log.retention`: whichever comes first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Retention {
-    /// How long single requests are kept.
-    pub requests: Span,
-    /// How long usage by minute is kept.
-    pub minutes: Span,
-    /// How long usage by hour is kept. Usage by day is kept for ever.
-    pub hours: Span,
-    /// Bytes of the request log in the store.
-    pub size: Size,
-}
-
-/// `log.client_ip`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientIp {
-    /// The whole address.
-    #[default]
-    Full,
-    /// IPv4 /24, IPv6 /48.
-    Masked,
-    /// Nothing.
-    None,
-}
-
-/// `log.query`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum QueryLog {
-    /// No query strings.
-    #[default]
-    None,
-    /// Query strings, values of secret parameters replaced.
-    Redacted,
-}
-
 /// A SHA-256 digest, 64 hex digits in the file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
@@ -582,9 +459,6 @@ mod schema_of_short_forms {
     }
     pub(super) fn cache_policy(schema: &mut Schema) {
         or_text(schema, "`30s` is {ttl: 30s}; `none` is no cache");
-    }
-    pub(super) fn log(schema: &mut Schema) {
-        or_text(schema, "sqlite:PATH, mysql://user:password@host/database, or none");
     }
     pub(super) fn service(schema: &mut Schema) {
         let long = std::mem::take(schema);

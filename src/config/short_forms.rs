@@ -25,9 +25,7 @@ short_form!(Listener, "an address such as 127.0.0.1:8080, or a map with `address
 short_form!(Admin, "an address such as 127.0.0.1:8081, a map with `address`, or `none`", |text| {
     Ok(Admin { address: listen_address(text)?, token_sha256: None, hosts: Vec::new() })
 });
-short_form!(Instance, "`host:port`, or a map with `address`", |text| {
-    Ok(Instance { address: text.to_owned(), weight: Instance::default_weight() })
-});
+short_form!(Instance, "`host:port`, or a map with `address`", |text| { Ok(Instance::at(text)) });
 short_form!(CachePolicy, "a length of time such as `30s`, a map, or `none`", |text| {
     Ok(CachePolicy { ttl: Span::parse(text)?, ..CachePolicy::default() })
 });

@@ -14,6 +14,11 @@ pub struct Span(pub Duration);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+/// A part of a whole: `50%`, `125%`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(pub u32);
+
+text_form!(Percent, "a part in percent such as `50%`", r"^([0-9]+%|.*\$\{.+\}.*)$");
 text_form!(
     Span,
     "a length of time such as `250ms`, `30s`, `5min`, `12h` or `30d`",
@@ -102,6 +107,36 @@ impl Size {
     }
 }
 
+impl Percent {
+    /// No part is larger.
+    const MAX: u32 = 10_000;
+
+    /// Reads `50%`.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (number, unit) = split(text);
+        match (number.parse(), unit) {
+            (Ok(percent), "%") if percent <= Self::MAX => Ok(Self(percent)),
+            (Ok(_), "%") => Err(format!("`{text}` is more than {}%", Self::MAX)),
+            (Ok(_), "") => Err(format!("`{text}`: the unit is missing: percent are written {number}%")),
+            _ => Err(format!("`{text}` is no part in percent: write a whole number and %, such as 50%")),
+        }
+    }
+
+    /// This part of `whole`, rounded down.
+    pub const fn of(self, whole: usize) -> usize {
+        whole * self.0 as usize / 100
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}%", self.0)
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
@@ -162,6 +197,15 @@ mod tests {
         assert!(size("10MiB").contains("write 10mb"));
         assert!(size("10").contains("10b"));
         assert!(size("10m").contains("write 10mb"));
+    }
+
+    #[test]
+    fn parts_are_whole_percent() {
+        assert_eq!(Percent::parse("125%"), Ok(Percent(125)));
+        assert_eq!((Percent(50).of(3), Percent(100).of(3)), (1, 3));
+        for (wrong, hint) in [("50", "50%"), ("0.5", "50%"), ("1.25", "50%"), ("10001%", "10000%"), ("", "50%")] {
+            assert!(Percent::parse(wrong).unwrap_err().contains(hint), "{wrong}");
+        }
     }
 
     proptest::proptest! {

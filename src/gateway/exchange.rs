@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ORIGIN;
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
+use super::attempt::Attempt;
+use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
@@ -20,10 +22,10 @@ use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
 use crate::policy::cors::{self, Fields};
-use crate::record::{self, CacheResult, Record};
+use crate::record::{self, CacheResult, Record, Retries};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
-use crate::upstream::Instance;
+use crate::upstream::Try;
 
 /// What one exchange has come to know.
 pub struct Exchange {
@@ -46,9 +48,14 @@ pub struct Exchange {
     pub(super) observed: Option<Arc<str>>,
     /// Its place among those that its route serves at once; free again when the exchange has ended, however it did.
     pub(super) place: Option<Place>,
-    /// Instances that were tried, in order.
-    pub(super) tried: SmallVec<[Arc<Instance>; 2]>,
+    /// Instances that were tried, in order; only the last one can be in flight.
+    pub(super) tried: SmallVec<[Try; 2]>,
     pub(super) attempts: u16,
+    /// The try that is under way.
+    pub(super) attempt: Attempt,
+    pub(super) retries: Retries,
+    /// How long the next try has to wait.
+    pub(super) wait: Option<Duration>,
     pub(super) upstream_started: Option<Instant>,
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
@@ -114,6 +121,9 @@ impl Exchange {
             place: None,
             tried: SmallVec::new(),
             attempts: 0,
+            attempt: Attempt::default(),
+            retries: Retries::default(),
+            wait: None,
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
@@ -132,23 +142,33 @@ impl Exchange {
     }
 
     /// The peer of the next try: another instance than before, with what is left of the route's time.
-    pub(super) fn next_peer(&mut self) -> Result<Box<HttpPeer>> {
+    pub(super) fn next_peer(&mut self, headers: &HeaderMap) -> Result<Box<HttpPeer>> {
+        self.end_try();
+        let key = balance_key_of(self, headers);
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
         let now = Instant::now();
         let left = route.timeout.saturating_sub(now.duration_since(self.started));
         if left.is_zero() {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        // With every other instance tried, the first one is as good as any.
-        let chosen = route.pool.select(&self.tried).or_else(|| route.pool.select(&[]));
-        let Some(instance) = chosen.map(Arc::clone) else {
-            return Err(self.give_up(Refusal::NoInstance));
+        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
+            Ok(begun) => begun,
+            Err(refusal) => return Err(self.give_up(refusal)),
         };
         let mut peer = instance.peer();
+        let left = match &route.retry {
+            None => left,
+            Some(retry) => {
+                if self.attempts == 0 {
+                    route.pool.retries.request(now);
+                }
+                retry.try_timeout().map_or(left, |timeout| timeout.min(left))
+            }
+        };
         at_most(&mut peer.options.connection_timeout, left);
         at_most(&mut peer.options.total_connection_timeout, left);
         at_most(&mut peer.options.read_timeout, left);
-        instance.tried();
+        self.attempt = attempt;
         self.tried.push(instance);
         self.attempts += 1;
         self.body_bytes = 0; // a body that was kept is sent again from its beginning
@@ -171,10 +191,20 @@ impl Exchange {
         }
     }
 
-    /// The last try got no answer.
-    pub(super) fn try_failed(&self) {
-        if let Some(instance) = self.tried.last() {
-            instance.failed();
+    /// The last try got no answer, or half of one; `why` where its instance is to blame.
+    pub(super) fn try_failed(&mut self, why: Option<&str>) {
+        if why.is_some() {
+            self.attempt.failed();
+        }
+        if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+            route.pool.failed(tried, why);
+        }
+    }
+
+    /// The last try, if there is one, is not in flight any more.
+    pub(super) fn end_try(&mut self) {
+        if let Some(instance) = self.tried.last_mut() {
+            instance.end();
         }
     }
 
@@ -205,7 +235,12 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+            if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+                route.pool.answered(tried, status);
+            }
+            self.attempt.answered(status);
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
+            self.try_failed(Some(Refusal::UpstreamTimeout.reason()));
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         Ok(())
@@ -217,6 +252,7 @@ impl Exchange {
             return;
         }
         self.place = None;
+        self.end_try();
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);
@@ -242,6 +278,7 @@ impl Exchange {
             service: route.map(|route| Arc::clone(&route.pool.name)),
             instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
             attempts: self.attempts,
+            retries: self.retries,
             upstream_time: self.upstream_time,
             cache: self.cache,
             decided_by,

@@ -6,10 +6,12 @@ use http::header::EXPECT;
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use crate::record::RetryReason;
 use crate::refusal::Refusal;
 
-/// Tries of one request at most: the first, one after a failed connect, one after an instance closed the connection before it answered.
-pub const ATTEMPTS_MAX: u16 = 3;
+/// Tries of one request at most where no `retry` is written: the first, one after a failed connect, one after an instance closed the connection
+/// before it answered.
+const ATTEMPTS_MAX: u16 = 3;
 
 /// What a client is told when an exchange ends in `error`.
 pub(super) fn refusal(error: &Error) -> Refusal {
@@ -49,20 +51,36 @@ pub(super) fn client_stalled(
         && answer.is_none()
 }
 
+/// How a try failed that had a connection; none where it was not the instance that failed.
+pub(super) fn retry_reason(error: &Error) -> Option<RetryReason> {
+    if *error.esource() != ErrorSource::Upstream {
+        return None;
+    }
+    Some(match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => RetryReason::Closed,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => RetryReason::Timeout,
+        _ => RetryReason::Invalid,
+    })
+}
+
 /// Whether a failed connect is tried on another instance: nothing was sent, so any method may be.
 pub(super) fn may_reconnect(attempts: u16, has_other_instance: bool) -> bool {
     attempts < ATTEMPTS_MAX && has_other_instance
+}
+
+/// Whether the connection was closed or reset.
+pub(super) fn is_closed(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
 }
 
 /// Whether a try that failed after something may have been sent is repeated: an idempotent request, kept whole,
 /// when the instance closed the connection before the first byte of an answer (RFC 9110 section 9.2.2). A try is
 /// `hopeful` on a pooled connection, which may just have been too old, and where there is another instance.
 pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, hopeful: bool, kept_whole: bool) -> bool {
-    let closed = matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
     attempts < ATTEMPTS_MAX
         && hopeful
         && kept_whole
-        && closed
+        && is_closed(error)
         && method.is_idempotent()
         && *error.esource() == ErrorSource::Upstream
 }

@@ -4,6 +4,8 @@
 
 mod admit;
 mod answer;
+mod attempt;
+mod balance_key;
 mod caching;
 mod connection;
 mod exchange;
@@ -12,6 +14,7 @@ mod flood;
 mod forward;
 mod front;
 mod query;
+mod retrying;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,14 +35,14 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use connection::Census;
-pub use failure::ATTEMPTS_MAX;
 pub use front::{Entrance, Front, Listener};
 
 use self::exchange::{Exchange, Sent};
+use self::retrying::Failed;
 use crate::metrics::Metrics;
 use crate::policy::cors;
 use crate::policy::headers::remove_hop_by_hop;
-use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT};
+use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, RetryReason};
 use crate::refusal::Refusal;
 use crate::request_log::RequestLog;
 use crate::runtime::Live;
@@ -187,9 +190,22 @@ impl ProxyHttp for Gateway {
         false
     }
 
+    /// Breakers, once more than for each try: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
+    async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
+        let route = exchange.route.as_ref();
+        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.pool)) else { return Ok(true) };
+        let cors = exchange.cors_fields(session.req_header(), &refusal);
+        answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
+        Ok(false)
+    }
+
     /// The next instance. Called once a try.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<Box<HttpPeer>> {
-        let mut peer = exchange.next_peer()?;
+        if let Some(wait) = exchange.wait.take() {
+            exchange.end_try();
+            tokio::time::sleep(wait).await;
+        }
+        let mut peer = exchange.next_peer(&session.req_header().headers)?;
         if session.is_upgrade_req() {
             // Pingora keeps one bound for reads, of the answer's header and of the tunnel behind it. A tunnel is silent
             // like an idle connection, not like a slow answer.
@@ -201,14 +217,16 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _peer: &HttpPeer,
         exchange: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        exchange.try_failed();
         error.as_up();
-        error.set_retry(failure::may_reconnect(exchange.attempts, exchange.has_other_instance()));
+        exchange.try_failed(Some(failure::refusal(&error).reason()));
+        let otherwise = failure::may_reconnect(exchange.attempts, exchange.has_other_instance());
+        let failed = Failed { reason: RetryReason::Connect, answer: None, otherwise };
+        error.set_retry(exchange.tries_again(session, &failed));
         error
     }
 
@@ -249,6 +267,9 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
         }
         exchange.upstream_answered(response.status)?;
+        if exchange.tries_again_after(session, response) {
+            return Err(retrying::thrown_away(response.status));
+        }
         if exchange.route.as_ref().is_some_and(|route| route.cors.is_some()) {
             cors::remove_claims(response);
         }
@@ -283,15 +304,23 @@ impl ProxyHttp for Gateway {
         exchange: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
+        if retrying::is_thrown_away(&error) {
+            return error; // decided, and told, when its header came
+        }
         if failure::client_stalled(&error, session.is_body_done(), session.req_header(), session.response_written()) {
             error.as_down(); // the instance is not to blame: it waits for the rest of the body, too
         }
         if *error.esource() == pingora_core::ErrorSource::Upstream {
-            exchange.try_failed();
+            // A pooled connection may just have been too old.
+            let is_stale = client_reused && failure::is_closed(&error) && session.response_written().is_none();
+            exchange.try_failed((!is_stale).then(|| failure::refusal(&error).reason()));
         }
-        let kept_whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
         let (attempts, hopeful) = (exchange.attempts, client_reused || exchange.has_other_instance());
-        error.set_retry(failure::may_resend(&error, &session.req_header().method, attempts, hopeful, kept_whole));
+        let (method, kept_whole) = (&session.req_header().method, retrying::is_whole(session));
+        let otherwise = failure::may_resend(&error, method, attempts, hopeful, kept_whole);
+        let again = failure::retry_reason(&error)
+            .is_some_and(|reason| exchange.tries_again(session, &Failed { reason, answer: None, otherwise }));
+        error.set_retry(again);
         error
     }
 
@@ -324,6 +353,9 @@ impl ProxyHttp for Gateway {
             bytes_out: session.body_bytes_sent() as u64,
         };
         exchange.note_cache_result(session);
+        if error.is_none() {
+            exchange.attempt.ended();
+        }
         let decided_by = match (&exchange.refusal, error) {
             (Some(refusal), _) => refusal.reason(),
             (None, Some(error)) => failure::refusal(error).reason(),

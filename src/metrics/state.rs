@@ -19,6 +19,8 @@ pub struct State {
     pub connections_open: u64,
     /// Every instance of every service.
     pub instances: Vec<InstanceState>,
+    /// Every breaker.
+    pub breakers: Vec<BreakerState>,
     /// The request log.
     pub log: LogState,
     /// The generation of the live configuration.
@@ -99,6 +101,23 @@ pub struct InstanceState {
     pub instance: Arc<str>,
     /// Whether requests are sent to it.
     pub up: bool,
+    /// Tries at it that have not ended.
+    pub in_flight: u64,
+    /// How often its state became which.
+    pub changes: [(&'static str, u64); 3],
+}
+
+/// The breaker of an instance, or of a service as a whole.
+#[derive(Clone, Debug)]
+pub struct BreakerState {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// The instance's address, or `(all)`.
+    pub instance: Arc<str>,
+    /// 0 closed, 1 half open, 2 open.
+    pub state: u8,
+    /// How often it came into each state.
+    pub transitions: [(&'static str, u64); 3],
 }
 
 /// The request log's counts.
@@ -133,6 +152,7 @@ pub struct LogState {
 /// Everything that is read at scrape time; families without series are left out.
 pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
     let mut families = part_families(build, state);
+    families.extend(breaker_families(&state.breakers));
     families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
@@ -143,10 +163,6 @@ pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) ->
 
 fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     let facts = [("version", build.version), ("revision", build.revision), ("rust", build.rust)];
-    let up = state.instances.iter().map(|entry| {
-        let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
-        sample(MetricType::GAUGE, &labels, f64::from(u8::from(entry.up)))
-    });
     let reloads = [("success", state.reloads_succeeded), ("failure", state.reloads_failed)]
         .map(|(result, count)| sample(MetricType::COUNTER, &[("result", result)], count as f64));
     let mut families = key_families(&state.keys);
@@ -157,7 +173,6 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "What this binary was built from.",
             vec![sample(MetricType::GAUGE, &facts, 1.0)],
         ),
-        family(MetricType::GAUGE, "tollgate_upstream_up", "Whether requests are sent to the instance.", up.collect()),
         family(
             MetricType::COUNTER,
             "tollgate_config_reloads_total",
@@ -179,12 +194,66 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             state.cache_evictions as f64,
         ),
     ]);
+    families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {
         let help = "When the live configuration went live.";
         families.push(gauge("tollgate_config_last_reload_success_timestamp_seconds", help, unix_seconds(reloaded)));
     }
     families
+}
+
+fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
+    let gauge = |name, help, value: fn(&InstanceState) -> f64| {
+        let samples = instances.iter().map(|entry| {
+            let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
+            sample(MetricType::GAUGE, &labels, value(entry))
+        });
+        family(MetricType::GAUGE, name, help, samples.collect())
+    };
+    let changes = instances.iter().flat_map(|entry| {
+        entry.changes.iter().map(|(state, times)| {
+            let labels = [("service", &*entry.service), ("instance", &*entry.instance), ("state", *state)];
+            sample(MetricType::COUNTER, &labels, *times as f64)
+        })
+    });
+    [
+        gauge("tollgate_upstream_up", "Whether requests are sent to the instance.", |entry| u8::from(entry.up).into()),
+        gauge(
+            "tollgate_upstream_requests_in_flight",
+            "Requests at the instance whose answer is not complete.",
+            |entry| entry.in_flight as f64,
+        ),
+        family(
+            MetricType::COUNTER,
+            "tollgate_upstream_state_changes_total",
+            "How often the state of the instance became which.",
+            changes.collect(),
+        ),
+    ]
+}
+
+fn breaker_families(breakers: &[BreakerState]) -> [MetricFamily; 2] {
+    let states = breakers.iter().map(|breaker| {
+        let labels = [("service", breaker.service.as_ref()), ("instance", breaker.instance.as_ref())];
+        sample(MetricType::GAUGE, &labels, f64::from(breaker.state))
+    });
+    let transitions = breakers.iter().flat_map(|breaker| {
+        breaker.transitions.map(|(to, count)| {
+            let labels = [("service", breaker.service.as_ref()), ("instance", breaker.instance.as_ref()), ("to", to)];
+            sample(MetricType::COUNTER, &labels, count as f64)
+        })
+    });
+    let help = "Where the breaker of the instance, or of all of the service, is: 0 closed, 1 half open, 2 open.";
+    [
+        family(MetricType::GAUGE, "tollgate_breaker_state", help, states.collect()),
+        family(
+            MetricType::COUNTER,
+            "tollgate_breaker_transitions_total",
+            "How often breakers opened, half opened and closed.",
+            transitions.collect(),
+        ),
+    ]
 }
 
 fn limit_families(state: &State) -> Vec<MetricFamily> {

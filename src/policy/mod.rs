@@ -11,4 +11,5 @@ pub mod flood_guard;
 pub mod headers;
 pub mod limit;
 pub mod path;
+pub mod retry;
 pub mod rewrite;

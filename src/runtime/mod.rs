@@ -29,8 +29,9 @@ use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
 use crate::policy::headers::Changes;
 use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
+use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
-use crate::upstream::Pool;
+use crate::upstream::{Before, Pool};
 
 /// A start or a reload waits so long for the store of shared limits; without it they begin with the fallback.
 const STORE_TRIED_WITHIN: Duration = Duration::from_secs(2);
@@ -116,9 +117,12 @@ impl Runtime {
         if let Some(previous) = previous {
             self.limits.take_effect(&previous.limits, Now::read());
         }
-        for pool in self.pools.values() {
-            pool.start_checks(background);
+        let pool_before = |name| previous.and_then(|runtime| runtime.pools.get(name));
+        for (name, pool) in &self.pools {
+            pool.start(pool_before(name).map(|pool| &**pool), background);
         }
+        let pools_before = previous.into_iter().flat_map(|runtime| &runtime.pools);
+        pools_before.filter(|(name, _)| !self.pools.contains_key(*name)).for_each(|(_, pool)| pool.stop());
         if let Some(sharing) = &self.sharing {
             sharing.store.start(background);
             background.block_on(sharing.store.tried(STORE_TRIED_WITHIN));
@@ -172,7 +176,11 @@ fn certificates(config: &Config, problems: &mut Problems) -> HashMap<SocketAddr,
 fn pools(config: &Config, previous: Option<&Runtime>, problems: &mut Problems) -> HashMap<Arc<str>, Arc<Pool>> {
     let mut pools = HashMap::with_capacity(config.services.len());
     for (name, service) in &config.services {
-        match Pool::compile(name, service, previous.and_then(|runtime| runtime.pools.get(name.as_str()))) {
+        let before = match previous {
+            Some(runtime) => Before::Reload(runtime.pools.get(name.as_str())),
+            None => Before::Start,
+        };
+        match Pool::compile(name, service, before) {
             Ok(pool) => {
                 pools.insert(Arc::clone(&pool.name), pool);
             }
@@ -212,11 +220,20 @@ fn compile_route(
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,
+        retry: retry(config, route, pool).map(Retry::compile),
         rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),
         request_headers: Changes::compile(&route.headers.request)?,
         response_headers: Changes::compile(&route.headers.response)?,
         names_consumer: !cache.is_some_and(|policy| policy.shared),
     })
+}
+
+/// The nearest one that is written: the route's, the service's, that of `defaults`. `none` is written, too.
+fn retry<'a>(config: &'a Config, route: &'a config::Route, pool: &'a Pool) -> Option<&'a config::Retry> {
+    match route.retry.as_ref().or(pool.config().retry.as_ref()) {
+        Some(nearest) => nearest.as_ref(),
+        None => config.defaults.retry.as_ref(),
+    }
 }
 
 /// Of everything that an answer can depend on: where it differs, stored answers are not found any more.

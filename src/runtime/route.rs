@@ -11,6 +11,7 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::cors::Cors;
 use crate::policy::headers::Changes;
 use crate::policy::limit::RouteLimits;
+use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
 use crate::upstream::Pool;
 
@@ -36,6 +37,8 @@ pub struct Route {
     pub cache: Option<CacheRule>,
     /// Until the header of the final answer, over all tries.
     pub timeout: Duration,
+    /// When a request is tried again.
+    pub retry: Option<Retry>,
     /// The path that instances see.
     pub rewrite: Rewrite,
     /// Changes to the request's headers.
@@ -51,21 +54,16 @@ pub(super) mod tests {
     use super::*;
     use crate::config;
     use crate::keys::{KeyTable, LiveKeys};
+    use crate::upstream::Before;
 
     /// A route to nowhere with this endpoint.
     pub fn route_named(endpoint: &str) -> Arc<Route> {
-        let service = config::Service {
-            instances: vec![config::Instance { address: "127.0.0.1:9".into(), weight: 1 }],
-            balance: config::Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: config::Timeouts::default(),
-        };
+        let service =
+            config::Service { instances: vec![config::Instance::at("127.0.0.1:9")], ..config::Service::default() };
         let keys = Arc::new(LiveKeys::of_table(KeyTable::compile(&std::collections::BTreeMap::new())));
         Arc::new(Route {
             endpoint: endpoint.into(),
-            pool: Pool::compile("nowhere", &service, None).unwrap(),
+            pool: Pool::compile("nowhere", &service, Before::Start).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
             clients: None,
             cors: None,
@@ -74,6 +72,7 @@ pub(super) mod tests {
             body_bytes_max: 0,
             cache: None,
             timeout: Duration::ZERO,
+            retry: None,
             rewrite: Rewrite::Keep,
             request_headers: Changes::default(),
             response_headers: Changes::default(),

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
-use super::Ready;
 use super::counters::Saved;
+use super::{Ready, breakers};
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LimitEntry, LimitTotals, LogStatus,
-    Readiness, RetentionStatus, ServiceStatus, Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
+    LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::{Config, StoreUrl};
@@ -232,27 +233,51 @@ fn key_store_away(status: &Status) -> Option<String> {
 }
 
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
-    let instances: Vec<InstanceStatus> = pool
-        .instances()
-        .into_iter()
-        .map(|(instance, state)| {
-            let (requests, failures) = instance.counts();
-            InstanceStatus {
-                address: instance.label.to_string(),
-                state: match state {
-                    upstream::InstanceState::Up => InstanceState::Up,
-                    upstream::InstanceState::Down => InstanceState::Down,
-                    upstream::InstanceState::Unchecked => InstanceState::Unchecked,
-                },
-                weight: u32::from(instance.weight),
-                in_flight: None,
-                requests,
-                failures,
-            }
-        })
-        .collect();
-    let usable = instances.iter().any(|instance| instance.state != InstanceState::Down);
-    ServiceStatus { name: pool.name.to_string(), usable, instances }
+    let instances: Vec<InstanceStatus> = pool.instances().map(|status| instance(pool, status)).collect();
+    let breaker = pool.breakers.service.as_ref().map(breakers::status);
+    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), breaker, instances }
+}
+
+fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
+    let instance = status.instance;
+    let (requests, failures) = instance.counts();
+    let condition = instance.condition();
+    InstanceStatus {
+        address: instance.label.to_string(),
+        state: match condition.state() {
+            upstream::InstanceState::Up => InstanceState::Up,
+            upstream::InstanceState::Down => InstanceState::Down,
+            upstream::InstanceState::Unproven => InstanceState::Unproven,
+            upstream::InstanceState::Ejected => InstanceState::Ejected,
+            upstream::InstanceState::Unchecked => InstanceState::Unchecked,
+        },
+        since: utc(&condition.since),
+        share: (f64::from(instance.share()) * 1e3).round() / 1e3,
+        weight: status.weight.into(),
+        backup: status.is_backup,
+        in_flight: instance.in_flight().into(),
+        requests,
+        failures,
+        success_rate: instance.success_rate(),
+        latency_ms: instance.latency().map(milliseconds),
+        last_check: condition.last_check.map(|check| LastCheck {
+            at: utc(&check.at),
+            took_ms: milliseconds(check.took),
+            problem: check.problem,
+        }),
+        breaker: pool.breakers.of(instance.address).map(breakers::status),
+        why: condition.why,
+    }
+}
+
+/// A time as RFC 3339 has it, to the millisecond.
+fn utc(time: &SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(*time).unwrap_or_default();
+    time.round(jiff::Unit::Millisecond).unwrap_or(time).to_string()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn limit_entry(status: LimitStatus) -> LimitEntry {
@@ -293,6 +318,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
         instances: runtime.pools.values().flat_map(instances).collect(),
+        breakers: runtime.pools.values().flat_map(|pool| breakers::states(pool)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,
@@ -337,15 +363,17 @@ fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
     }
 }
 
-fn instances(pool: &Arc<Pool>) -> Vec<metrics::InstanceState> {
-    pool.instances()
-        .into_iter()
-        .map(|(instance, state)| metrics::InstanceState {
-            service: Arc::clone(&pool.name),
-            instance: Arc::clone(&instance.label),
-            up: state != upstream::InstanceState::Down,
-        })
-        .collect()
+fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
+    pool.instances().map(|status| metrics::InstanceState {
+        service: Arc::clone(&pool.name),
+        instance: Arc::clone(&status.instance.label),
+        up: status.instance.is_ready(),
+        in_flight: status.instance.in_flight().into(),
+        changes: {
+            let changes = status.instance.condition().changes;
+            [("up", changes.up), ("down", changes.down), ("ejected", changes.ejected)]
+        },
+    })
 }
 
 fn limit_entries(runtime: &Runtime) -> u64 {

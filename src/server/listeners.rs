@@ -20,7 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::{self, Config, Threads};
-use crate::gateway::{ATTEMPTS_MAX, Entrance, Front, Gateway, Listener, Parts};
+use crate::gateway::{Entrance, Front, Gateway, Listener, Parts};
 use crate::runtime::Live;
 
 /// Idle connections to instances that are kept, for each worker thread.
@@ -149,7 +149,7 @@ fn server_conf(config: &Config) -> ServerConf {
         // A pooled connection is worth more than the memory it takes.
         upstream_keepalive_pool_size: UPSTREAM_POOL_SIZE,
         // The number of tries is decided for each request; this is only the bound behind it.
-        max_retries: usize::from(ATTEMPTS_MAX) + 1,
+        max_retries: usize::from(config::Retry::ATTEMPTS_MAX) + 1,
         // Pingora sleeps it out whatever happens; nobody waits for that, and requests are cut by `shutdown.rs`.
         grace_period_seconds: Some(NEVER_SECONDS),
         // Neither is used; by default both would be in the shared temporary folder.

@@ -2,6 +2,7 @@
 //! Start: configuration, log, admin, listeners; ready when every listener accepts.
 //! Stop: not ready, listeners close, requests in flight finish, the log is written out, admin ends last.
 
+mod breakers;
 mod control;
 mod counters;
 mod listeners;

@@ -1,135 +1,130 @@
-//! Active health checks: the probe of `pingora-load-balancing`, with one time-out over the whole check.
-//! Which instances get requests is the pool's; this only finds out and says so.
+//! Active health checks: each instance is checked again and again, by a task of its own that lives as long as its settings.
+//! Checks don't come in bursts: each begins at a moment of its own and is a tenth early or late, and so many run at once at most.
+//! Not here: a single check (`probe.rs`), what follows from it (`condition.rs`), and ejection by requests that fail (`pool.rs`).
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use pingora_core::{Error, ErrorType, Result};
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck};
+use parking_lot::Mutex;
+use pingora_load_balancing::health_check::HealthCheck as _;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
+use super::condition::Change;
 use super::instance::Instance;
-use super::pool::Pool;
+use super::probe::{Probe, problem};
 use crate::config;
 
-/// A GET that has to be answered with 200 in time.
-pub(super) struct Probe {
+/// Health checks of the whole process that run at once.
+static AT_ONCE: Semaphore = Semaphore::const_new(256);
+
+/// What all checks of a service depend on; while it is equal, they go on.
+#[derive(Debug, PartialEq)]
+pub(super) struct Settings {
     service: Arc<str>,
-    /// Told what is found out.
-    instances: Arc<[Arc<Instance>]>,
-    check: HttpHealthCheck,
-    timeout: Duration,
+    health: config::HealthCheck,
+    host: Option<String>,
+    tls: Option<config::ServiceTls>,
+    slow_start: Option<Duration>,
 }
 
-impl Probe {
-    /// A probe of the instances of `service`.
-    pub(super) fn new(
-        name: &Arc<str>,
-        service: &config::Service,
-        health: &config::HealthCheck,
-        instances: Arc<[Arc<Instance>]>,
-    ) -> Result<Self> {
-        let host = service.host.as_deref().or(service.tls.as_ref().map(|tls| tls.sni.as_str())).unwrap_or(name);
-        let mut check = HttpHealthCheck::new(host, service.tls.is_some());
-        check.req.set_uri(health.path.parse().map_err(|error| {
-            Error::because(ErrorType::InternalError, "the path of a health check is no path", error)
-        })?);
-        check.consecutive_success = usize::from(health.healthy_after);
-        check.consecutive_failure = usize::from(health.unhealthy_after);
-        check.peer_template.options.connection_timeout = Some(health.timeout.0);
-        check.peer_template.options.read_timeout = Some(health.timeout.0);
-        check.peer_template.options.write_timeout = Some(health.timeout.0);
-        if let Some(tls) = &service.tls {
-            check.peer_template.sni.clone_from(&tls.sni);
-        }
-        Ok(Self { service: Arc::clone(name), instances, check, timeout: health.timeout.0 })
-    }
+/// The checks of one instance, if there are any; they end with it.
+#[derive(Debug, Default)]
+pub(super) struct Checks(Mutex<Option<Running>>);
 
-    /// Believes these authorities instead of the system's.
-    pub(super) fn trust(&mut self, authorities: &super::peer::Authorities) {
-        self.check.peer_template.options.ca = Some(Arc::clone(authorities));
-    }
+#[derive(Debug)]
+struct Running {
+    settings: Arc<Settings>,
+    task: AbortHandle,
 }
 
-#[async_trait]
-impl HealthCheck for Probe {
-    async fn check(&self, target: &Backend) -> Result<()> {
-        // Pingora's own time-outs are per read; an instance that drips would never fail.
-        tokio::time::timeout(self.timeout, self.check.check(target))
-            .await
-            .unwrap_or_else(|_| Error::e_explain(ErrorType::ReadTimedout, "the whole health check"))
+impl Settings {
+    /// None where the service has no health checks.
+    pub fn of(name: &Arc<str>, service: &config::Service) -> Option<Arc<Self>> {
+        let health = service.health.clone()?;
+        Some(Arc::new(Self {
+            service: Arc::clone(name),
+            health,
+            host: service.host.clone(),
+            tls: service.tls.clone(),
+            slow_start: service.slow_start.map(|span| span.0),
+        }))
     }
 
-    async fn health_status_change(&self, target: &Backend, healthy: bool) {
-        let address = target.addr.as_inet();
-        if let Some(instance) = self.instances.iter().find(|instance| Some(&instance.address) == address) {
-            instance.set_healthy(healthy);
+    /// Draws conclusions from a check, and tells people where they change something.
+    fn conclude(&self, instance: &Instance, problem: Option<String>, took: Duration, threshold: usize) {
+        match instance.checked(problem, took, threshold) {
+            Some(Change::Up) => {
+                instance.begin_slow_start(self.slow_start);
+                log::info!("service {}: instance {} is healthy", self.service, instance.label);
+            }
+            Some(Change::Down) => {
+                let why = instance.condition().why;
+                log::warn!(
+                    "service {}: instance {} is unhealthy and gets no requests: {why}",
+                    self.service,
+                    instance.label
+                );
+            }
+            None => {}
         }
-        if healthy {
-            log::info!("service {}: instance {} is healthy", self.service, target.addr);
-        } else {
-            log::warn!("service {}: instance {} is unhealthy and gets no requests", self.service, target.addr);
-        }
-    }
-
-    fn health_threshold(&self, success: bool) -> usize {
-        self.check.health_threshold(success)
     }
 }
 
-/// Checks all instances of a pool again and again, until the pool is gone.
-pub(super) async fn check_until_dropped(pool: Weak<Pool>, every: Duration) {
-    loop {
-        match pool.upgrade() {
-            Some(pool) => pool.check_once().await,
-            None => return,
+impl Checks {
+    /// Checks `instance` from now on by `settings`; nothing changes where it is done so already.
+    pub fn run(&self, instance: &Arc<Instance>, settings: &Arc<Settings>, probe: &Arc<Probe>, on: &Handle) {
+        let mut running = self.0.lock();
+        if running.as_ref().is_some_and(|running| running.settings == *settings) {
+            return;
         }
-        tokio::time::sleep(every).await;
+        let first = if instance.is_unproven() { Duration::ZERO } else { part(settings.health.every.0, 0, 100) };
+        let checking = check_until_dropped(Arc::downgrade(instance), Arc::clone(settings), Arc::clone(probe), first);
+        *running = Some(Running { settings: Arc::clone(settings), task: on.spawn(checking).abort_handle() });
     }
+
+    /// Ends the checks.
+    pub fn stop(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn check_until_dropped(instance: Weak<Instance>, settings: Arc<Settings>, probe: Arc<Probe>, first: Duration) {
+    tokio::time::sleep(first).await;
+    while let Some(instance) = instance.upgrade() {
+        let Ok(permit) = AT_ONCE.acquire().await else { return };
+        let begun = Instant::now();
+        let problem = probe.check(&probe.target(&instance)).await.err().map(|error| problem(&error));
+        drop(permit);
+        let threshold = probe.health_threshold(problem.is_none());
+        settings.conclude(&instance, problem, begun.elapsed(), threshold);
+        drop(instance);
+        tokio::time::sleep(part(settings.health.every.0, 90, 110)).await;
+    }
+}
+
+/// A random part of `whole`, between two percentages.
+fn part(whole: Duration, from: u32, to: u32) -> Duration {
+    let random = getrandom::u32().unwrap_or_default() % (to - from + 1);
+    whole * (from + random) / 100
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
-    use crate::config::{Balance, Span, Timeouts};
 
-    #[tokio::test]
-    async fn an_instance_that_drips_fails_its_check_in_time() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut [0; 1024]).await;
-            stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").await.unwrap();
-            // Each byte comes within Pingora's time-out for one read.
-            while stream.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        let service = config::Service {
-            instances: vec![config::Instance { address: address.to_string(), weight: 1 }],
-            balance: Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: Timeouts::default(),
-        };
-        let health = config::HealthCheck {
-            path: "/health".into(),
-            every: Span::seconds(1),
-            timeout: Span(Duration::from_millis(300)),
-            healthy_after: 1,
-            unhealthy_after: 1,
-        };
-        let probe = Probe::new(&"users".into(), &service, &health, Arc::new([])).unwrap();
-        let begin = Instant::now();
-        assert!(probe.check(&Backend::new(&address.to_string()).unwrap()).await.is_err());
-        let took = begin.elapsed();
-        assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(3), "{took:?}");
+    #[test]
+    fn checks_are_a_tenth_early_or_late() {
+        let second = Duration::from_secs(1);
+        let parts: Vec<Duration> = (0..200).map(|_| part(second, 90, 110)).collect();
+        assert!(parts.iter().all(|part| (900..=1100).contains(&part.as_millis())));
+        assert!(parts.iter().any(|part| *part < second) && parts.iter().any(|part| *part > second));
     }
 }

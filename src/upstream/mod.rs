@@ -2,12 +2,21 @@
 //! A pool is compiled from one service of the configuration and lives on through reloads that leave the service alone.
 //! Not here: which service a request goes to (`runtime`), and what happens to an answer (`gateway`).
 
+mod balance;
+mod breaker;
+mod condition;
 mod health;
 mod instance;
+mod latency;
 mod peer;
 mod pool;
+mod probe;
 mod resolve;
-mod turns;
+mod retry_budget;
 
-pub use instance::{Instance, InstanceState};
-pub use pool::Pool;
+pub use balance::balance_key;
+pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
+pub use condition::{Changes, Condition, InstanceState, LastCheck};
+pub use instance::{Instance, Try};
+pub use pool::{Before, InstanceStatus, Pool};
+pub use retry_budget::RetryBudget;

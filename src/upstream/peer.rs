@@ -71,16 +71,13 @@ mod tests {
     use pingora_core::upstreams::peer::Peer;
 
     use super::*;
-    use crate::config::{Balance, Instance, ServiceTls, Timeouts};
+    use crate::config::{Instance, ServiceTls};
 
     fn reuse_hash(sni: &str, ca: &str) -> u64 {
         let service = Service {
-            instances: vec![Instance { address: "127.0.0.1:443".into(), weight: 1 }],
-            balance: Balance::RoundRobin,
-            host: None,
+            instances: vec![Instance::at("127.0.0.1:443")],
             tls: Some(ServiceTls { sni: sni.into(), ca: Some(ca.into()) }),
-            health: None,
-            timeouts: Timeouts::default(),
+            ..Service::default()
         };
         peer(&service, "127.0.0.1:443".parse().unwrap(), None).reuse_hash()
     }

@@ -1,26 +1,30 @@
-//! A service at run time: its instances, whose turn it is, and which of them are healthy.
-//! Health checks are `pingora-load-balancing`'s. Selection is our own table: the crate's allocates and hashes for every request,
-//! and lets heavy instances have their turns in a row.
+//! A service at run time: its instances, which of them is next, and which are given up for a while because requests fail there.
+//! How one is chosen among those that are ready is in `balance`, how health is found out in `health`; here is who is ready, that backups come
+//! last, and when an instance is ejected. An instance lives on through reloads that leave its address and the way to connect to it alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
-use http::HeaderValue;
-use pingora_core::protocols::l4::socket;
-use pingora_load_balancing::{Backend, Backends, Extensions, discovery};
+use http::{HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
-use super::health::{Probe, check_until_dropped};
-use super::instance::{Instance, InstanceState};
+use super::balance::{Group, Member, Wish};
+use super::breaker::Breakers;
+use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
+use super::health::Settings;
+use super::instance::{Instance, Try};
 use super::peer::{authorities, peer};
+use super::probe::Probe;
 use super::resolve::resolve;
-use super::turns::Turns;
-use crate::config;
+use super::retry_budget::RetryBudget;
+use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
 
-/// Addresses and weights, in order.
-type Addresses = BTreeSet<(SocketAddr, u16)>;
+/// Addresses with their weight, and whether they are backups; in order.
+type Addresses = BTreeSet<(SocketAddr, u16, bool)>;
 
 /// The compiled form of one service.
 pub struct Pool {
@@ -28,104 +32,252 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The `Host` sent to instances, where it is not the client's.
     pub host: Option<HeaderValue>,
+    /// Who is not asked for a while.
+    pub breakers: Breakers,
+    /// How many retries the service bears.
+    pub retries: Arc<RetryBudget>,
     config: config::Service,
     addresses: Addresses,
-    /// In the order of addresses.
-    instances: Box<[Arc<Instance>]>,
-    turns: Turns,
-    /// What is checked; the outcome is in the instances.
-    checked: Backends,
-    checks_started: AtomicBool,
+    /// The instances for all requests, and those for when none of these is ready.
+    groups: [Group; 2],
+    /// Tries at all instances that have not ended, where the choice depends on them.
+    in_flight: Arc<AtomicUsize>,
+    /// How and with what health is checked; none where it is not.
+    checks: Option<(Arc<Settings>, Arc<Probe>)>,
+    /// One after the other, so that there are never too many.
+    ejecting: Mutex<()>,
+    /// Where ejections end; none before the pool serves.
+    background: OnceLock<Handle>,
+}
+
+/// What is known about an instance of a pool.
+pub struct InstanceStatus {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    /// Its share of the requests.
+    pub weight: u16,
+    /// Whether it gets requests only while no other can.
+    pub is_backup: bool,
+}
+
+/// What was there before, for a pool that is compiled.
+#[derive(Clone, Copy)]
+pub enum Before<'a> {
+    /// The process starts: all instances are used until health checks say otherwise.
+    Start,
+    /// A reload, and the pool of the same name if there is one.
+    Reload(Option<&'a Arc<Pool>>),
 }
 
 impl Pool {
-    /// Resolves and compiles `service`. The same pool as `previous` where nothing about it changed, addresses included.
+    /// Resolves and compiles `service`. The same pool as before where nothing about it changed, addresses included; otherwise the
+    /// instances that are still there know what they knew.
     ///
     /// # Errors
     /// What is wrong, with the part of the service it is about.
     pub fn compile(
         name: &str,
         service: &config::Service,
-        previous: Option<&Arc<Self>>,
+        before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
         let addresses = resolve_all(service)?;
-        if let Some(pool) = previous
+        if let Before::Reload(Some(pool)) = before
             && pool.config == *service
             && pool.addresses == addresses
         {
             return Ok(Arc::clone(pool));
         }
-        Self::build(name.into(), service.clone(), addresses).map(Arc::new).map_err(|problem| vec![problem])
+        Self::build(name.into(), service.clone(), addresses, before).map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(name: Arc<str>, config: config::Service, addresses: Addresses) -> Result<Self, (String, String)> {
+    fn build(
+        name: Arc<str>,
+        config: config::Service,
+        addresses: Addresses,
+        before: Before<'_>,
+    ) -> Result<Self, (String, String)> {
         let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
             Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
             None => None,
         };
-        let instances: Box<[Arc<Instance>]> = addresses
-            .iter()
-            .map(|&(address, weight)| {
-                Arc::new(Instance::new(address, weight, peer(&config, address, authorities.as_ref())))
-            })
-            .collect();
-        let weights: Vec<u16> = instances.iter().map(|instance| instance.weight).collect();
-        let backends = instances.iter().map(|instance| backend(instance)).collect();
-        let mut checked = Backends::new(discovery::Static::new(backends));
-        // A static list is there at once, so this never waits.
-        checked.update(|_| ()).now_or_never();
-        if let Some(health) = &config.health {
-            let mut probe = Probe::new(&name, &config, health, Arc::from(&*instances))
-                .map_err(|error| ("health.path".to_owned(), error.to_string()))?;
-            if let Some(authorities) = &authorities {
-                probe.trust(authorities);
-            }
-            checked.set_health_check(Box::new(probe));
-        }
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
         };
-        let turns = Turns::new(&weights);
-        Ok(Self { name, host, config, addresses, instances, turns, checked, checks_started: AtomicBool::new(false) })
-    }
-
-    /// Begins the health checks on `runtime`; they end with the pool. Once is enough.
-    pub fn start_checks(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
-        if let Some(health) = &self.config.health
-            && !self.checks_started.swap(true, Ordering::AcqRel)
-        {
-            runtime.spawn(check_until_dropped(Arc::downgrade(self), health.every.0));
-        }
-    }
-
-    pub(super) async fn check_once(&self) {
-        self.checked.run_health_check(true).await;
-    }
-
-    /// The instance whose turn it is, among the healthy ones that are not in `tried`.
-    pub fn select(&self, tried: &[Arc<Instance>]) -> Option<&Arc<Instance>> {
-        let ready = |place: usize| Some(&self.instances[place]).filter(|instance| is_ready(instance, tried));
-        if !tried.is_empty() {
-            return self.turns.look().find_map(ready);
-        }
-        // Turns are shared with every other request, so a walk may meet the same instance again and again.
-        self.turns.take().find_map(ready).or_else(|| self.turns.look().find_map(ready))
-    }
-
-    /// Whether an instance is left that is healthy and not in `tried`.
-    pub fn has_other(&self, tried: &[Arc<Instance>]) -> bool {
-        self.instances.iter().any(|instance| is_ready(instance, tried))
-    }
-
-    /// Every instance with its state, in the order of addresses.
-    pub fn instances(&self) -> Vec<(Arc<Instance>, InstanceState)> {
-        let state = |instance: &Instance| match (&self.config.health, instance.is_healthy()) {
-            (None, _) => InstanceState::Unchecked,
-            (Some(_), true) => InstanceState::Up,
-            (Some(_), false) => InstanceState::Down,
+        let checks = match (&config.health, Settings::of(&name, &config)) {
+            (Some(health), Some(settings)) => {
+                let probe =
+                    Probe::new(&name, &config, health).map_err(|problem| ("health.path".to_owned(), problem))?;
+                Some((settings, Arc::new(probe)))
+            }
+            _ => None,
         };
-        self.instances.iter().map(|instance| (Arc::clone(instance), state(instance))).collect()
+        let previous = match before {
+            Before::Reload(previous) => previous,
+            Before::Start => None,
+        };
+        let same_way = |pool: &&Arc<Self>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
+        let known = previous.filter(same_way);
+        let check = match (&config.health, before) {
+            (None, _) => Check::None,
+            (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
+            (Some(_), _) => Check::Up,
+        };
+        let instance = |address| {
+            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == address));
+            kept.map_or_else(
+                || {
+                    let instance = Instance::new(address, peer(&config, address, authorities.as_ref()), check);
+                    if matches!(before, Before::Reload(_)) && check != Check::Unproven {
+                        instance.begin_slow_start(config.slow_start.map(|span| span.0));
+                    }
+                    Arc::new(instance)
+                },
+                |member| Arc::clone(&member.instance),
+            )
+        };
+        let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
+        let groups = [false, true].map(|backup| {
+            let members = addresses.iter().filter(|(_, _, is_backup)| *is_backup == backup);
+            let members = members.map(|&(address, weight, _)| Member { instance: instance(address), weight });
+            Group::new(&config.balance, members.collect(), &in_flight)
+        });
+        let all = addresses.iter().map(|(address, ..)| *address);
+        let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
+        let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
+        let (ejecting, background) = (Mutex::new(()), OnceLock::new());
+        Ok(Self { name, host, breakers, retries, config, addresses, groups, in_flight, checks, ejecting, background })
+    }
+
+    /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
+    pub fn start(&self, previous: Option<&Self>, background: &Handle) {
+        self.background.get_or_init(|| background.clone());
+        for member in self.members() {
+            member.instance.expect_checks(self.checks.is_some());
+            match &self.checks {
+                Some((settings, probe)) => member.instance.checks.run(&member.instance, settings, probe, background),
+                None => member.instance.checks.stop(),
+            }
+        }
+        let is_mine = |other: &Member| self.members().any(|member| Arc::ptr_eq(&member.instance, &other.instance));
+        previous.into_iter().flat_map(Self::members).filter(|member| !is_mine(member)).for_each(stop);
+    }
+
+    /// Ends the health checks, because the service is gone.
+    pub fn stop(&self) {
+        self.members().for_each(stop);
+    }
+
+    /// The next instance, among those that may be used and are not in `tried`; `key` is where the request lies on the ring, if there is one.
+    pub fn select(&self, tried: &[Try], key: Option<u32>) -> Option<&Arc<Instance>> {
+        let wish = Wish { key: key.unwrap_or_default(), is_again: !tried.is_empty() };
+        let choose = |shunned| {
+            self.groups.iter().find_map(|group| group.select(wish, |instance| self.is_ready(instance, tried, shunned)))
+        };
+        choose(SHUNNED).or_else(|| match self.shunned() {
+            SHUNNED => None,
+            fewer => choose(fewer),
+        })
+    }
+
+    /// What keeps requests from an instance: anything, as long as there is one with nothing. Then one that is new and not checked yet may
+    /// be used, and then those that are ejected, if they may.
+    fn shunned(&self) -> u8 {
+        let all_but_ejected = match &self.config.eject {
+            Some(eject) if eject.when_all_down == WhenAllDown::All => DOWN,
+            _ => DOWN | EJECTED,
+        };
+        let is_one_left = |flags: &u8| self.members().any(|member| member.instance.is_none_of(*flags));
+        [SHUNNED, DOWN | EJECTED].into_iter().find(is_one_left).unwrap_or(all_but_ejected)
+    }
+
+    /// A try at one of the instances begins.
+    pub fn begin(&self, instance: &Arc<Instance>, now: Instant) -> Try {
+        let counts = matches!(&self.config.balance, Balance::ConsistentHash(hash) if hash.load_max.is_some());
+        Try::begin(instance, counts.then_some(&self.in_flight), now)
+    }
+
+    /// The header of a try's final answer came.
+    pub fn answered(&self, tried: &mut Try, status: StatusCode) {
+        let failures = self.config.eject.as_ref().map(|eject| &eject.statuses);
+        let is_failure = failures.is_some_and(|ranges| ranges.iter().any(|range| range.contains(status)));
+        tried.answered(status, is_failure);
+        if is_failure {
+            self.strike(tried.instance(), status.as_str());
+        }
+    }
+
+    /// A try got no answer, or half of one; `why` where the instance is to blame.
+    pub fn failed(&self, tried: &mut Try, why: Option<&str>) {
+        tried.failed();
+        if let Some(why) = why {
+            self.strike(tried.instance(), why);
+        }
+    }
+
+    /// Ejects the instance when that was one failure too many in a row, and not too many are ejected.
+    fn strike(&self, instance: &Arc<Instance>, why: &str) {
+        let (Some(eject), Some(background)) = (&self.config.eject, self.background.get()) else { return };
+        if instance.strike() < eject.errors {
+            return;
+        }
+        let _one_at_a_time = self.ejecting.lock();
+        let ejected = self.members().filter(|member| !member.instance.is_none_of(EJECTED)).count();
+        if !instance.is_none_of(EJECTED) || ejected >= eject.ejected_max.of(self.addresses.len()) {
+            return;
+        }
+        let length = instance.eject(eject, why, Instant::now());
+        log::warn!("service {}: instance {} is ejected for {length:?}: {why}", self.name, instance.label);
+        let slow_start = self.config.slow_start.map(|span| span.0);
+        background.spawn(readmit_after(Arc::clone(instance), length, Arc::clone(&self.name), slow_start));
+    }
+
+    /// Where the key of a request is, if the choice depends on it.
+    pub fn hash_by(&self) -> Option<&HashBy> {
+        match &self.config.balance {
+            Balance::ConsistentHash(hash) => Some(&hash.by),
+            Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma | Balance::Random => None,
+        }
+    }
+
+    /// Whether an instance is left that may be used and is not in `tried`.
+    pub fn has_other(&self, tried: &[Try]) -> bool {
+        let has_other = |shunned| self.members().any(|member| self.is_ready(&member.instance, tried, shunned));
+        has_other(SHUNNED) || has_other(self.shunned())
+    }
+
+    fn is_ready(&self, instance: &Instance, tried: &[Try], shunned: u8) -> bool {
+        instance.is_none_of(shunned)
+            && tried.iter().all(|tried| tried.address != instance.address)
+            && self.breakers.let_through(instance.address)
+    }
+
+    /// Until a breaker lets the next request pass, where breakers alone are in the way.
+    pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
+        let shunned = self.shunned();
+        let ready = self.members().filter(|member| member.instance.is_none_of(shunned));
+        self.breakers.left(ready.map(|member| member.instance.address), now)
+    }
+
+    /// Every instance, backups last, otherwise in the order of addresses.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceStatus> {
+        self.groups.iter().zip([false, true]).flat_map(|(group, is_backup)| {
+            group.members().iter().map(move |member| InstanceStatus {
+                instance: Arc::clone(&member.instance),
+                weight: member.weight,
+                is_backup,
+            })
+        })
+    }
+
+    /// Whether an instance can be used.
+    pub fn is_usable(&self) -> bool {
+        let shunned = self.shunned();
+        self.members().any(|member| member.instance.is_none_of(shunned))
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.groups.iter().flat_map(Group::members)
     }
 
     /// The service as it is configured.
@@ -135,27 +287,33 @@ impl Pool {
 
     /// The addresses its instances resolved to.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|(address, _)| *address)
+        self.addresses.iter().map(|(address, ..)| *address)
     }
 }
 
-fn is_ready(instance: &Instance, tried: &[Arc<Instance>]) -> bool {
-    instance.is_healthy() && tried.iter().all(|tried| tried.address != instance.address)
+/// What keeps requests from an instance while there are others.
+const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
+
+fn stop(member: &Member) {
+    member.instance.checks.stop();
 }
 
-fn backend(instance: &Instance) -> Backend {
-    let addr = socket::SocketAddr::Inet(instance.address);
-    Backend { addr, weight: usize::from(instance.weight), ext: Extensions::new() }
+/// The way out of an ejection.
+async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<str>, slow_start: Option<Duration>) {
+    tokio::time::sleep(length).await;
+    instance.readmit();
+    instance.begin_slow_start(slow_start);
+    log::info!("service {service}: instance {} is back after its ejection", instance.label);
 }
 
 fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
-    let mut addresses: HashMap<SocketAddr, u16> = HashMap::new();
+    let mut addresses = HashMap::new();
     let mut problems = Vec::new();
     for (index, instance) in service.instances.iter().enumerate() {
         match resolve(&instance.address) {
             Ok(found) => {
                 for address in found {
-                    if addresses.insert(address, instance.weight).is_some() {
+                    if addresses.insert(address, (instance.weight, instance.backup)).is_some() {
                         problems.push((
                             format!("instances[{index}]"),
                             format!("`{}` is {address}, which this service already has", instance.address),
@@ -166,7 +324,11 @@ fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, Stri
             Err(problem) => problems.push((format!("instances[{index}]"), problem)),
         }
     }
-    if problems.is_empty() { Ok(addresses.into_iter().collect()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(addresses.into_iter().map(|(address, (weight, backup))| (address, weight, backup)).collect())
+    } else {
+        Err(problems)
+    }
 }
 
 #[cfg(test)]
@@ -174,35 +336,49 @@ mod tests {
     use super::*;
 
     fn service(addresses: &[&str]) -> config::Service {
-        config::Service {
-            instances: addresses
-                .iter()
-                .map(|address| config::Instance { address: (*address).to_owned(), weight: 1 })
-                .collect(),
-            balance: config::Balance::RoundRobin,
-            host: None,
-            tls: None,
-            health: None,
-            timeouts: config::Timeouts::default(),
-        }
+        let instances = addresses.iter().map(|address| config::Instance::at(address)).collect();
+        config::Service { instances, ..config::Service::default() }
+    }
+
+    fn compile(service: &config::Service) -> Arc<Pool> {
+        Pool::compile("users", service, Before::Start).unwrap()
     }
 
     fn pool(addresses: &[&str]) -> Arc<Pool> {
-        Pool::compile("users", &service(addresses), None).unwrap()
+        compile(&service(addresses))
+    }
+
+    fn balanced(balance: &str, addresses: &[&str]) -> Arc<Pool> {
+        compile(&config::Service { balance: serde_yaml::from_str(balance).unwrap(), ..service(addresses) })
+    }
+
+    fn port(pool: &Pool, tried: &[Try], key: Option<u32>) -> u16 {
+        pool.select(tried, key).unwrap().address.port()
+    }
+
+    fn begin(pool: &Pool, port: u16) -> Try {
+        let member = pool.members().find(|member| member.instance.address.port() == port).unwrap();
+        pool.begin(&member.instance, Instant::now())
+    }
+
+    fn set_healthy(pool: &Pool, port: u16, healthy: bool) {
+        let instance = begin(pool, port);
+        instance.expect_checks(true);
+        instance.checked((!healthy).then(|| "500".to_owned()), Duration::ZERO, 1);
     }
 
     #[test]
     fn instances_take_turns() {
         let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
-        let ports: Vec<u16> = (0..6).map(|_| pool.select(&[]).unwrap().address.port()).collect();
+        let ports: Vec<u16> = (0..6).map(|_| port(&pool, &[], None)).collect();
         assert!(ports.windows(2).all(|pair| pair[0] != pair[1]), "{ports:?}");
     }
 
     #[test]
     fn the_turns_of_an_unhealthy_instance_are_shared_by_all_others() {
         let pool = pool(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
-        pool.instances[1].set_healthy(false);
-        let first = (0..300).filter(|_| pool.select(&[]).unwrap().address.port() == 1).count();
+        set_healthy(&pool, 2, false);
+        let first = (0..300).filter(|_| port(&pool, &[], None) == 1).count();
         assert!((149..=151).contains(&first), "{first} of 300");
     }
 
@@ -210,8 +386,8 @@ mod tests {
     fn another_try_takes_no_turn() {
         let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
         let first_tries = (0..10).map(|_| {
-            let first = pool.select(&[]).unwrap();
-            pool.select(std::slice::from_ref(first)).unwrap();
+            let first = begin(&pool, port(&pool, &[], None));
+            pool.select(std::slice::from_ref(&first), None).unwrap();
             first.address.port()
         });
         assert_eq!(first_tries.collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
@@ -219,27 +395,185 @@ mod tests {
 
     #[test]
     fn a_tried_instance_is_not_chosen_again() {
-        let pool = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
-        for _ in 0..10 {
-            let first = pool.select(&[]).unwrap();
-            let second = pool.select(std::slice::from_ref(first)).unwrap();
-            assert_ne!(first.address, second.address);
-            assert!(pool.select(&[Arc::clone(first), Arc::clone(second)]).is_none());
+        for balance in ["round_robin", "random", "least_requests", "peak_ewma", "consistent_hash"] {
+            let pool = balanced(balance, &["127.0.0.1:1", "127.0.0.1:2"]);
+            for key in 0..10 {
+                let first = begin(&pool, port(&pool, &[], Some(key)));
+                let second = begin(&pool, port(&pool, std::slice::from_ref(&first), Some(key)));
+                assert_ne!(first.address, second.address);
+                assert!(pool.has_other(std::slice::from_ref(&first)));
+                assert!(pool.select(&[first, second], Some(key)).is_none());
+            }
         }
+    }
+
+    #[test]
+    fn backups_are_asked_only_while_no_other_instance_is_ready() {
+        for balance in [Balance::RoundRobin, Balance::LeastRequests] {
+            let mut service = config::Service { balance, ..service(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]) };
+            service.instances[0].backup = true;
+            let pool = compile(&service);
+            assert!((0..20).all(|_| port(&pool, &[], None) != 1));
+            let tried = [begin(&pool, 2), begin(&pool, 3)];
+            assert_eq!(port(&pool, &tried, None), 1, "for another try, too");
+            set_healthy(&pool, 2, false);
+            set_healthy(&pool, 3, false);
+            assert!((0..20).all(|_| port(&pool, &[], None) == 1));
+            set_healthy(&pool, 3, true);
+            assert!((0..20).all(|_| port(&pool, &[], None) == 3));
+        }
+    }
+
+    #[test]
+    fn with_least_requests_the_one_with_fewer_in_flight_is_chosen_and_weights_count() {
+        let pool = balanced("least_requests", &["127.0.0.1:1", "127.0.0.1:2"]);
+        let _busy = begin(&pool, 1);
+        assert!((0..50).all(|_| port(&pool, &[], None) == 2));
+        let mut service =
+            config::Service { balance: Balance::LeastRequests, ..service(&["127.0.0.1:1", "127.0.0.1:2"]) };
+        service.instances[0].weight = 4;
+        let pool = compile(&service);
+        // Idle, it keeps to the weights.
+        let first = (0..1_000).filter(|_| port(&pool, &[], None) == 1).count();
+        assert!((720..880).contains(&first), "{first} of 1000");
+        // Under load, the shares in flight do.
+        let tries: Vec<Try> = (0..100).map(|_| begin(&pool, port(&pool, &[], None))).collect();
+        let first = tries.iter().filter(|one| one.address.port() == 1).count();
+        assert!((78..=82).contains(&first), "{first} of 100");
+    }
+
+    #[test]
+    fn with_peak_ewma_the_slower_one_is_avoided() {
+        let pool = balanced("peak_ewma", &["127.0.0.1:1", "127.0.0.1:2"]);
+        pool.answered(&mut begin(&pool, 2), StatusCode::OK);
+        pool.failed(&mut begin(&pool, 1), None);
+        assert!((0..50).all(|_| port(&pool, &[], None) == 2));
+    }
+
+    #[test]
+    fn a_key_stays_with_its_instance_until_that_is_not_ready() {
+        let pool = balanced("consistent_hash", &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
+        let keys: Vec<u32> = (0..300_u32).map(|key| super::super::balance_key(&key.to_be_bytes())).collect();
+        let owners = || keys.iter().map(|key| port(&pool, &[], Some(*key))).collect::<Vec<_>>();
+        let before = owners();
+        assert_eq!(before, owners());
+        set_healthy(&pool, 2, false);
+        for (before, after) in before.iter().zip(owners()) {
+            assert!(*before == 2 || *before == after);
+            assert_ne!(after, 2);
+        }
+        set_healthy(&pool, 2, true);
+        assert_eq!(before, owners());
+    }
+
+    #[test]
+    fn with_load_max_one_hot_key_spreads() {
+        let three = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let pool = balanced("consistent_hash: {by: path, load_max: 125%}", &three);
+        let tries: Vec<Try> = (0..90).map(|_| begin(&pool, port(&pool, &[], Some(7)))).collect();
+        for number in 1..=3 {
+            let had = tries.iter().filter(|one| one.address.port() == number).count();
+            assert!(had <= 38, "{had} of 90 are at {number}");
+        }
+        drop(tries);
+        let owner = port(&pool, &[], Some(7));
+        assert!((0..10).all(|_| port(&pool, &[], Some(7)) == owner));
+    }
+
+    #[test]
+    fn an_open_breaker_takes_its_instance_out_of_turn_and_outlives_a_reload() {
+        let breaker = config::Breaker { failures: Some(1), ..config::Breaker::default() };
+        let mut service = config::Service { breaker: Some(breaker), ..service(&["127.0.0.1:1", "127.0.0.1:2"]) };
+        let pool = compile(&service);
+        let now = Instant::now();
+        let fail = |pool: &Pool, port: u16| {
+            let breaker = pool.breakers.of(begin(pool, port).address).unwrap();
+            breaker.enter(now).unwrap().report(true, Duration::ZERO, now);
+        };
+        fail(&pool, 1);
+        assert!((0..10).all(|_| port(&pool, &[], None) == 2));
+        service.host = Some("example.com".to_owned());
+        let reloaded = Pool::compile("users", &service, Before::Reload(Some(&pool))).unwrap();
+        assert!(!Arc::ptr_eq(&pool, &reloaded));
+        assert!((0..10).all(|_| port(&reloaded, &[], None) == 2));
+        fail(&reloaded, 2);
+        assert!(reloaded.select(&[], None).is_none());
+        assert!(reloaded.breakers_left(now).is_some_and(|left| left <= Duration::from_secs(30)));
     }
 
     #[test]
     fn an_unchanged_service_keeps_its_pool() {
         let first = pool(&["127.0.0.1:1"]);
-        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Some(&first)).unwrap();
-        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Some(&first)).unwrap();
+        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Before::Reload(Some(&first))).unwrap();
+        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Before::Reload(Some(&first))).unwrap();
         assert!(Arc::ptr_eq(&first, &same));
         assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[test]
     fn an_address_twice_is_a_problem() {
-        let problems = Pool::compile("users", &service(&["127.0.0.1:1", "127.0.0.1:1"]), None).err().unwrap();
+        let problems = Pool::compile("users", &service(&["127.0.0.1:1", "127.0.0.1:1"]), Before::Start).err().unwrap();
         assert_eq!(problems[0].0, "instances[1]");
+    }
+
+    #[test]
+    fn an_instance_lives_on_while_its_address_and_the_way_to_it_are_the_same() {
+        let first = pool(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let reload = |service: &config::Service| Pool::compile("users", service, Before::Reload(Some(&first))).unwrap();
+        let kept = |pool: &Pool, port| {
+            let same = |other: &&Member| Arc::ptr_eq(&other.instance, begin(pool, port).instance());
+            first.members().any(|member| same(&member))
+        };
+        let mut changed = service(&["127.0.0.1:3", "127.0.0.1:2"]);
+        changed.instances[1].weight = 5;
+        changed.balance = Balance::Random;
+        let next = reload(&changed);
+        assert!(kept(&next, 2) && !kept(&next, 3));
+        changed.timeouts.response = config::Span::seconds(1);
+        assert!(!kept(&reload(&changed), 2));
+    }
+
+    #[test]
+    fn never_more_are_ejected_than_may_be_and_all_come_back() {
+        use rand::Rng as _;
+        let background = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let addresses: Vec<String> = (1..=9).map(|port| format!("127.0.0.1:{port}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let millis = |millis| config::Span(Duration::from_millis(millis));
+        let eject = config::Eject {
+            errors: 2,
+            time: millis(5),
+            time_max: millis(20),
+            ejected_max: config::Percent(40),
+            ..config::Eject::default()
+        };
+        let pool = compile(&config::Service { eject: Some(eject), ..service(&addresses) });
+        pool.failed(&mut begin(&pool, 1), Some("before it serves"));
+        pool.start(None, background.handle());
+        let ejected = || pool.members().filter(|member| !member.instance.is_none_of(EJECTED)).count();
+        let most = std::thread::scope(|scope| {
+            let fail = || {
+                let mut random = rand::rng();
+                let mut most = 0;
+                for _ in 0..5_000 {
+                    let mut one = begin(&pool, random.random_range(1..=9));
+                    match random.random_range(0..4) {
+                        0 => pool.answered(&mut one, StatusCode::OK),
+                        _ => pool.failed(&mut one, Some("upstream_connect")),
+                    }
+                    most = most.max(ejected());
+                }
+                most
+            };
+            let threads = [scope.spawn(fail), scope.spawn(fail)];
+            threads.map(|thread| thread.join().unwrap()).into_iter().max().unwrap()
+        });
+        assert_eq!(most, 3, "of 9, 40% rounded down");
+        let begun = Instant::now();
+        while ejected() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{} stay ejected", ejected());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(pool.members().all(|member| member.instance.is_ready()));
     }
 }

@@ -286,6 +286,7 @@ pub fn record(endpoint: &str, started: SystemTime) -> Record {
         service: Some("user_service".into()),
         instance: Some("127.0.0.1:9101".into()),
         attempts: 1,
+        retries: Default::default(),
         upstream_time: Some(Duration::from_micros(11_000)),
         cache: None,
         decided_by: "upstream",

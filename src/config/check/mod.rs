@@ -7,6 +7,7 @@ mod keys;
 mod limits;
 mod listeners;
 mod overlap;
+mod resilience;
 mod routes;
 mod services;
 

@@ -15,6 +15,9 @@ impl Check<'_> {
     pub(super) fn routes(&mut self) {
         let config = &self.draft.config;
         self.key_rule("defaults.keys", &config.defaults.keys);
+        if let Some(retry) = &config.defaults.retry {
+            self.retry("defaults.retry", retry);
+        }
         for (name, route) in &config.routes {
             let path = format!("routes.{name}");
             if !name.contains('/') {
@@ -43,6 +46,9 @@ impl Check<'_> {
         }
         if let Some(timeout) = route.timeout {
             self.not_zero(format!("{path}.timeout"), timeout);
+        }
+        if let Some(Some(retry)) = &route.retry {
+            self.retry(&format!("{path}.retry"), retry);
         }
         if let Some(cache) = &route.cache
             && cache.max.is_some_and(|max| max < cache.ttl)

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::Check;
 use crate::config::pattern::check_host;
-use crate::config::{HealthCheck, Instance, Service};
+use crate::config::{Balance, Eject, HealthCheck, Instance, Service};
 
 impl Check<'_> {
     pub(super) fn services(&mut self) {
@@ -24,6 +24,9 @@ impl Check<'_> {
         };
         if service.instances.is_empty() && !self.lost(&list) {
             self.problem(list.clone(), "a service needs at least one instance, such as 127.0.0.1:9101");
+        }
+        if !service.instances.is_empty() && service.instances.iter().all(|instance| instance.backup) {
+            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
         }
         let mut seen = HashSet::new();
         for (index, instance) in service.instances.iter().enumerate() {
@@ -57,6 +60,13 @@ impl Check<'_> {
         if let Some(health) = &service.health {
             self.health(&format!("{path}.health"), health);
         }
+        self.choice(path, service);
+        if let Some(breaker) = &service.breaker {
+            self.breaker(&format!("{path}.breaker"), breaker);
+        }
+        if let Some(Some(retry)) = &service.retry {
+            self.retry(&format!("{path}.retry"), retry);
+        }
         let times = &service.timeouts;
         for (name, span) in [
             ("connect", times.connect),
@@ -69,21 +79,83 @@ impl Check<'_> {
         }
     }
 
+    /// What decides which instance a request goes to.
+    fn choice(&mut self, path: &str, service: &Service) {
+        if let Balance::ConsistentHash(hash) = &service.balance
+            && hash.load_max.is_some_and(|load_max| load_max.0 <= 100)
+        {
+            self.problem(
+                format!("{path}.balance.consistent_hash.load_max"),
+                "an instance needs more than 100% of its share, such as 125%",
+            );
+        }
+        if let Some(eject) = &service.eject {
+            self.eject(&format!("{path}.eject"), eject);
+        }
+        if let Some(slow_start) = service.slow_start {
+            self.not_zero(format!("{path}.slow_start"), slow_start);
+            if matches!(service.balance, Balance::ConsistentHash(_)) {
+                self.problem(
+                    format!("{path}.slow_start"),
+                    "with `consistent_hash` an instance has its keys or not: its share can't grow",
+                );
+            }
+        }
+    }
+
     fn weight(&mut self, element: &str, instance: &Instance) {
         self.range(format!("{element}.weight"), usize::from(instance.weight), 1, 100);
     }
 
     fn health(&mut self, path: &str, health: &HealthCheck) {
-        if !health.path.starts_with('/') || health.path.contains(char::is_whitespace) {
+        match &health.path {
+            Some(_) if health.tcp => {
+                self.problem(
+                    format!("{path}.tcp"),
+                    "`path` and `tcp` exclude each other: a path is asked for over HTTP",
+                );
+            }
+            None if !health.tcp && !self.lost(&format!("{path}.path")) => {
+                self.problem(path.to_owned(), "`path` is missing; where a connection is enough, write `tcp: true`");
+            }
+            Some(file) if !file.starts_with('/') || file.contains(char::is_whitespace) => {
+                let message = format!("`{file}` is no path: it begins with `/` and has no spaces");
+                self.problem(format!("{path}.path"), message);
+            }
+            _ => {}
+        }
+        if health.tcp && (health.body.is_some() || health.host.is_some()) {
             self.problem(
-                format!("{path}.path"),
-                format!("`{}` is no path: it begins with `/` and has no spaces", health.path),
+                format!("{path}.tcp"),
+                "a connection has neither `body` nor `host`: they are for checks with `path`",
             );
+        }
+        if health.statuses.is_empty() && !self.lost(&format!("{path}.statuses")) {
+            self.problem(format!("{path}.statuses"), "without a status no instance is ever healthy");
+        }
+        if let Some(host) = &health.host
+            && let Err(message) = check_host_and_port(host)
+        {
+            self.problem(format!("{path}.host"), message);
+        }
+        if health.port == Some(0) {
+            self.problem(format!("{path}.port"), "a port is 1 to 65535");
         }
         self.not_zero(format!("{path}.every"), health.every);
         self.not_zero(format!("{path}.timeout"), health.timeout);
         self.range(format!("{path}.healthy_after"), usize::from(health.healthy_after), 1, 100);
         self.range(format!("{path}.unhealthy_after"), usize::from(health.unhealthy_after), 1, 100);
+    }
+
+    fn eject(&mut self, path: &str, eject: &Eject) {
+        self.range(format!("{path}.errors"), eject.errors as usize, 1, 10_000);
+        self.not_zero(format!("{path}.for"), eject.time);
+        if eject.time_max < eject.time {
+            self.problem(format!("{path}.for_max"), format!("it is less than `for`, which is {}", eject.time));
+        }
+        if !(1..=100).contains(&eject.ejected_max.0) {
+            self.problem(format!("{path}.ejected_max"), format!("{} is not from 1% to 100%", eject.ejected_max));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -15,7 +15,7 @@ use super::free_address;
 use super::wire::find;
 
 /// Requests that are remembered.
-const SEEN_MAX: usize = 1_000;
+const SEEN_MAX: usize = 10_000;
 
 type Script = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
 
@@ -45,6 +45,8 @@ pub struct Seen {
     pub body: Vec<u8>,
     /// Which connection it came on, from 1.
     pub connection: usize,
+    /// When its header had arrived.
+    pub at: Instant,
 }
 
 /// What a script answers.
@@ -260,6 +262,7 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Optio
                     headers: parsed.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect(),
                     body: Vec::new(),
                     connection: 0,
+                    at: Instant::now(),
                 };
                 buffer.drain(..length);
                 return Ok(Some(seen));
