@@ -15,7 +15,7 @@ use mariadb::MariaDb;
 use stores::{DAY, HOUR, Place, ago, clock, record, run_of};
 use tollgate::config::{ClientIp, Retention, Size, Span, StoreUrl};
 use tollgate::record::Record;
-use tollgate::store::usage::{Detail, Increments, Reading};
+use tollgate::store::usage::{Detail, Family, Increments, Reading};
 use tollgate::store::{self, Beat, Drops, Failure, Row, Totals};
 
 /// Tells a story to both stores.
@@ -265,7 +265,7 @@ fn outlines_count_the_same_and_where_there_is_none_everything_is_read(place: &Pl
     ] {
         place.sql(&format!("DELETE FROM api_usage_outline_hour WHERE {hours}"));
         place.sql(&format!("DELETE FROM api_usage_outline_day WHERE {days}"));
-        for reading in Detail::OUTLINES.map(Reading::outline).into_iter().chain([Reading::portions()]) {
+        for reading in Detail::OUTLINES.map(Reading::outline).into_iter().chain(Family::ALL.map(Reading::portions)) {
             assert_eq!(stores::packed_by_time(place, &reading), whole, "{reading:?} without {hours}");
         }
     }

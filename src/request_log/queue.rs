@@ -443,7 +443,9 @@ impl Queue {
         (state.intake, state.backlog, state.pending, state.bytes) = (0, 0, 0, 0);
         (state.closed, state.abandoned, state.in_hand) = (true, true, None);
         state.ledger.count_lost(Loss::Shutdown, lost as u64);
-        batches.iter().for_each(|batch| drop(state.unrecorded.lose_all(&batch.unrecorded)));
+        for batch in &batches {
+            state.unrecorded.lose_all(&batch.unrecorded);
+        }
         state.unrecorded.lose(lost as u64);
         drop(state);
         drop((chunks, batches));

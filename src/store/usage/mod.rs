@@ -17,7 +17,7 @@ pub(super) use changes::{Change, Id, Known, SERIES_MAX, Unknown, changes, late, 
 pub use detail::{Detail, Dimension};
 pub use histogram::Histogram;
 pub use increments::Increments;
-pub use outlines::{Reading, outlines};
+pub use outlines::{Family, Reading, outlines};
 pub use packed::{Damaged, Entry, Packed, pack};
 pub(super) use packing::{ENDED, Level, Packing, Progress, SILENT_AFTER, Sum};
 

@@ -1,13 +1,13 @@
 //! Outlines: the stored values of an hour or a day that are smaller than the whole, and which of them answer a question.
-//! Some tell apart less (`detail.rs`); portions tell apart everything, of those callers that fall into them, so that what one key or
-//! one consumer did is found without reading what all did. No SQL.
+//! Some tell apart less (`detail.rs`); portions tell apart everything, of those keys or those consumers that fall into them, so that
+//! what one key or one consumer did is found without reading what all did. No SQL.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Detail, Dimension, Series, Tally, pack};
 
-/// Into so many slots consumers fall, and keys; every pair of slots is a portion.
-const SLOTS: usize = 8;
+/// Into so many portions keys fall, and consumers. Each of both families holds everything.
+const PORTIONS: usize = 16;
 
 /// What is read of every hour or day.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,16 @@ impl Reading {
     pub fn of(needed: &[Dimension], consumers: &[Option<String>], keys: &[Option<String>]) -> Self {
         let detail = Detail::of(needed);
         let knows_callers = matches!(detail, Detail::Callers | Detail::Full);
-        if knows_callers && (!consumers.is_empty() || !keys.is_empty()) {
-            let (consumers, keys) = (slots(consumers), slots(keys));
-            let portions = consumers.iter().flat_map(|consumer| keys.iter().map(move |key| consumer * SLOTS + key));
-            return Self::Outlines(portions.map(name).collect());
+        match (knows_callers, keys, consumers) {
+            (true, [_, ..], _) => Self::portions_of(Family::Key, keys),
+            (true, [], [_, ..]) => Self::portions_of(Family::Consumer, consumers),
+            _ => Self::outline(detail),
         }
-        Self::outline(detail)
+    }
+
+    fn portions_of(family: Family, texts: &[Option<String>]) -> Self {
+        let portions: BTreeSet<usize> = texts.iter().map(|text| portion(text.as_deref())).collect();
+        Self::Outlines(portions.into_iter().map(|portion| family.name(portion)).collect())
     }
 
     /// The outline of so much detail.
@@ -39,26 +43,43 @@ impl Reading {
         if detail == Detail::Full { Self::Whole } else { Self::Outlines(vec![detail.name().to_owned()]) }
     }
 
-    /// All portions, which hold everything together.
-    pub fn portions() -> Self {
-        Self::Outlines((0..SLOTS * SLOTS).map(name).collect())
+    /// All portions of a family, which hold everything together.
+    pub fn portions(family: Family) -> Self {
+        Self::Outlines((0..PORTIONS).map(|portion| family.name(portion)).collect())
     }
 }
 
-fn slots(texts: &[Option<String>]) -> BTreeSet<usize> {
-    if texts.is_empty() {
-        return (0..SLOTS).collect();
+/// What portions are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `key-0` to `key-15`.
+    Key,
+    /// `consumer-0` to `consumer-15`.
+    Consumer,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Key, Self::Consumer];
+
+    fn name(self, portion: usize) -> String {
+        match self {
+            Self::Key => format!("key-{portion}"),
+            Self::Consumer => format!("consumer-{portion}"),
+        }
     }
-    texts.iter().map(|text| slot(text.as_deref())).collect()
+
+    fn text<'a>(self, series: &Series<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::Key => series.key,
+            Self::Consumer => series.consumer,
+        }
+    }
 }
 
 /// Stored values depend on it: it may never change.
-fn slot(text: Option<&str>) -> usize {
-    text.map_or(0, |text| crc32fast::hash(text.as_bytes()) as usize % SLOTS)
-}
-
-fn name(portion: usize) -> String {
-    format!("portion-{portion}")
+fn portion(text: Option<&str>) -> usize {
+    text.map_or(0, |text| crc32fast::hash(text.as_bytes()) as usize % PORTIONS)
 }
 
 /// The packed outlines of some series by name: those with less detail, and the portions that hold anything.
@@ -71,15 +92,15 @@ pub fn outlines<'a>(entries: impl Iterator<Item = (Series<&'a str>, &'a Tally)> 
         (detail.name().to_owned(), pack(&tallies))
     };
     let mut outlines: Vec<_> = Detail::OUTLINES.into_iter().map(outline).collect();
-    let mut portions: BTreeMap<usize, Vec<(Series<&str>, &Tally)>> = BTreeMap::new();
-    for (series, tally) in entries.clone() {
-        let portion = slot(series.consumer) * SLOTS + slot(series.key);
-        portions.entry(portion).or_default().push((series, tally));
+    for family in Family::ALL {
+        let mut portions: BTreeMap<usize, Vec<(Series<&str>, &Tally)>> = BTreeMap::new();
+        for (series, tally) in entries.clone() {
+            portions.entry(portion(family.text(&series))).or_default().push((series, tally));
+        }
+        outlines.extend(portions.into_iter().map(|(portion, entries)| {
+            (family.name(portion), pack(entries.iter().map(|(series, tally)| (series, *tally))))
+        }));
     }
-    let packed = |(portion, entries): (usize, Vec<_>)| {
-        (name(portion), pack(entries.iter().map(|(series, tally): &(Series<&str>, &Tally)| (series, *tally))))
-    };
-    outlines.extend(portions.into_iter().map(packed));
     outlines
 }
 
@@ -99,12 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn one_key_is_an_eighth_and_with_its_consumer_one_of_all_portions() {
+    fn one_key_or_one_consumer_is_one_portion() {
         use Dimension::{Consumer, Endpoint, Instance, Key};
         assert_eq!(read(&[Instance, Key], &[], &[]), 0);
-        assert_eq!(read(&[Instance, Key], &[], &["a"]), SLOTS);
-        assert_eq!(read(&[Endpoint, Consumer], &["acme"], &[]), SLOTS);
+        assert_eq!(read(&[Instance, Key], &[], &["a"]), 1);
+        assert_eq!(read(&[Endpoint, Consumer], &["acme"], &[]), 1);
         assert_eq!(read(&[Endpoint, Consumer, Key], &["acme"], &["a"]), 1);
+        let many: Vec<String> = (0..500).map(|number| format!("k{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(read(&[Endpoint, Key], &[], &many), PORTIONS);
         assert_eq!(Reading::of(&[Key], &[], &some(&["a"])), Reading::outline(Detail::Consumers));
         assert_eq!(Reading::of(&[Endpoint], &[], &[]), Reading::outline(Detail::Routes));
     }
@@ -118,8 +142,8 @@ mod tests {
         let Reading::Outlines(none) = Reading::of(&[Dimension::Key, Dimension::Instance], &[], &[None]) else {
             panic!("all is read")
         };
-        assert!(none.iter().any(|name| names.contains(name)), "{none:?} {names:?}");
-        let all: Vec<&str> = names.iter().map(String::as_str).filter(|name| name.starts_with("portion-")).collect();
-        assert_eq!(all, ["portion-0", &format!("portion-{}", slot(Some("k")))]);
+        assert_eq!(none, ["key-0"]);
+        let all: Vec<&str> = names[Detail::OUTLINES.len()..].iter().map(String::as_str).collect();
+        assert_eq!(all, ["key-0", &format!("key-{}", portion(Some("k"))), "consumer-0"]);
     }
 }
