@@ -358,6 +358,36 @@ fn what_can_not_be_stored_in_time_is_spooled_and_stored_by_the_next_start() {
 }
 
 #[test]
+fn a_start_that_the_spool_refuses_leaves_no_run_behind() {
+    let fixture = Fixture::new().spooling();
+    let (_log, writer) = fixture.start();
+    let refused = RequestLog::start(&fixture.config, "other", "0.0.0").err().unwrap();
+    assert!(refused.contains("spool"), "{refused}");
+    writer.finish(soon());
+    assert_eq!(number(&fixture.database(), "SELECT COUNT(*) FROM log_runs WHERE node = 'other'"), 0);
+}
+
+#[test]
+fn while_the_spool_can_not_be_written_the_end_waits_for_the_store() {
+    let fixture = Fixture::new().spooling();
+    let (log, writer) = fixture.start();
+    wait_for(&log, |counts| counts.store_up);
+    let spool = fixture.folder.path().join("spool");
+    std::fs::rename(&spool, fixture.folder.path().join("moved")).unwrap();
+    let lock = Connection::open(fixture.database()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    log_many(&log, 300);
+    wait_for(&log, |counts| counts.spool_error.is_some());
+    let unlock = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        lock.execute_batch("COMMIT").unwrap();
+    });
+    let counts = writer.finish(Instant::now() + Duration::from_secs(20));
+    unlock.join().unwrap();
+    assert_eq!((counts.written, counts.dropped_in_all(), counts.unaccounted()), (300, 0, 0), "{counts:?}");
+}
+
+#[test]
 fn a_store_that_is_locked_is_overtaken_by_the_spool() {
     let mut fixture = Fixture::new().spooling();
     fixture.config.queue = 1_000;

@@ -138,6 +138,8 @@ mod tests {
             (1021, Meaning::Away),   // disk full
             (1114, Meaning::Away),   // table full
             (1146, Meaning::Away),   // no such table
+            (3, Meaning::Away),      // the server's own disk full
+            (1878, Meaning::Away),   // and its temporary files
             (1696, Meaning::Away),   // a table's file of partitions can't be read
             (1406, Meaning::Row),    // data too long
             (1366, Meaning::Row),    // incorrect string
