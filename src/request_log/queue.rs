@@ -286,6 +286,8 @@ impl Queue {
             state.ledger.lose_numbered(loss, first, count);
             // The usage counts these all the same, with another chunk.
             state.unrecorded.keep(unrecorded);
+            // Not the batch's own: a try that seemed to fail may have stored them.
+            state.unrecorded.lose(count);
         });
     }
 
@@ -635,7 +637,7 @@ mod tests {
         let counts = queue.counts();
         assert_eq!(
             (counts.dropped_in_all(), counts.usage_dropped),
-            (UNRECORDED_MAX as u64 + 5, 3 + UNRECORDED_MAX as u64)
+            (UNRECORDED_MAX as u64 + 5, 4 + UNRECORDED_MAX as u64)
         );
         balances(&queue);
     }
