@@ -166,8 +166,7 @@ fn a_full_queue_is_counted_exactly() {
     fixture.config.queue = 500;
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     log_many(&log, 2_000);
     let counts = log.counts();
     assert_eq!((counts.queued, dropped(&counts, "queue_full")), (500, 1_500));
@@ -182,8 +181,7 @@ fn what_can_not_be_stored_in_time_is_dropped_at_the_end() {
     let fixture = Fixture::new();
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     log_many(&log, 300);
     let began = Instant::now();
     let counts = writer.finish(Instant::now() + Duration::from_millis(500));
@@ -323,6 +321,13 @@ fn what_can_never_work_is_an_error_at_start() {
 }
 
 impl Fixture {
+    /// The database while somebody else writes to it, until `COMMIT`.
+    fn locked(&self) -> Connection {
+        let lock = Connection::open(self.database()).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        lock
+    }
+
     fn spooling(mut self) -> Self {
         self.config.spool = config::Spool::Folder(self.folder.path().join("spool"));
         self
@@ -334,8 +339,7 @@ fn what_can_not_be_stored_in_time_is_spooled_and_stored_by_the_next_start() {
     let fixture = Fixture::new().spooling();
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     log_many(&log, 300);
     let counts = writer.finish(Instant::now() + Duration::from_millis(500));
     assert_eq!((counts.written, counts.spooled, counts.dropped_in_all(), counts.unaccounted()), (0, 300, 0, 0));
@@ -374,8 +378,7 @@ fn while_the_spool_can_not_be_written_the_end_waits_for_the_store() {
     wait_for(&log, |counts| counts.store_up);
     let spool = fixture.folder.path().join("spool");
     std::fs::rename(&spool, fixture.folder.path().join("moved")).unwrap();
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     log_many(&log, 300);
     wait_for(&log, |counts| counts.spool_error.is_some());
     let unlock = std::thread::spawn(move || {
@@ -393,8 +396,7 @@ fn a_store_that_is_locked_is_overtaken_by_the_spool() {
     fixture.config.queue = 1_000;
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     for _ in 0..40 {
         log_many(&log, 100);
         std::thread::sleep(Duration::from_millis(100));
@@ -456,8 +458,7 @@ fn a_loss_of_an_earlier_run_is_told_beside_the_checkpoints_it_had_stored_itself(
     (fixture.config.queue, fixture.config.flush.rows) = (200, 10);
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = Connection::open(fixture.database()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = fixture.locked();
     // More than the queue takes before anybody can look at it.
     log_many(&log, 5_000);
     assert!(dropped(&log.counts(), "queue_full") > 0);
