@@ -181,7 +181,7 @@ fn what_can_not_be_stored_in_time_is_dropped_at_the_end() {
     let fixture = Fixture::new();
     let (log, writer) = fixture.start();
     wait_for(&log, |counts| counts.store_up);
-    let lock = fixture.locked();
+    let _lock = fixture.locked();
     log_many(&log, 300);
     let began = Instant::now();
     let counts = writer.finish(Instant::now() + Duration::from_millis(500));
