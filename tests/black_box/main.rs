@@ -41,3 +41,4 @@ mod tls;
 mod together;
 mod under_load;
 mod upstream;
+mod upstream_protocols;
