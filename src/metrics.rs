@@ -431,6 +431,7 @@ mod tests {
             attempts: 1,
             retries: Default::default(),
             upstream_time: Some(Duration::from_millis(2)),
+            timeout: None,
             cache: None,
             decided_by: DECIDED_BY_UPSTREAM,
             blocked: false,

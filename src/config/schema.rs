@@ -299,6 +299,8 @@ pub struct Timeouts {
     pub response: Span,
     /// Between two reads of the answer's body.
     pub between_bytes: Span,
+    /// Bytes a second of the answer's body at least, over each `between_bytes`; `0b` is any number.
+    pub rate_min: Size,
     /// Until an instance takes more of the request.
     pub write: Span,
     /// How long a connection may wait in the pool.

@@ -16,13 +16,14 @@ use uuid::Uuid;
 use super::attempt::Attempt;
 use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
-use super::{Parts, at_most, internal};
+use super::flow::Flow;
+use super::{Parts, internal, timeouts};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
 use crate::policy::cors::{self, Fields};
-use crate::record::{self, CacheResult, Record, Retries};
+use crate::record::{self, CacheResult, Record, Retries, Timeout};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
 use crate::upstream::Try;
@@ -53,6 +54,12 @@ pub struct Exchange {
     pub(super) attempts: u16,
     /// The try that is under way.
     pub(super) attempt: Attempt,
+    /// Which time-out the last try has missed, if it has missed one.
+    pub(super) timeout: Option<Timeout>,
+    /// When the request was complete, and with it the client's part.
+    pub(super) complete: Option<Instant>,
+    /// The body of the answer.
+    pub(super) flow: Option<Flow>,
     pub(super) retries: Retries,
     /// How long the next try has to wait.
     pub(super) wait: Option<Duration>,
@@ -122,6 +129,9 @@ impl Exchange {
             tried: SmallVec::new(),
             attempts: 0,
             attempt: Attempt::default(),
+            timeout: None,
+            complete: None,
+            flow: None,
             retries: Retries::default(),
             wait: None,
             upstream_started: None,
@@ -147,27 +157,20 @@ impl Exchange {
         let key = balance_key_of(self, headers);
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
         let now = Instant::now();
-        let left = route.timeout.saturating_sub(now.duration_since(self.started));
+        let left = route.timeout.saturating_sub(now.duration_since(self.waiting_since()));
         if left.is_zero() {
+            self.timeout = Some(Timeout::Route);
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
         let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
             Ok(begun) => begun,
             Err(refusal) => return Err(self.give_up(refusal)),
         };
+        if self.attempts == 0 && route.retry.is_some() {
+            route.pool.retries.request(now);
+        }
         let mut peer = instance.peer();
-        let left = match &route.retry {
-            None => left,
-            Some(retry) => {
-                if self.attempts == 0 {
-                    route.pool.retries.request(now);
-                }
-                retry.try_timeout().map_or(left, |timeout| timeout.min(left))
-            }
-        };
-        at_most(&mut peer.options.connection_timeout, left);
-        at_most(&mut peer.options.total_connection_timeout, left);
-        at_most(&mut peer.options.read_timeout, left);
+        self.timeout = timeouts::shorten(&mut peer, route, left);
         self.attempt = attempt;
         self.tried.push(instance);
         self.attempts += 1;
@@ -229,21 +232,12 @@ impl Exchange {
     }
 
     /// The header of an answer came; the last one counts.
-    ///
-    /// # Errors
-    /// When interim answers still come after the route's time: each of them would begin Pingora's time-out anew.
-    pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
-        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-            self.upstream_time = self.upstream_started.map(|started| started.elapsed());
-            if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-                route.pool.answered(tried, status);
-            }
-            self.attempt.answered(status);
-        } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
-            self.try_failed(Some(Refusal::UpstreamTimeout.reason()));
-            return Err(self.give_up(Refusal::UpstreamTimeout));
+    pub(super) fn upstream_answered(&mut self, status: StatusCode) {
+        self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+        if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+            route.pool.answered(tried, status);
         }
-        Ok(())
+        self.attempt.answered(status);
     }
 
     /// Turns the exchange into its record, once.
@@ -280,6 +274,7 @@ impl Exchange {
             attempts: self.attempts,
             retries: self.retries,
             upstream_time: self.upstream_time,
+            timeout: self.timeout.filter(|_| decided_by == Refusal::UpstreamTimeout.reason()),
             cache: self.cache,
             decided_by,
             blocked: self.refusal.as_ref().is_some_and(Refusal::is_blocked),

@@ -259,6 +259,11 @@ impl Try {
         &self.instance
     }
 
+    /// When it began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// It is not in flight any more.
     pub fn end(&mut self) {
         if std::mem::replace(&mut self.is_open, false) {

@@ -37,6 +37,7 @@ mod shared_limits_answers;
 mod shared_limits_faults;
 mod shutdown_and_reload;
 mod terminal;
+mod timeouts;
 mod tls;
 mod together;
 mod under_load;
