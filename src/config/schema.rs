@@ -19,7 +19,7 @@ use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
-use super::resilience::{Breaker, Retry};
+use super::resilience::{Breaker, Retry, ServiceQueue};
 use super::scalar_forms::Network;
 use super::short_forms::{self, Limits, OneOrMany};
 use super::units::{Size, Span};
@@ -259,6 +259,15 @@ pub struct Service {
     /// How long each step with an instance may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// Requests that it bears at once; any number when left out.
+    #[serde(default)]
+    pub concurrent_max: Option<u32>,
+    /// Requests that each of its instances bears at once; any number when left out.
+    #[serde(default)]
+    pub instance_concurrent_max: Option<u32>,
+    /// The requests that may wait for a place; none when left out.
+    #[serde(default)]
+    pub queue: Option<ServiceQueue>,
 }
 
 /// `services.NAME.instances[]`: `host:port`, with a weight.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ORIGIN;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
+use pingora_proxy::Session;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::attempt::Attempt;
-use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
 use super::flow::Flow;
 use super::{Parts, internal, timeouts};
@@ -26,7 +26,7 @@ use crate::policy::cors::{self, Fields};
 use crate::record::{self, CacheResult, Record, Retries, Timeout};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
-use crate::upstream::Try;
+use crate::upstream::{self, Try};
 
 /// What one exchange has come to know.
 pub struct Exchange {
@@ -49,6 +49,10 @@ pub struct Exchange {
     pub(super) observed: Option<Arc<str>>,
     /// Its place among those that its route serves at once; free again when the exchange has ended, however it did.
     pub(super) place: Option<Place>,
+    /// Its place among those that its service bears at once.
+    pub(super) seat: Option<upstream::Place>,
+    /// The try that was begun before Pingora asks for its peer.
+    pub(super) begun: Option<(Try, Attempt)>,
     /// Instances that were tried, in order; only the last one can be in flight.
     pub(super) tried: SmallVec<[Try; 2]>,
     pub(super) attempts: u16,
@@ -126,6 +130,8 @@ impl Exchange {
             limit_name: None,
             observed: None,
             place: None,
+            seat: None,
+            begun: None,
             tried: SmallVec::new(),
             attempts: 0,
             attempt: Attempt::default(),
@@ -152,9 +158,12 @@ impl Exchange {
     }
 
     /// The peer of the next try: another instance than before, with what is left of the route's time.
-    pub(super) fn next_peer(&mut self, headers: &HeaderMap) -> Result<Box<HttpPeer>> {
+    pub(super) async fn next_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
         self.end_try();
-        let key = balance_key_of(self, headers);
+        let begun = match self.begun.take() {
+            Some(begun) => Ok(begun),
+            None => self.begin_try(session).await,
+        };
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
         let now = Instant::now();
         let left = route.timeout.saturating_sub(now.duration_since(self.waiting_since()));
@@ -162,7 +171,7 @@ impl Exchange {
             self.timeout = Some(Timeout::Route);
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
+        let (instance, attempt) = match begun {
             Ok(begun) => begun,
             Err(refusal) => return Err(self.give_up(refusal)),
         };
@@ -179,7 +188,7 @@ impl Exchange {
         Ok(peer)
     }
 
-    fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
+    pub(super) fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
         let error = Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.reason());
         self.refusal = Some(refusal);
         error
@@ -206,8 +215,9 @@ impl Exchange {
 
     /// The last try, if there is one, is not in flight any more.
     pub(super) fn end_try(&mut self) {
-        if let Some(instance) = self.tried.last_mut() {
-            instance.end();
+        let has_left = self.tried.last_mut().is_some_and(Try::end);
+        if let Some(seat) = self.seat.as_ref().filter(|_| has_left) {
+            seat.has_left_an_instance();
         }
     }
 
@@ -246,7 +256,9 @@ impl Exchange {
             return;
         }
         self.place = None;
-        self.end_try();
+        self.begun = None;
+        self.tried.last_mut().map(Try::end);
+        self.seat = None; // at last: who waits for it finds room at the instance, too
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);

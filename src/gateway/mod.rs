@@ -195,10 +195,22 @@ impl ProxyHttp for Gateway {
         false
     }
 
-    /// Breakers, once more than for each try: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
+    /// Breakers, once more than for each try, and the first try where a place is needed for it: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let route = exchange.route.as_ref();
-        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.pool)) else { return Ok(true) };
+        let Some(route) = exchange.route.as_ref() else { return Ok(true) };
+        let is_bounded = route.pool.is_bounded();
+        let refusal = match attempt::breakers_refuse(&route.pool) {
+            Some(refusal) => refusal,
+            None if is_bounded => match exchange.begin_try(session).await {
+                Ok(begun) => {
+                    exchange.begun = Some(begun);
+                    return Ok(true);
+                }
+                Err(Refusal::ClientClosed) => return Err(exchange.give_up(Refusal::ClientClosed)),
+                Err(refusal) => refusal,
+            },
+            None => return Ok(true),
+        };
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
         Ok(false)
@@ -210,7 +222,7 @@ impl ProxyHttp for Gateway {
             exchange.end_try();
             tokio::time::sleep(wait).await;
         }
-        let mut peer = exchange.next_peer(&session.req_header().headers)?;
+        let mut peer = exchange.next_peer(session).await?;
         timeouts::bear_silence(&mut peer, session, exchange.runtime.config.connections.idle_timeout.0);
         Ok(peer)
     }

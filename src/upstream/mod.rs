@@ -4,6 +4,7 @@
 
 mod balance;
 mod breaker;
+mod capacity;
 mod condition;
 mod health;
 mod instance;
@@ -16,6 +17,7 @@ mod retry_budget;
 
 pub use balance::balance_key;
 pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
+pub use capacity::{CapacityView, Entered, Place};
 pub use condition::{Changes, Condition, InstanceState, LastCheck};
 pub use instance::{Instance, Try};
 pub use pool::{Before, InstanceStatus, Pool};
