@@ -257,7 +257,9 @@ impl Exchange {
         }
         self.place = None;
         self.begun = None;
-        self.tried.last_mut().map(Try::end);
+        if let Some(last) = self.tried.last_mut() {
+            last.end();
+        }
         self.seat = None; // at last: who waits for it finds room at the instance, too
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);

@@ -95,9 +95,11 @@ impl Capacity {
         mut begin: impl FnMut() -> Option<T>,
         gone: impl Future<Output = ()>,
     ) -> Entered<T> {
+        // Those in line may wait for the very place that it has: it only needs another instance, and waits for nobody but that.
+        let is_inside = place.is_some();
         let waiter = {
             let mut line = self.line.lock();
-            if line.waiting.is_empty() && !line.has_turn {
+            if is_inside || (line.waiting.is_empty() && !line.has_turn) {
                 if let Some(begun) = self.get_in(&mut line, bounds, place, &mut begin) {
                     return Entered::In(begun);
                 }
@@ -107,7 +109,11 @@ impl Capacity {
                 return Entered::Full;
             }
             let waiter = Arc::new(Notify::new());
-            line.waiting.push_back(Arc::clone(&waiter));
+            if is_inside {
+                line.waiting.push_front(Arc::clone(&waiter));
+            } else {
+                line.waiting.push_back(Arc::clone(&waiter));
+            }
             waiter
         };
         let mut waiting = Waiting { capacity: self, waiter, since: Instant::now(), has_left: false };
@@ -293,6 +299,18 @@ mod tests {
         drop(first); // the turn is `one`'s, who never looks
         drop(one);
         assert_eq!(three.await.0, Entered::In(()));
+    }
+
+    #[tokio::test]
+    async fn who_has_a_place_does_not_wait_for_those_who_wait_for_it() {
+        let (capacity, bounds) = (Arc::new(Capacity::default()), bounds(1, 10, 60_000));
+        let (_, mut place) = enter(&capacity, bounds).await;
+        let mut waiter = Box::pin(enter(&capacity, bounds));
+        assert!(futures_util::future::FutureExt::now_or_never(waiter.as_mut()).is_none());
+        let again = capacity.enter(bounds, &mut place, || Some(()), std::future::pending()).await;
+        assert_eq!((again, capacity.view().inside), (Entered::In(()), 1));
+        drop(place);
+        assert_eq!(waiter.await.0, Entered::In(()));
     }
 
     #[tokio::test]
