@@ -467,6 +467,7 @@ mod tests {
                     up: true,
                     in_flight: 2,
                     changes: [("up", 0), ("down", 0), ("ejected", 0)],
+                    connections: [("new", 1), ("reused", 8)],
                 },
                 InstanceState {
                     service: "users".into(),
@@ -474,6 +475,7 @@ mod tests {
                     up: false,
                     in_flight: 0,
                     changes: [("up", 1), ("down", 2), ("ejected", 0)],
+                    connections: [("new", 0), ("reused", 0)],
                 },
             ],
             breakers: vec![BreakerState {

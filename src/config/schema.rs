@@ -240,6 +240,9 @@ pub struct Service {
     /// TLS to the instances; plain when left out.
     #[serde(default)]
     pub tls: Option<ServiceTls>,
+    /// HTTP/2 to the instances: over TLS where they choose it (ALPN), without TLS at once (h2c, prior knowledge).
+    #[serde(default)]
+    pub http2: bool,
     /// Active health checks; off when left out.
     #[serde(default)]
     pub health: Option<HealthCheck>,
@@ -270,12 +273,15 @@ pub struct Service {
     pub queue: Option<ServiceQueue>,
 }
 
+/// What the path of a Unix socket begins with.
+pub const UNIX: &str = "unix:";
+
 /// `services.NAME.instances[]`: `host:port`, with a weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 #[schemars(transform = schema_of_short_forms::instance)]
 pub struct Instance {
-    /// IP address or name, and port. A name is resolved at load and reload.
+    /// IP address or name, and port; or `unix:` and the path of a socket. A name is resolved at load and reload.
     pub address: String,
     /// Its share of the requests, 1 to 100.
     #[serde(default = "Instance::default_weight")]
@@ -294,6 +300,12 @@ pub struct ServiceTls {
     /// PEM file of the authorities that are believed; the system's when left out.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// PEM file of the certificate chain an instance is shown that asks for one, leaf first; none when left out.
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    /// PEM file of the private key of `cert`.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
 }
 
 /// `services.NAME.timeouts`

@@ -51,6 +51,7 @@ use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, RetryRea
 use crate::refusal::Refusal;
 use crate::request_log::RequestLog;
 use crate::runtime::Live;
+use crate::upstream::speak_http1;
 
 /// The gateway in Pingora's hooks.
 pub struct Gateway(pub Arc<Parts>);
@@ -224,19 +225,22 @@ impl ProxyHttp for Gateway {
         }
         let mut peer = exchange.next_peer(session).await?;
         timeouts::bear_silence(&mut peer, session, exchange.runtime.config.connections.idle_timeout.0);
+        if session.is_upgrade_req() {
+            speak_http1(&mut peer);
+        }
         Ok(peer)
     }
 
     async fn connected_to_upstream(
         &self,
         _session: &mut Session,
-        _reused: bool,
+        reused: bool,
         peer: &HttpPeer,
         socket: RawFd,
         _digest: Option<&Digest>,
         exchange: &mut Self::CTX,
     ) -> Result<()> {
-        exchange.connected(peer, socket);
+        exchange.connected(peer, socket, reused);
         Ok(())
     }
 
@@ -251,7 +255,7 @@ impl ProxyHttp for Gateway {
         exchange.connect_failed();
         exchange.try_failed(Some(failure::refusal(&error).reason()));
         let otherwise = failure::may_reconnect(exchange.attempts, exchange.has_other_instance());
-        let failed = Failed { reason: RetryReason::Connect, answer: None, otherwise };
+        let failed = Failed { reason: RetryReason::Connect, answer: None, unprocessed: true, otherwise };
         error.set_retry(exchange.tries_again(session, &failed));
         error
     }
@@ -363,13 +367,16 @@ impl ProxyHttp for Gateway {
         if *error.esource() == pingora_core::ErrorSource::Upstream {
             // A pooled connection may just have been too old.
             let is_stale = client_reused && failure::is_closed(&error) && session.response_written().is_none();
-            exchange.try_failed((!is_stale).then(|| failure::refusal(&error).reason()));
+            let is_to_blame = !is_stale && !failure::is_unprocessed(&error);
+            exchange.try_failed(is_to_blame.then(|| failure::refusal(&error).reason()));
         }
         let (attempts, hopeful) = (exchange.attempts, client_reused || exchange.has_other_instance());
         let (method, kept_whole) = (&session.req_header().method, retrying::is_whole(session));
         let otherwise = failure::may_resend(&error, method, attempts, hopeful, kept_whole);
-        let again = failure::retry_reason(&error)
-            .is_some_and(|reason| exchange.tries_again(session, &Failed { reason, answer: None, otherwise }));
+        let unprocessed = failure::is_unprocessed(&error);
+        let again = failure::retry_reason(&error).is_some_and(|reason| {
+            exchange.tries_again(session, &Failed { reason, answer: None, unprocessed, otherwise })
+        });
         error.set_retry(again);
         error
     }

@@ -58,7 +58,10 @@ impl Exchange {
     }
 
     /// The try has a connection.
-    pub(super) fn connected(&mut self, peer: &HttpPeer, socket: RawFd) {
+    pub(super) fn connected(&mut self, peer: &HttpPeer, socket: RawFd, reused: bool) {
+        if let Some(tried) = self.tried.last() {
+            tried.connected(reused);
+        }
         let is_its_own = peer.options.alpn.get_max_http_version() == 1;
         deadline::connected(is_its_own.then_some(socket));
         self.timeout = Some(Timeout::Response);

@@ -266,7 +266,7 @@ fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
             took_ms: milliseconds(check.took),
             problem: check.problem,
         }),
-        breaker: pool.breakers.of(instance.address).map(breakers::status),
+        breaker: pool.breakers.of(&instance.address).map(breakers::status),
         why: condition.why,
     }
 }
@@ -374,6 +374,10 @@ fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
         changes: {
             let changes = status.instance.condition().changes;
             [("up", changes.up), ("down", changes.down), ("ejected", changes.ejected)]
+        },
+        connections: {
+            let [new, reused] = status.instance.connections();
+            [("new", new), ("reused", reused)]
         },
     })
 }

@@ -99,10 +99,10 @@ impl Capacity {
         let is_inside = place.is_some();
         let waiter = {
             let mut line = self.line.lock();
-            if is_inside || (line.waiting.is_empty() && !line.has_turn) {
-                if let Some(begun) = self.get_in(&mut line, bounds, place, &mut begin) {
-                    return Entered::In(begun);
-                }
+            if (is_inside || (line.waiting.is_empty() && !line.has_turn))
+                && let Some(begun) = self.get_in(&mut line, bounds, place, &mut begin)
+            {
+                return Entered::In(begun);
             }
             if line.waiting.len() >= bounds.length {
                 self.refused.fetch_add(1, Ordering::Relaxed);

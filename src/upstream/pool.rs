@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,20 +12,22 @@ use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::address::Address;
 use super::balance::{Group, Member, Wish};
 use super::breaker::Breakers;
 use super::capacity::{Bounds, Capacity, CapacityView, Entered, Place};
 use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
 use super::health::Settings;
 use super::instance::{Instance, Try};
-use super::peer::{authorities, peer};
+use super::peer::peer;
 use super::probe::Probe;
 use super::resolve::resolve;
 use super::retry_budget::RetryBudget;
+use super::trust::Trust;
 use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
 
 /// Addresses with their weight, and whether they are backups; in order.
-type Addresses = BTreeSet<(SocketAddr, u16, bool)>;
+type Addresses = BTreeSet<(Address, u16, bool)>;
 
 /// The compiled form of one service.
 pub struct Pool {
@@ -44,6 +45,8 @@ pub struct Pool {
     /// What keeps requests from an instance, from all to little: the next one holds where nobody is left by the one before.
     shunned: [u8; 4],
     config: config::Service,
+    /// Stands for the files of its TLS, as they were read.
+    trust: u64,
     addresses: Addresses,
     /// The instances for all requests, and those for when none of these is ready.
     groups: [Group; 2],
@@ -88,25 +91,26 @@ impl Pool {
         before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
         let addresses = resolve_all(service)?;
+        let trust = Trust::load(service.tls.as_ref()).map_err(|problem| vec![problem])?;
         if let Before::Reload(Some(pool)) = before
             && pool.config == *service
             && pool.addresses == addresses
+            && pool.trust == trust.mark
         {
             return Ok(Arc::clone(pool));
         }
-        Self::build(name.into(), service.clone(), addresses, before).map(Arc::new).map_err(|problem| vec![problem])
+        Self::build(name.into(), service.clone(), addresses, &trust, before)
+            .map(Arc::new)
+            .map_err(|problem| vec![problem])
     }
 
     fn build(
         name: Arc<str>,
         config: config::Service,
         addresses: Addresses,
+        trust: &Trust,
         before: Before<'_>,
     ) -> Result<Self, (String, String)> {
-        let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
-            Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
-            None => None,
-        };
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
@@ -123,38 +127,45 @@ impl Pool {
             Before::Reload(previous) => previous,
             Before::Start => None,
         };
-        let same_way = |pool: &&Arc<Self>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
+        let same_way = |pool: &&Arc<Self>| {
+            let (before, now) = (&pool.config, &config);
+            pool.trust == trust.mark
+                && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
+        };
         let known = previous.filter(same_way);
         let check = match (&config.health, before) {
             (None, _) => Check::None,
             (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
             (Some(_), _) => Check::Up,
         };
-        let instance = |address| {
-            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == address));
-            kept.map_or_else(
-                || {
-                    let instance = Instance::new(address, peer(&config, address, authorities.as_ref()), check);
-                    if matches!(before, Before::Reload(_)) && check != Check::Unproven {
-                        instance.begin_slow_start(config.slow_start.map(|span| span.0));
-                    }
-                    Arc::new(instance)
-                },
-                |member| Arc::clone(&member.instance),
-            )
+        let instance = |address: &Address| -> Result<Arc<Instance>, (String, String)> {
+            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == *address));
+            if let Some(member) = kept {
+                return Ok(Arc::clone(&member.instance));
+            }
+            let peer = peer(&config, address, trust).map_err(|problem| ("instances".to_owned(), problem))?;
+            let instance = Instance::new(address.clone(), peer, check);
+            if matches!(before, Before::Reload(_)) && check != Check::Unproven {
+                instance.begin_slow_start(config.slow_start.map(|span| span.0));
+            }
+            Ok(Arc::new(instance))
         };
         let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
-        let groups = [false, true].map(|backup| {
+        let [first, backups] = [false, true].map(|backup| {
             let members = addresses.iter().filter(|(_, _, is_backup)| *is_backup == backup);
-            let members = members.map(|&(address, weight, _)| Member { instance: instance(address), weight });
-            Group::new(&config.balance, members.collect(), &in_flight)
+            let members =
+                members.map(|(address, weight, _)| Ok(Member { instance: instance(address)?, weight: *weight }));
+            let members = members.collect::<Result<_, (String, String)>>()?;
+            Ok::<_, (String, String)>(Group::new(&config.balance, members, &in_flight))
         });
-        let all = addresses.iter().map(|(address, ..)| *address);
+        let groups = [first?, backups?];
+        let all = addresses.iter().map(|(address, ..)| address.clone());
         let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
         let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
         let capacity = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.capacity));
         let (bounds, shunned) = (Bounds::of(&config), shunned(&config));
         let (ejecting, background) = (Mutex::new(()), OnceLock::new());
+        let trust = trust.mark;
         Ok(Self {
             name,
             host,
@@ -164,6 +175,7 @@ impl Pool {
             bounds,
             shunned,
             config,
+            trust,
             addresses,
             groups,
             in_flight,
@@ -215,7 +227,7 @@ impl Pool {
     }
 
     fn may_be_used(&self, instance: &Instance, shunned: u8) -> bool {
-        instance.is_none_of(shunned) && self.breakers.let_through(instance.address)
+        instance.is_none_of(shunned) && self.breakers.let_through(&instance.address)
     }
 
     fn has_room(&self, instance: &Instance) -> bool {
@@ -317,7 +329,7 @@ impl Pool {
     pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
         let shunned = self.shunned();
         let ready = self.members().filter(|member| member.instance.is_none_of(shunned));
-        self.breakers.left(ready.map(|member| member.instance.address), now)
+        self.breakers.left(ready.map(|member| &member.instance.address), now)
     }
 
     /// Every instance, backups last, otherwise in the order of addresses.
@@ -348,8 +360,8 @@ impl Pool {
     }
 
     /// The addresses its instances resolved to.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|(address, ..)| *address)
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().map(|(address, ..)| address)
     }
 }
 
@@ -383,7 +395,7 @@ fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, Stri
         match resolve(&instance.address) {
             Ok(found) => {
                 for address in found {
-                    if addresses.insert(address, (instance.weight, instance.backup)).is_some() {
+                    if addresses.insert(address.clone(), (instance.weight, instance.backup)).is_some() {
                         problems.push((
                             format!("instances[{index}]"),
                             format!("`{}` is {address}, which this service already has", instance.address),
@@ -422,12 +434,19 @@ mod tests {
         compile(&config::Service { balance: serde_yaml::from_str(balance).unwrap(), ..service(addresses) })
     }
 
+    fn port_of(address: &Address) -> u16 {
+        match address {
+            Address::Inet(address) => address.port(),
+            Address::Unix(_) => 0,
+        }
+    }
+
     fn port(pool: &Pool, tried: &[Try], key: Option<u32>) -> u16 {
-        pool.select(tried, key).unwrap().address.port()
+        port_of(&pool.select(tried, key).unwrap().address)
     }
 
     fn begin(pool: &Pool, port: u16) -> Try {
-        let member = pool.members().find(|member| member.instance.address.port() == port).unwrap();
+        let member = pool.members().find(|member| port_of(&member.instance.address) == port).unwrap();
         pool.begin(&member.instance, Instant::now())
     }
 
@@ -458,7 +477,7 @@ mod tests {
         let first_tries = (0..10).map(|_| {
             let first = begin(&pool, port(&pool, &[], None));
             pool.select(std::slice::from_ref(&first), None).unwrap();
-            first.address.port()
+            port_of(&first.address)
         });
         assert_eq!(first_tries.collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
     }
@@ -508,7 +527,7 @@ mod tests {
         assert!((720..880).contains(&first), "{first} of 1000");
         // Under load, the shares in flight do.
         let tries: Vec<Try> = (0..100).map(|_| begin(&pool, port(&pool, &[], None))).collect();
-        let first = tries.iter().filter(|one| one.address.port() == 1).count();
+        let first = tries.iter().filter(|one| port_of(&one.address) == 1).count();
         assert!((78..=82).contains(&first), "{first} of 100");
     }
 
@@ -542,7 +561,7 @@ mod tests {
         let pool = balanced("consistent_hash: {by: path, load_max: 125%}", &three);
         let tries: Vec<Try> = (0..90).map(|_| begin(&pool, port(&pool, &[], Some(7)))).collect();
         for number in 1..=3 {
-            let had = tries.iter().filter(|one| one.address.port() == number).count();
+            let had = tries.iter().filter(|one| port_of(&one.address) == number).count();
             assert!(had <= 38, "{had} of 90 are at {number}");
         }
         drop(tries);
@@ -557,7 +576,7 @@ mod tests {
         let pool = compile(&service);
         let now = Instant::now();
         let fail = |pool: &Pool, port: u16| {
-            let breaker = pool.breakers.of(begin(pool, port).address).unwrap();
+            let breaker = pool.breakers.of(&begin(pool, port).address).unwrap();
             breaker.enter(now).unwrap().report(true, Duration::ZERO, now);
         };
         fail(&pool, 1);
@@ -591,7 +610,7 @@ mod tests {
             match state {
                 'E' => drop(tried.instance().eject(pool.config.eject.as_ref().unwrap(), "500", now)),
                 'D' => set_healthy(&pool, port, false),
-                'O' => pool.breakers.of(tried.address).unwrap().enter(now).unwrap().report(true, Duration::ZERO, now),
+                'O' => pool.breakers.of(&tried.address).unwrap().enter(now).unwrap().report(true, Duration::ZERO, now),
                 _ => {}
             }
         }

@@ -44,3 +44,4 @@ mod tls;
 mod together;
 mod under_load;
 mod upstream;
+mod upstream_protocols;
