@@ -127,12 +127,7 @@ impl Pool {
             Before::Reload(previous) => previous,
             Before::Start => None,
         };
-        let same_way = |pool: &&Arc<Self>| {
-            let (before, now) = (&pool.config, &config);
-            pool.trust == trust.mark
-                && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
-        };
-        let known = previous.filter(same_way);
+        let known = previous.filter(|pool| pool.connects_like(&config, trust));
         let check = match (&config.health, before) {
             (None, _) => Check::None,
             (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
@@ -183,6 +178,13 @@ impl Pool {
             ejecting,
             background,
         })
+    }
+
+    /// Whether instances are connected to in the same way.
+    fn connects_like(&self, config: &config::Service, trust: &Trust) -> bool {
+        let (before, now) = (&self.config, config);
+        self.trust == trust.mark
+            && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
     }
 
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
@@ -614,7 +616,7 @@ mod tests {
                 _ => {}
             }
         }
-        let asked: BTreeSet<u16> = (0..50).filter_map(|_| Some(pool.select(&[], None)?.address.port())).collect();
+        let asked: BTreeSet<u16> = (0..50).filter_map(|_| Some(port_of(&pool.select(&[], None)?.address))).collect();
         assert_eq!(pool.is_usable(), !asked.is_empty(), "{states}");
         assert_eq!(pool.has_other(&[]), !asked.is_empty(), "{states}");
         asked.into_iter().collect()
