@@ -3,6 +3,7 @@
 //! instances) is a plain [`State`] that is read at scrape time, so no part imports this file.
 //! Labels come from the configuration or from fixed lists, never from what a client sends: cardinality is bounded.
 
+mod capacity;
 mod state;
 
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
+pub use capacity::CapacityState;
 pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
@@ -431,6 +433,7 @@ mod tests {
             attempts: 1,
             retries: Default::default(),
             upstream_time: Some(Duration::from_millis(2)),
+            timeout: None,
             cache: None,
             decided_by: DECIDED_BY_UPSTREAM,
             blocked: false,
@@ -480,6 +483,14 @@ mod tests {
                 instance: "(all)".into(),
                 state: 2,
                 transitions: [("open", 3), ("half_open", 2), ("closed", 1)],
+            }],
+            capacities: vec![CapacityState {
+                service: "users".into(),
+                inside: 3,
+                waiting: 2,
+                refused: 1,
+                waited: 4,
+                wait_time: Duration::from_millis(500),
             }],
             log: LogState {
                 accepted: 9,
@@ -595,6 +606,8 @@ mod tests {
     fn the_state_of_the_parts_is_in_the_text() {
         let text = metrics().encode(&state());
         has(&text, r#"tollgate_upstream_up{service="users",instance="127.0.0.1:9102"} 0"#);
+        has(&text, r#"tollgate_service_queue_length{service="users"} 2"#);
+        has(&text, r#"tollgate_service_queue_seconds_total{service="users"} 0.5"#);
         has(&text, r#"tollgate_breaker_state{service="users",instance="(all)"} 2"#);
         has(&text, r#"tollgate_breaker_transitions_total{service="users",instance="(all)",to="half_open"} 2"#);
         has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);

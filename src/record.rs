@@ -62,6 +62,8 @@ pub struct Record {
     pub retries: Retries,
     /// From the first try to the header of the answer.
     pub upstream_time: Option<Duration>,
+    /// Which time-out of an instance ended it, where one did.
+    pub timeout: Option<Timeout>,
     /// What the cache did, where the route has one.
     pub cache: Option<CacheResult>,
     /// A refusal's reason code, or one of the `DECIDED_BY_` words.
@@ -110,6 +112,46 @@ pub enum RetryReason {
     Invalid,
     /// The answer had a status that is asked for again.
     Status,
+}
+
+/// Which of the times that an instance may take has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// `timeouts.connect`
+    Connect,
+    /// `timeouts.tls`
+    Tls,
+    /// `timeouts.write`
+    Write,
+    /// `timeouts.response`
+    Response,
+    /// `timeouts.between_bytes`
+    BetweenBytes,
+    /// `timeouts.rate_min`
+    RateMin,
+    /// `connections.idle_timeout`, in a tunnel or stream.
+    Idle,
+    /// `retry.try_timeout`
+    Try,
+    /// The route's `timeout`.
+    Route,
+}
+
+impl Timeout {
+    /// The name in the log: that of the setting.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Write => "write",
+            Self::Response => "response",
+            Self::BetweenBytes => "between_bytes",
+            Self::RateMin => "rate_min",
+            Self::Idle => "idle",
+            Self::Try => "try_timeout",
+            Self::Route => "route_timeout",
+        }
+    }
 }
 
 /// The tries of an exchange after its first.

@@ -130,6 +130,8 @@ pub enum Refusal {
     ClientClosed,
     /// No instance of the service can be used.
     NoInstance,
+    /// The service bears no more requests at once, and none ended in time.
+    Overloaded,
     /// Instances failed too often, and are not asked for a while.
     BreakerOpen {
         /// When one is asked again.
@@ -165,9 +167,11 @@ impl Refusal {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-            Self::NoInstance | Self::BreakerOpen { .. } | Self::KeysUnavailable | Self::LimitStoreUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoInstance
+            | Self::Overloaded
+            | Self::BreakerOpen { .. }
+            | Self::KeysUnavailable
+            | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -200,6 +204,7 @@ impl Refusal {
             Self::ClientTimeout => "client_timeout",
             Self::ClientClosed => crate::record::DECIDED_BY_CLIENT,
             Self::NoInstance => "no_instance",
+            Self::Overloaded => "overloaded",
             Self::BreakerOpen { .. } => "breaker_open",
             Self::UpstreamConnect => "upstream_connect",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -235,6 +240,7 @@ impl Refusal {
             | Self::ClientTimeout
             | Self::ClientClosed
             | Self::NoInstance
+            | Self::Overloaded
             | Self::BreakerOpen { .. }
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
@@ -282,6 +288,7 @@ impl Refusal {
             Self::ClientTimeout => "The request did not arrive in time.".into(),
             Self::ClientClosed => "The client closed the connection.".into(),
             Self::NoInstance => "No instance of the service can be used now.".into(),
+            Self::Overloaded => "The service is answering as many requests as it can. Try again in a moment.".into(),
             Self::BreakerOpen { retry_after_seconds } => {
                 format!("The service failed too often and is left alone. Try again in {retry_after_seconds} s.").into()
             }
@@ -319,6 +326,7 @@ impl Refusal {
                 headers.extend(fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers()));
             }
             Self::NoInstance
+            | Self::Overloaded
             | Self::ConcurrencyLimited { .. }
             | Self::KeysUnavailable
             | Self::LimitStoreUnavailable => {

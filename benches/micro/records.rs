@@ -53,6 +53,7 @@ fn record() -> Record {
         attempts: 1,
         retries: Default::default(),
         upstream_time: Some(Duration::from_micros(1_368)),
+        timeout: None,
         cache: None,
         decided_by: DECIDED_BY_UPSTREAM,
         blocked: false,

@@ -156,8 +156,32 @@ pub struct ServiceStatus {
     /// The breaker of the service as a whole, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
+    /// Its places, where it bears only so many requests at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<CapacityStatus>,
     /// Its instances, backups last, otherwise in the order of addresses.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// The places of a service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CapacityStatus {
+    /// Requests that it bears at once; null is any number.
+    pub concurrent_max: Option<u32>,
+    /// Requests that each instance bears at once; null is any number.
+    pub instance_concurrent_max: Option<u32>,
+    /// Requests that have a place.
+    pub in_flight: u32,
+    /// Requests that wait for one.
+    pub queued: usize,
+    /// Requests that may wait.
+    pub queue_length: usize,
+    /// Requests that got no place, since process start.
+    pub overloaded: u64,
+    /// Requests that waited, since process start.
+    pub waited: u64,
+    /// How long they waited in the mean, in milliseconds; null before the first.
+    pub wait_ms: Option<f64>,
 }
 
 /// An instance of a service.

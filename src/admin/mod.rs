@@ -13,8 +13,8 @@ mod questions;
 mod tail;
 
 pub use control::{
-    BreakerStatus, CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry,
-    LimitTotals, LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
+    BreakerStatus, CacheScope, CapacityStatus, ClientLimit, ClientName, Control, InstanceState, InstanceStatus,
+    LastCheck, LimitEntry, LimitTotals, LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 pub use listener::{bind, serve};
 

@@ -94,8 +94,14 @@ impl Control for Gateway {
         let users = vec![instance("127.0.0.1:9101", state, 3)];
         let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, 0)];
         vec![
-            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, breaker: None, instances: users },
-            ServiceStatus { name: "orders".into(), usable: true, breaker: None, instances: orders },
+            ServiceStatus {
+                name: "users".into(),
+                usable: state == InstanceState::Up,
+                breaker: None,
+                capacity: None,
+                instances: users,
+            },
+            ServiceStatus { name: "orders".into(), usable: true, breaker: None, capacity: None, instances: orders },
         ]
     }
 

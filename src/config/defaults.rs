@@ -46,6 +46,7 @@ impl Default for Timeouts {
             tls: Span::seconds(5),
             response: Span::seconds(15),
             between_bytes: Span::seconds(15),
+            rate_min: Size(100),
             write: Span::seconds(15),
             idle: Span::seconds(60),
         }

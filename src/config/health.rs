@@ -40,6 +40,8 @@ pub struct HealthCheck {
     pub unhealthy_after: u16,
     /// Whether an instance that a reload adds waits for its first success, or is trusted.
     pub start: HealthStart,
+    /// With every instance unhealthy: whether all are used, or requests are refused.
+    pub when_all_down: WhenAllDown,
 }
 
 impl Default for HealthCheck {
@@ -56,6 +58,7 @@ impl Default for HealthCheck {
             healthy_after: 2,
             unhealthy_after: 3,
             start: HealthStart::Checked,
+            when_all_down: WhenAllDown::Refuse,
         }
     }
 }

@@ -7,8 +7,6 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
-    "services.*.concurrent_max",
-    "services.*.queue",
     "routes.*.breaker",
     "routes.*.cache.heuristic",
     "routes.*.cache.set_cookie",

@@ -49,6 +49,22 @@ pub enum BreakerPer {
     Service,
 }
 
+/// `services.NAME.queue`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceQueue {
+    /// Requests that may wait, 1 to 10000.
+    pub length: usize,
+    /// For how long each may.
+    pub wait: Span,
+}
+
+impl Default for ServiceQueue {
+    fn default() -> Self {
+        Self { length: 100, wait: Span(Duration::from_millis(50)) }
+    }
+}
+
 /// `services.NAME.retry`, `routes.NAME.retry` or `defaults.retry`: the nearest one holds, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

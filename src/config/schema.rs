@@ -19,7 +19,7 @@ use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
 use super::places::Places;
-use super::resilience::{Breaker, Retry};
+use super::resilience::{Breaker, Retry, ServiceQueue};
 use super::scalar_forms::Network;
 use super::short_forms::{self, Limits, OneOrMany};
 use super::units::{Size, Span};
@@ -262,6 +262,15 @@ pub struct Service {
     /// How long each step with an instance may take.
     #[serde(default)]
     pub timeouts: Timeouts,
+    /// Requests that it bears at once; any number when left out.
+    #[serde(default)]
+    pub concurrent_max: Option<u32>,
+    /// Requests that each of its instances bears at once; any number when left out.
+    #[serde(default)]
+    pub instance_concurrent_max: Option<u32>,
+    /// The requests that may wait for a place; none when left out.
+    #[serde(default)]
+    pub queue: Option<ServiceQueue>,
 }
 
 /// What the path of a Unix socket begins with.
@@ -311,6 +320,8 @@ pub struct Timeouts {
     pub response: Span,
     /// Between two reads of the answer's body.
     pub between_bytes: Span,
+    /// Bytes a second of the answer's body at least, over each `between_bytes`; `0b` is any number.
+    pub rate_min: Size,
     /// Until an instance takes more of the request.
     pub write: Span,
     /// How long a connection may wait in the pool.

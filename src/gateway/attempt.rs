@@ -2,13 +2,17 @@
 //! A failure is an instance that can't be reached, does not answer in time, breaks off, answers with something that is not HTTP, or with a
 //! status of 500 and above. A try that is given up for another reason (the client left) says nothing, and its place is free again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::balance_key::balance_key_of;
+use super::exchange::Exchange;
 use crate::refusal::Refusal;
-use crate::upstream::{Permit, Pool, Try};
+use crate::upstream::{Entered, Permit, Pool, Try};
 
 /// More often than there are instances none is chosen twice because others took its last place.
 const CHOICES_MAX: usize = 8;
@@ -27,7 +31,7 @@ impl Attempt {
     /// Begins the next try: at another instance than before, where there is one; `key` is where the request lies on the ring, if there is one.
     ///
     /// # Errors
-    /// `BreakerOpen` where breakers alone are in the way, `NoInstance` where there is none.
+    /// `Overloaded` where an instance only has no room, `BreakerOpen` where breakers alone are in the way, `NoInstance` where there is none.
     pub(super) fn begin(pool: &Pool, tried: &[Try], key: Option<u32>, now: Instant) -> Result<(Try, Self), Refusal> {
         let mut permits = SmallVec::new();
         if let Some(breaker) = &pool.breakers.service {
@@ -38,6 +42,9 @@ impl Attempt {
             let last = tried.last().map(std::slice::from_ref).unwrap_or_default();
             let chosen = [tried, last, &[]].into_iter().find_map(|without| pool.select(without, key));
             let Some(instance) = chosen else {
+                if pool.is_full() {
+                    return Err(Refusal::Overloaded);
+                }
                 return Err(pool.breakers_left(now).map_or(Refusal::NoInstance, open_for));
             };
             // Another request may have taken the place of a trial meanwhile.
@@ -85,6 +92,40 @@ impl Attempt {
     }
 }
 
+impl Exchange {
+    /// Begins the next try, in the place that the exchange has in its service; waits for one where the service bears only so many.
+    ///
+    /// # Errors
+    /// What is said instead of an answer.
+    pub(super) async fn begin_try(&mut self, session: &mut Session) -> Result<(Try, Attempt), Refusal> {
+        let key = balance_key_of(self, &session.req_header().headers);
+        let route = &self.admitted()?.route;
+        if !route.pool.is_bounded() {
+            return Attempt::begin(&route.pool, &self.tried, key, Instant::now());
+        }
+        let route = Arc::clone(route);
+        let begin = || match Attempt::begin(&route.pool, &self.tried, key, Instant::now()) {
+            Err(Refusal::Overloaded) => None,
+            other => Some(other),
+        };
+        match route.pool.enter(&mut self.seat, begin, client_leaves(session)).await {
+            Entered::In(begun) => begun,
+            Entered::Full => Err(Refusal::Overloaded),
+            Entered::Gone => Err(Refusal::ClientClosed),
+        }
+    }
+}
+
+/// Ends when the client does; never, where it still has to send its body.
+async fn client_leaves(session: &mut Session) {
+    if session.is_body_done() {
+        // What it sends now belongs to no request: an error, as while an instance is asked.
+        let _ = session.as_downstream_mut().read_body_or_idle(true).await;
+    } else {
+        std::future::pending().await
+    }
+}
+
 /// Why nobody would be asked now, where breakers alone are in the way.
 pub(super) fn breakers_refuse(pool: &Pool) -> Option<Refusal> {
     if pool.breakers.is_empty() {
@@ -104,8 +145,6 @@ fn open_for(left: Duration) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::config::{self, BreakerPer};
     use crate::upstream::Before;

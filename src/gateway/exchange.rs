@@ -6,26 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ORIGIN;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
+use pingora_proxy::Session;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::attempt::Attempt;
-use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
-use super::{Parts, at_most, internal};
+use super::flow::Flow;
+use super::{Parts, internal, timeouts};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
 use crate::policy::concurrency::Place;
 use crate::policy::cors::{self, Fields};
-use crate::record::{self, CacheResult, Record, Retries};
+use crate::record::{self, CacheResult, Record, Retries, Timeout};
 use crate::refusal::{RateLimitFields, Refusal};
 use crate::runtime::{Route, Runtime};
-use crate::upstream::Try;
+use crate::upstream::{self, Try};
 
 /// What one exchange has come to know.
 pub struct Exchange {
@@ -48,11 +49,21 @@ pub struct Exchange {
     pub(super) observed: Option<Arc<str>>,
     /// Its place among those that its route serves at once; free again when the exchange has ended, however it did.
     pub(super) place: Option<Place>,
+    /// Its place among those that its service bears at once.
+    pub(super) seat: Option<upstream::Place>,
+    /// The try that was begun before Pingora asks for its peer.
+    pub(super) begun: Option<(Try, Attempt)>,
     /// Instances that were tried, in order; only the last one can be in flight.
     pub(super) tried: SmallVec<[Try; 2]>,
     pub(super) attempts: u16,
     /// The try that is under way.
     pub(super) attempt: Attempt,
+    /// Which time-out the last try has missed, if it has missed one.
+    pub(super) timeout: Option<Timeout>,
+    /// When the request was complete, and with it the client's part.
+    pub(super) complete: Option<Instant>,
+    /// The body of the answer.
+    pub(super) flow: Option<Flow>,
     pub(super) retries: Retries,
     /// How long the next try has to wait.
     pub(super) wait: Option<Duration>,
@@ -119,9 +130,14 @@ impl Exchange {
             limit_name: None,
             observed: None,
             place: None,
+            seat: None,
+            begun: None,
             tried: SmallVec::new(),
             attempts: 0,
             attempt: Attempt::default(),
+            timeout: None,
+            complete: None,
+            flow: None,
             retries: Retries::default(),
             wait: None,
             upstream_started: None,
@@ -142,32 +158,28 @@ impl Exchange {
     }
 
     /// The peer of the next try: another instance than before, with what is left of the route's time.
-    pub(super) fn next_peer(&mut self, headers: &HeaderMap) -> Result<Box<HttpPeer>> {
+    pub(super) async fn next_peer(&mut self, session: &mut Session) -> Result<Box<HttpPeer>> {
         self.end_try();
-        let key = balance_key_of(self, headers);
+        let begun = match self.begun.take() {
+            Some(begun) => Ok(begun),
+            None => self.begin_try(session).await,
+        };
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
         let now = Instant::now();
-        let left = route.timeout.saturating_sub(now.duration_since(self.started));
+        let left = route.timeout.saturating_sub(now.duration_since(self.waiting_since()));
         if left.is_zero() {
+            self.timeout = Some(Timeout::Route);
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
+        let (instance, attempt) = match begun {
             Ok(begun) => begun,
             Err(refusal) => return Err(self.give_up(refusal)),
         };
+        if self.attempts == 0 && route.retry.is_some() {
+            route.pool.retries.request(now);
+        }
         let mut peer = instance.peer();
-        let left = match &route.retry {
-            None => left,
-            Some(retry) => {
-                if self.attempts == 0 {
-                    route.pool.retries.request(now);
-                }
-                retry.try_timeout().map_or(left, |timeout| timeout.min(left))
-            }
-        };
-        at_most(&mut peer.options.connection_timeout, left);
-        at_most(&mut peer.options.total_connection_timeout, left);
-        at_most(&mut peer.options.read_timeout, left);
+        self.timeout = timeouts::shorten(&mut peer, route, left);
         self.attempt = attempt;
         self.tried.push(instance);
         self.attempts += 1;
@@ -176,14 +188,7 @@ impl Exchange {
         Ok(peer)
     }
 
-    /// The try has its connection.
-    pub(super) fn connected(&self, reused: bool) {
-        if let Some(tried) = self.tried.last() {
-            tried.connected(reused);
-        }
-    }
-
-    fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
+    pub(super) fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
         let error = Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.reason());
         self.refusal = Some(refusal);
         error
@@ -210,8 +215,9 @@ impl Exchange {
 
     /// The last try, if there is one, is not in flight any more.
     pub(super) fn end_try(&mut self) {
-        if let Some(instance) = self.tried.last_mut() {
-            instance.end();
+        let has_left = self.tried.last_mut().is_some_and(Try::end);
+        if let Some(seat) = self.seat.as_ref().filter(|_| has_left) {
+            seat.has_left_an_instance();
         }
     }
 
@@ -236,21 +242,12 @@ impl Exchange {
     }
 
     /// The header of an answer came; the last one counts.
-    ///
-    /// # Errors
-    /// When interim answers still come after the route's time: each of them would begin Pingora's time-out anew.
-    pub(super) fn upstream_answered(&mut self, status: StatusCode) -> Result<()> {
-        if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-            self.upstream_time = self.upstream_started.map(|started| started.elapsed());
-            if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-                route.pool.answered(tried, status);
-            }
-            self.attempt.answered(status);
-        } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
-            self.try_failed(Some(Refusal::UpstreamTimeout.reason()));
-            return Err(self.give_up(Refusal::UpstreamTimeout));
+    pub(super) fn upstream_answered(&mut self, status: StatusCode) {
+        self.upstream_time = self.upstream_started.map(|started| started.elapsed());
+        if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
+            route.pool.answered(tried, status);
         }
-        Ok(())
+        self.attempt.answered(status);
     }
 
     /// Turns the exchange into its record, once.
@@ -259,7 +256,11 @@ impl Exchange {
             return;
         }
         self.place = None;
-        self.end_try();
+        self.begun = None;
+        if let Some(last) = self.tried.last_mut() {
+            last.end();
+        }
+        self.seat = None; // at last: who waits for it finds room at the instance, too
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);
@@ -287,6 +288,7 @@ impl Exchange {
             attempts: self.attempts,
             retries: self.retries,
             upstream_time: self.upstream_time,
+            timeout: self.timeout.filter(|_| decided_by == Refusal::UpstreamTimeout.reason()),
             cache: self.cache,
             decided_by,
             blocked: self.refusal.as_ref().is_some_and(Refusal::is_blocked),

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::answer::{self, Raw};
 use super::connection::{Accepted, Busy, Connection, Crowded, Current, with_connection};
+use super::deadline::{Alarm, with_deadline};
 use super::flood::{self, TurnedAway};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
@@ -186,6 +187,7 @@ async fn enter(
 async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stream: Stream, shutdown: &ShutdownWatch) {
     let parts = &entrance.parts;
     let mut settings: Option<HttpPersistentSettings> = None;
+    let mut alarm = Alarm::default();
     loop {
         let idle_timeout = parts.live.with(|runtime| runtime.config.connections.idle_timeout.0);
         let Some((head, _busy)) = first_bytes(&mut stream, connection, idle_timeout).await else { return };
@@ -221,7 +223,7 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
         session.set_pipelined_prefix(head);
         let request = entrance.proxy.process_new_http(session, shutdown);
         let current = Current { connection: Arc::clone(connection), is_counted };
-        let (reused, became_exchange) = with_connection(current, request).await;
+        let (reused, became_exchange) = with_connection(current, with_deadline(&mut alarm, request)).await;
         if !became_exchange {
             parts.metrics.rejected("malformed");
         }
@@ -348,7 +350,8 @@ impl HttpServerApp for H2Streams {
         let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
         let current = Current { connection: Arc::clone(&self.connection), is_counted: false };
-        let (reused, became_exchange) = with_connection(current, request).await;
+        let mut alarm = Alarm::default();
+        let (reused, became_exchange) = with_connection(current, with_deadline(&mut alarm, request)).await;
         if !became_exchange {
             self.entrance.parts.metrics.rejected("malformed");
         }

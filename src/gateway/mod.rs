@@ -8,14 +8,18 @@ mod attempt;
 mod balance_key;
 mod caching;
 mod connection;
+mod deadline;
 mod exchange;
 mod failure;
 mod flood;
+mod flow;
 mod forward;
 mod front;
 mod query;
 mod retrying;
+mod timeouts;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -192,10 +196,22 @@ impl ProxyHttp for Gateway {
         false
     }
 
-    /// Breakers, once more than for each try: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
+    /// Breakers, once more than for each try, and the first try where a place is needed for it: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let route = exchange.route.as_ref();
-        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.pool)) else { return Ok(true) };
+        let Some(route) = exchange.route.as_ref() else { return Ok(true) };
+        let is_bounded = route.pool.is_bounded();
+        let refusal = match attempt::breakers_refuse(&route.pool) {
+            Some(refusal) => refusal,
+            None if is_bounded => match exchange.begin_try(session).await {
+                Ok(begun) => {
+                    exchange.begun = Some(begun);
+                    return Ok(true);
+                }
+                Err(Refusal::ClientClosed) => return Err(exchange.give_up(Refusal::ClientClosed)),
+                Err(refusal) => refusal,
+            },
+            None => return Ok(true),
+        };
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
         Ok(false)
@@ -207,15 +223,25 @@ impl ProxyHttp for Gateway {
             exchange.end_try();
             tokio::time::sleep(wait).await;
         }
-        let mut peer = exchange.next_peer(&session.req_header().headers)?;
+        let mut peer = exchange.next_peer(session).await?;
+        timeouts::bear_silence(&mut peer, session, exchange.runtime.config.connections.idle_timeout.0);
         if session.is_upgrade_req() {
-            // Pingora keeps one bound for reads, of the answer's header and of the tunnel behind it. A tunnel is silent
-            // like an idle connection, not like a slow answer.
-            let silence = exchange.runtime.config.connections.idle_timeout.0;
-            peer.options.read_timeout = peer.options.read_timeout.max(Some(silence));
             speak_http1(&mut peer);
         }
         Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        peer: &HttpPeer,
+        socket: RawFd,
+        _digest: Option<&Digest>,
+        exchange: &mut Self::CTX,
+    ) -> Result<()> {
+        exchange.connected(peer, socket, reused);
+        Ok(())
     }
 
     fn fail_to_connect(
@@ -226,24 +252,12 @@ impl ProxyHttp for Gateway {
         mut error: Box<Error>,
     ) -> Box<Error> {
         error.as_up();
+        exchange.connect_failed();
         exchange.try_failed(Some(failure::refusal(&error).reason()));
         let otherwise = failure::may_reconnect(exchange.attempts, exchange.has_other_instance());
         let failed = Failed { reason: RetryReason::Connect, answer: None, unprocessed: true, otherwise };
         error.set_retry(exchange.tries_again(session, &failed));
         error
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
-        reused: bool,
-        _peer: &HttpPeer,
-        _fd: std::os::unix::io::RawFd,
-        _digest: Option<&Digest>,
-        exchange: &mut Self::CTX,
-    ) -> Result<()> {
-        exchange.connected(reused);
-        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -269,7 +283,11 @@ impl ProxyHttp for Gateway {
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
         }
-        exchange.take_body(body.as_ref().map_or(0, Bytes::len))
+        exchange.take_body(body.as_ref().map_or(0, Bytes::len))?;
+        if end_of_stream {
+            exchange.request_sent();
+        }
+        Ok(())
     }
 
     async fn upstream_response_filter(
@@ -282,7 +300,12 @@ impl ProxyHttp for Gateway {
             // Pingora would open a tunnel that nobody asked for.
             return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 to a request without Upgrade").into_up());
         }
-        exchange.upstream_answered(response.status)?;
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            remove_hop_by_hop(response);
+            return Ok(()); // the final answer is due as before
+        }
+        exchange.header_came(session, response)?;
+        exchange.upstream_answered(response.status);
         if exchange.tries_again_after(session, response) {
             return Err(retrying::thrown_away(response.status));
         }
@@ -292,6 +315,20 @@ impl ProxyHttp for Gateway {
         exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
         Ok(())
+    }
+
+    /// Bounds how slow the body may be.
+    fn upstream_response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if !end_of_stream {
+            exchange.piece_came(session, body.as_ref().map_or(0, Bytes::len))?;
+        }
+        Ok(None)
     }
 
     /// Also of answers from the cache: what is different for every client is put in here.
@@ -316,10 +353,11 @@ impl ProxyHttp for Gateway {
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        mut error: Box<Error>,
+        error: Box<Error>,
         exchange: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
+        let mut error = exchange.why_it_failed(error);
         if retrying::is_thrown_away(&error) {
             return error; // decided, and told, when its header came
         }
@@ -407,9 +445,4 @@ impl ProxyHttp for Gateway {
 
 fn internal(refusal: &Refusal) -> Box<Error> {
     Error::explain(ErrorType::InternalError, refusal.detail().into_owned())
-}
-
-/// Shortens a time-out to what is left of a deadline.
-fn at_most(timeout: &mut Option<Duration>, left: Duration) {
-    *timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
 }

@@ -42,7 +42,7 @@ impl Exchange {
             is_idempotent: failed.unprocessed
                 || retry::is_idempotent(&session.req_header().method, &session.req_header().headers),
             is_whole: is_whole(session),
-            left: route.timeout.saturating_sub(now.duration_since(self.started)),
+            left: route.timeout.saturating_sub(now.duration_since(self.waiting_since())),
         };
         let Some(wait) = retry.wait(&tried, chance()) else { return false };
         // Nobody to ask: what has come so far says more than "no instance".

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
-use super::BuildFacts;
+use super::capacity::CapacityState;
+use super::{BuildFacts, capacity};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct State {
     pub instances: Vec<InstanceState>,
     /// Every breaker.
     pub breakers: Vec<BreakerState>,
+    /// Every service that bears only so many requests at once.
+    pub capacities: Vec<CapacityState>,
     /// The request log.
     pub log: LogState,
     /// The generation of the live configuration.
@@ -155,6 +158,7 @@ pub struct LogState {
 pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
     let mut families = part_families(build, state);
     families.extend(breaker_families(&state.breakers));
+    families.extend(capacity::families(&state.capacities));
     families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
@@ -460,7 +464,7 @@ fn histogram(name: &str, help: &str, buckets: &[(f64, u64)], (count, sum): (u64,
     family(MetricType::HISTOGRAM, name, help, vec![metric])
 }
 
-fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
+pub(super) fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.into());
     family.set_help(help.into());
@@ -469,7 +473,7 @@ fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> Met
     family
 }
 
-fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
+pub(super) fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
     let pairs = labels.iter().map(|(name, text)| {
         let mut pair = LabelPair::default();
         pair.set_name((*name).into());

@@ -31,6 +31,7 @@ pub fn record() -> Record {
         attempts: 1,
         retries: Default::default(),
         upstream_time: Some(Duration::from_micros(11_000)),
+        timeout: None,
         cache: Some(CacheResult::Miss),
         decided_by: "upstream",
         blocked: false,

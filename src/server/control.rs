@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::counters::Saved;
-use super::{Ready, breakers};
+use super::{Ready, breakers, capacity};
 use crate::admin::{
     CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
     LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
@@ -235,7 +235,8 @@ fn key_store_away(status: &Status) -> Option<String> {
 fn service(pool: &Arc<Pool>) -> ServiceStatus {
     let instances: Vec<InstanceStatus> = pool.instances().map(|status| instance(pool, status)).collect();
     let breaker = pool.breakers.service.as_ref().map(breakers::status);
-    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), breaker, instances }
+    let capacity = capacity::status(pool);
+    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), breaker, capacity, instances }
 }
 
 fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
@@ -276,7 +277,7 @@ fn utc(time: &SystemTime) -> String {
     time.round(jiff::Unit::Millisecond).unwrap_or(time).to_string()
 }
 
-fn milliseconds(time: Duration) -> f64 {
+pub(super) fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
@@ -319,6 +320,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         connections_open: parts.census.open() as u64,
         instances: runtime.pools.values().flat_map(instances).collect(),
         breakers: runtime.pools.values().flat_map(|pool| breakers::states(pool)).collect(),
+        capacities: runtime.pools.values().filter_map(|pool| capacity::state(pool)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,

@@ -3,6 +3,7 @@
 //! Stop: not ready, listeners close, requests in flight finish, the log is written out, admin ends last.
 
 mod breakers;
+mod capacity;
 mod control;
 mod counters;
 mod listeners;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::usage::Minute;
 use crate::config::ClientIp;
-use crate::record::Record;
+use crate::record::{Record, Timeout};
 
 /// The columns of `api_logs` that hold what a record says, `run` and `sequence` left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,10 @@ impl<'a> Row<'a> {
             upstream_time: record.upstream_time.map(microseconds),
             cache: record.cache.map(|result| result.as_str()),
             decided_by: cut(record.decided_by, 64),
-            limit_name: record.limit_name.as_deref().map(|text| cut(text, 255)),
+            limit_name: record
+                .timeout
+                .map(Timeout::as_str)
+                .or_else(|| record.limit_name.as_deref().map(|text| cut(text, 255))),
             observed: record.observed.as_deref().map(|text| cut(text, 255)),
             bytes_in: i64::try_from(record.bytes_in).unwrap_or(i64::MAX),
             bytes_out: i64::try_from(record.bytes_out).unwrap_or(i64::MAX),

@@ -272,9 +272,15 @@ impl Try {
         &self.instance
     }
 
-    /// It is not in flight any more.
-    pub fn end(&mut self) {
-        if std::mem::replace(&mut self.is_open, false) {
+    /// When it began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// It is not in flight any more; whether it was until now.
+    pub fn end(&mut self) -> bool {
+        let was_open = std::mem::replace(&mut self.is_open, false);
+        if was_open {
             self.instance.in_flight.fetch_sub(1, Ordering::Relaxed);
             if let Outcome::Answered { well } = self.outcome {
                 self.instance.answered_whole(well);
@@ -283,6 +289,7 @@ impl Try {
                 service.fetch_sub(1, Ordering::Relaxed);
             }
         }
+        was_open
     }
 }
 

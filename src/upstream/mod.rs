@@ -5,6 +5,7 @@
 mod address;
 mod balance;
 mod breaker;
+mod capacity;
 mod condition;
 mod health;
 mod instance;
@@ -19,6 +20,7 @@ mod trust;
 pub use address::Address;
 pub use balance::balance_key;
 pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
+pub use capacity::{CapacityView, Entered, Place};
 pub use condition::{Changes, Condition, InstanceState, LastCheck};
 pub use instance::{Instance, Try};
 pub use peer::speak_http1;

@@ -3,6 +3,7 @@
 //! last, and when an instance is ejected. An instance lives on through reloads that leave its address and the way to connect to it alone.
 
 use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 use super::address::Address;
 use super::balance::{Group, Member, Wish};
 use super::breaker::Breakers;
+use super::capacity::{Bounds, Capacity, CapacityView, Entered, Place};
 use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
 use super::health::Settings;
 use super::instance::{Instance, Try};
@@ -37,6 +39,11 @@ pub struct Pool {
     pub breakers: Breakers,
     /// How many retries the service bears.
     pub retries: Arc<RetryBudget>,
+    /// Who is inside, and who waits.
+    capacity: Arc<Capacity>,
+    bounds: Option<Bounds>,
+    /// What keeps requests from an instance, from all to little: the next one holds where nobody is left by the one before.
+    shunned: [u8; 4],
     config: config::Service,
     /// Stands for the files of its TLS, as they were read.
     trust: u64,
@@ -120,12 +127,7 @@ impl Pool {
             Before::Reload(previous) => previous,
             Before::Start => None,
         };
-        let same_way = |pool: &&Arc<Self>| {
-            let (before, now) = (&pool.config, &config);
-            pool.trust == trust.mark
-                && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
-        };
-        let known = previous.filter(same_way);
+        let known = previous.filter(|pool| pool.connects_like(&config, trust));
         let check = match (&config.health, before) {
             (None, _) => Check::None,
             (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
@@ -155,6 +157,8 @@ impl Pool {
         let all = addresses.iter().map(|(address, ..)| address.clone());
         let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
         let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
+        let capacity = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.capacity));
+        let (bounds, shunned) = (Bounds::of(&config), shunned(&config));
         let (ejecting, background) = (Mutex::new(()), OnceLock::new());
         let trust = trust.mark;
         Ok(Self {
@@ -162,6 +166,9 @@ impl Pool {
             host,
             breakers,
             retries,
+            capacity,
+            bounds,
+            shunned,
             config,
             trust,
             addresses,
@@ -171,6 +178,13 @@ impl Pool {
             ejecting,
             background,
         })
+    }
+
+    /// Whether instances are connected to in the same way.
+    fn connects_like(&self, config: &config::Service, trust: &Trust) -> bool {
+        let (before, now) = (&self.config, config);
+        self.trust == trust.mark
+            && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
     }
 
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
@@ -196,7 +210,8 @@ impl Pool {
     pub fn select(&self, tried: &[Try], key: Option<u32>) -> Option<&Arc<Instance>> {
         let wish = Wish { key: key.unwrap_or_default(), is_again: !tried.is_empty() };
         let choose = |shunned| {
-            self.groups.iter().find_map(|group| group.select(wish, |instance| self.is_ready(instance, tried, shunned)))
+            let may = |instance: &Instance| self.has_room(instance) && self.is_ready(instance, tried, shunned);
+            self.groups.iter().find_map(|group| group.select(wish, may))
         };
         choose(SHUNNED).or_else(|| match self.shunned() {
             SHUNNED => None,
@@ -204,15 +219,53 @@ impl Pool {
         })
     }
 
-    /// What keeps requests from an instance: anything, as long as there is one with nothing. Then one that is new and not checked yet may
-    /// be used, and then those that are ejected, if they may.
+    /// What keeps requests from an instance now. Who is held back by a breaker is nobody who is left: breakers are never passed by.
     fn shunned(&self) -> u8 {
-        let all_but_ejected = match &self.config.eject {
-            Some(eject) if eject.when_all_down == WhenAllDown::All => DOWN,
-            _ => DOWN | EJECTED,
-        };
-        let is_one_left = |flags: &u8| self.members().any(|member| member.instance.is_none_of(*flags));
-        [SHUNNED, DOWN | EJECTED].into_iter().find(is_one_left).unwrap_or(all_but_ejected)
+        let [.., least] = self.shunned;
+        self.shunned
+            .into_iter()
+            .find(|shunned| self.members().any(|member| self.may_be_used(&member.instance, *shunned)))
+            .unwrap_or(least)
+    }
+
+    fn may_be_used(&self, instance: &Instance, shunned: u8) -> bool {
+        instance.is_none_of(shunned) && self.breakers.let_through(&instance.address)
+    }
+
+    fn has_room(&self, instance: &Instance) -> bool {
+        self.config.instance_concurrent_max.is_none_or(|max| instance.in_flight() < max)
+    }
+
+    /// Whether somebody could be asked, but for what they do already.
+    pub fn is_full(&self) -> bool {
+        let shunned = self.shunned();
+        self.bounds.is_some()
+            && self
+                .members()
+                .any(|member| self.may_be_used(&member.instance, shunned) && !self.has_room(&member.instance))
+    }
+
+    /// Whether it bears only so many requests at once.
+    pub fn is_bounded(&self) -> bool {
+        self.bounds.is_some()
+    }
+
+    /// Begins with a place in the service, which is kept in `place`; waits for one in line where there is none, or `begin` finds no instance with room.
+    pub async fn enter<T>(
+        &self,
+        place: &mut Option<Place>,
+        mut begin: impl FnMut() -> Option<T>,
+        gone: impl Future<Output = ()>,
+    ) -> Entered<T> {
+        match self.bounds {
+            Some(bounds) => self.capacity.enter(bounds, place, begin, gone).await,
+            None => begin().map_or(Entered::Full, Entered::In),
+        }
+    }
+
+    /// Where its places stand; none where it bears any number.
+    pub fn capacity(&self) -> Option<CapacityView> {
+        self.bounds.map(|_| self.capacity.view())
     }
 
     /// A try at one of the instances begins.
@@ -271,9 +324,7 @@ impl Pool {
     }
 
     fn is_ready(&self, instance: &Instance, tried: &[Try], shunned: u8) -> bool {
-        instance.is_none_of(shunned)
-            && tried.iter().all(|tried| tried.address != instance.address)
-            && self.breakers.let_through(&instance.address)
+        tried.iter().all(|tried| tried.address != instance.address) && self.may_be_used(instance, shunned)
     }
 
     /// Until a breaker lets the next request pass, where breakers alone are in the way.
@@ -294,10 +345,11 @@ impl Pool {
         })
     }
 
-    /// Whether an instance can be used.
+    /// Whether an instance can be used: breakers count, requests in flight don't.
     pub fn is_usable(&self) -> bool {
         let shunned = self.shunned();
-        self.members().any(|member| member.instance.is_none_of(shunned))
+        self.breakers.service.as_ref().is_none_or(|breaker| breaker.is_ready(Instant::now()))
+            && self.members().any(|member| self.may_be_used(&member.instance, shunned))
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
@@ -317,6 +369,14 @@ impl Pool {
 
 /// What keeps requests from an instance while there are others.
 const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
+
+/// From everything to what `when_all_down` leaves: who is new may be used where nobody else is left, then who is ejected, then who is unhealthy.
+fn shunned(service: &config::Service) -> [u8; 4] {
+    let uses = |when_all_down: Option<WhenAllDown>| when_all_down == Some(WhenAllDown::All);
+    let ejected = if uses(service.eject.as_ref().map(|eject| eject.when_all_down)) { 0 } else { EJECTED };
+    let down = if uses(service.health.as_ref().map(|health| health.when_all_down)) { 0 } else { DOWN };
+    [SHUNNED, DOWN | EJECTED, DOWN | ejected, down | ejected]
+}
 
 fn stop(member: &Member) {
     member.instance.checks.stop();
@@ -530,6 +590,73 @@ mod tests {
         fail(&reloaded, 2);
         assert!(reloaded.select(&[], None).is_none());
         assert!(reloaded.breakers_left(now).is_some_and(|left| left <= Duration::from_secs(30)));
+    }
+
+    /// `E`jected, `D`own, breaker `O`pen or nothing (`.`), one letter an instance; which of them may be asked, by `when_all_down` of `eject` and `health`.
+    fn asked(states: &str, ejected: WhenAllDown, down: WhenAllDown) -> Vec<u16> {
+        let addresses: Vec<String> = (1..=states.len()).map(|port| format!("127.0.0.1:{port}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let eject = config::Eject {
+            errors: 1,
+            ejected_max: config::Percent(100),
+            when_all_down: ejected,
+            ..config::Eject::default()
+        };
+        let health = config::HealthCheck { when_all_down: down, ..config::HealthCheck::default() };
+        let breaker = config::Breaker { failures: Some(1), ..config::Breaker::default() };
+        let (eject, health, breaker) = (Some(eject), Some(health), Some(breaker));
+        let pool = compile(&config::Service { eject, health, breaker, ..service(&addresses) });
+        for (port, state) in (1..).zip(states.chars()) {
+            let tried = begin(&pool, port);
+            let now = Instant::now();
+            match state {
+                'E' => drop(tried.instance().eject(pool.config.eject.as_ref().unwrap(), "500", now)),
+                'D' => set_healthy(&pool, port, false),
+                'O' => pool.breakers.of(&tried.address).unwrap().enter(now).unwrap().report(true, Duration::ZERO, now),
+                _ => {}
+            }
+        }
+        let asked: BTreeSet<u16> = (0..50).filter_map(|_| Some(port_of(&pool.select(&[], None)?.address))).collect();
+        assert_eq!(pool.is_usable(), !asked.is_empty(), "{states}");
+        assert_eq!(pool.has_other(&[]), !asked.is_empty(), "{states}");
+        asked.into_iter().collect()
+    }
+
+    #[test]
+    fn who_is_asked_when_few_are_left() {
+        use WhenAllDown::{All, Refuse};
+        for (states, ejected, down, expected) in [
+            (".ED", All, All, &[1][..]),
+            // Who is ejected is asked where breakers hold back the rest, and never who has an open breaker.
+            ("EO", All, Refuse, &[1]),
+            ("EO", Refuse, Refuse, &[]),
+            ("EE", All, Refuse, &[1, 2]),
+            ("EE", Refuse, Refuse, &[]),
+            ("OO", All, All, &[]),
+            // Who fails its health checks is asked last.
+            ("ED", All, All, &[1]),
+            ("ED", Refuse, All, &[2]),
+            ("OD", All, All, &[2]),
+            ("DD", All, All, &[1, 2]),
+            ("DD", All, Refuse, &[]),
+            ("EOD", All, Refuse, &[1]),
+        ] {
+            assert_eq!(asked(states, ejected, down), expected, "{states} {ejected:?} {down:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_instance_is_passed_by_in_every_balance_and_is_usable_all_the_same() {
+        for balance in ["round_robin", "random", "least_requests", "peak_ewma", "consistent_hash"] {
+            let balance = serde_yaml::from_str(balance).unwrap();
+            let three = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+            let pool = compile(&config::Service { balance, instance_concurrent_max: Some(2), ..service(&three) });
+            let mut tries: Vec<Try> = (0..6).map(|key| begin(&pool, port(&pool, &[], Some(key)))).collect();
+            assert!(pool.instances().all(|status| status.instance.in_flight() == 2));
+            assert!(pool.select(&[], Some(1)).is_none() && pool.is_full() && pool.is_usable());
+            tries.pop();
+            assert!(pool.select(&[], Some(1)).is_some() && pool.has_other(&[]));
+        }
     }
 
     #[test]

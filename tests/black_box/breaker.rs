@@ -1,6 +1,6 @@
 //! Circuit breakers: failures open them, nobody is asked while they are open, trials close them, and the whole story can be read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -54,10 +54,14 @@ async fn five_failures_open_it_and_a_success_after_its_time_closes_it() {
         assert!(matches!(answer.header("retry-after"), Some("1" | "2")), "{answer:?}");
         assert_ne!(answer.header("connection"), Some("close"), "a refusal is no fault of the client's connection");
     }
-    took.sort();
-    let median = took[took.len() / 2];
-    // Measured in a debug build, with all other tests at work.
-    assert!(median < milliseconds(50), "{median:?}");
+    // In a debug build, with all other tests at work: of many short whiles one is quiet, and the machine's noise makes nothing faster.
+    let median = |part: &[Duration]| {
+        let mut part = part.to_vec();
+        part.sort();
+        part[part.len() / 2]
+    };
+    let quietest = took.chunks_exact(took.len().min(10)).map(median).min().expect("answers");
+    assert!(quietest < milliseconds(2), "{quietest:?} of {} answers", took.len());
     assert_eq!(backend.requests(), 5);
 
     // One trial; it fails, and the wait is longer.

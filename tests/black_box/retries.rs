@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -31,41 +32,86 @@ fn arrivals(backend: &Backend) -> HashMap<String, Vec<Instant>> {
     arrivals
 }
 
-#[tokio::test]
-async fn each_wait_is_by_chance_below_a_ceiling_that_doubles() {
+/// When this machine stood still for a moment, so that what was measured then says nothing about the gateway.
+struct Stalls(Arc<Mutex<Vec<(Instant, Instant)>>>);
+
+impl Stalls {
+    fn watch() -> Self {
+        let stalls: Arc<Mutex<Vec<(Instant, Instant)>>> = Arc::default();
+        let seen = Arc::downgrade(&stalls);
+        std::thread::spawn(move || {
+            let mut before = Instant::now();
+            while let Some(seen) = seen.upgrade() {
+                std::thread::sleep(milliseconds(2));
+                let now = Instant::now();
+                if now - before > milliseconds(12) {
+                    seen.lock().unwrap().push((before, now));
+                }
+                before = now;
+            }
+        });
+        Self(stalls)
+    }
+
+    fn were_within(&self, from: Instant, to: Instant) -> bool {
+        self.0.lock().unwrap().iter().any(|(begin, end)| *begin < to && *end > from)
+    }
+}
+
+/// The waits before each second, third and fourth try, in seconds, as far as the machine did not stand still.
+async fn waits(stalls: &Stalls) -> [Vec<f64>; 3] {
     let backend = Backend::scripted(|_| Reply::status(503, "")).await;
     let retry = "attempts: 4, base_delay: 200ms, budget: 1000%, budget_floor: 1000";
     let gateway = Gateway::start(&retrying(&backend, retry)).await;
-    for round in 0..10 {
-        let paths: Vec<String> = (0..60).map(|count| format!("/{}", round * 60 + count)).collect();
+    for round in 0..25 {
+        let paths: Vec<String> = (0..32).map(|count| format!("/{}", round * 32 + count)).collect();
         let answers = join_all(paths.iter().map(|path| async { gateway.get(path).await.status })).await;
         assert!(answers.iter().all(|status| *status == 503), "{answers:?}");
     }
     let arrivals = arrivals(&backend);
-    assert_eq!(arrivals.len(), 600);
+    assert_eq!(arrivals.len(), 800);
     let mut waits = [const { Vec::new() }; 3];
     for tries in arrivals.values() {
         assert_eq!(tries.len(), 4);
         for (place, pair) in tries.windows(2).enumerate() {
-            waits[place].push((pair[1] - pair[0]).as_secs_f64());
+            if !stalls.were_within(pair[0], pair[1]) {
+                waits[place].push((pair[1] - pair[0]).as_secs_f64());
+            }
         }
-    }
-    for (waits, ceiling) in waits.iter().zip([0.2, 0.4, 0.8]) {
-        // Beside the wait there is the way to the backend and back, on a machine that is busy with tests and may stand still for a moment:
-        // what is over the ceiling is the machine's, and has to be rare.
-        let calm: Vec<f64> = waits.iter().copied().filter(|wait| *wait <= ceiling + 0.05).collect();
-        assert!(
-            calm.len() * 10 >= waits.len() * 9,
-            "{} of {} waits are longer than {ceiling}",
-            waits.len() - calm.len(),
-            waits.len()
-        );
-        let mean = calm.iter().sum::<f64>() / calm.len() as f64;
-        assert!((mean - ceiling / 2.0).abs() <= ceiling / 2.0 * 0.1 + 0.01, "a mean of {mean} for {ceiling}");
     }
     let metrics = gateway.metrics().await;
     let retried = metrics.sum("tollgate_upstream_retries_total", &[("service", "service"), ("reason", "status")]);
-    assert_eq!((retried, metrics.sum("tollgate_upstream_attempts_total", &[])), (1_800.0, 2_400.0));
+    assert_eq!((retried, metrics.sum("tollgate_upstream_attempts_total", &[])), (2_400.0, 3_200.0));
+    waits
+}
+
+/// What is wrong with waits that are to be by chance below a ceiling.
+fn problem(waits: &[f64], ceiling: f64) -> Option<String> {
+    if waits.len() < 300 {
+        return Some(format!("only {} waits were measured in quiet", waits.len()));
+    }
+    // Beside the wait there is the way to the backend and back, through programs without optimisation.
+    let longest = waits.iter().copied().fold(0.0, f64::max);
+    let mean = waits.iter().sum::<f64>() / waits.len() as f64;
+    (longest > ceiling + 0.03 || (mean - ceiling / 2.0).abs() > ceiling / 2.0 * 0.1)
+        .then(|| format!("for {ceiling}: {longest} at most, {mean} in the mean of {}", waits.len()))
+}
+
+#[tokio::test]
+async fn each_wait_is_by_chance_below_a_ceiling_that_doubles() {
+    let stalls = Stalls::watch();
+    let mut problems = Vec::new();
+    // Noise may spoil a measurement; a wrong wait spoils each of them.
+    for _ in 0..4 {
+        let waits = waits(&stalls).await;
+        let found = waits.iter().zip([0.2, 0.4, 0.8]).filter_map(|(waits, ceiling)| problem(waits, ceiling));
+        let found: Vec<String> = found.collect();
+        if found.is_empty() {
+            return;
+        }
+        problems.push(found);
+    }
+    panic!("{problems:#?}");
 }
 
 #[tokio::test]

@@ -110,6 +110,50 @@ async fn a_cut_body_is_not_presented_as_complete() {
 }
 
 #[tokio::test]
+async fn what_is_cut_garbled_or_reset_is_a_502_or_broken_off_and_the_log_says_which() {
+    let raw = |text: &str| text.as_bytes().to_vec();
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n";
+    let part = || [raw(head), vec![b'x'; 100_000]].concat();
+    let chunked = |rest: &str| [raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), raw(rest)].concat();
+    for (reply, says) in [
+        (Reply::Reset, "upstream_closed"),
+        (Reply::RawThenClose(Vec::new()), "upstream_closed"),
+        (Reply::RawThenClose(raw("HTTP/1.1 200 OK\r\nContent-Le")), "upstream_closed"),
+        (Reply::RawThenReset(raw("HTTP/1.1 200 OK\r\nContent-Le")), "upstream_closed"),
+        (Reply::RawThenClose(part()), "upstream_closed"),
+        (Reply::RawThenReset(part()), "upstream_closed"),
+        (Reply::RawThenClose(chunked("5\r\nhello\r\n")), "upstream_closed"),
+        (Reply::RawThenReset(chunked("5\r\nhello\r\n")), "upstream_closed"),
+        (Reply::RawThenClose(chunked("5\r\nhel")), "upstream_closed"),
+        (Reply::RawThenClose(chunked("0\r\n")), "upstream_closed"),
+        (Reply::RawThenClose(chunked("5\r\nhello\r\nno chunk\r\n")), "upstream_invalid"),
+        (Reply::RawThenClose(chunked("ffffffffffffffffff\r\nhello")), "upstream_invalid"),
+        (Reply::RawThenClose(raw("220 mail.example ESMTP\r\n\r\n")), "upstream_invalid"),
+        (Reply::RawThenClose(raw("HTTP/1.1 abc OK\r\n\r\n")), "upstream_invalid"),
+        (Reply::RawThenClose(raw("HTTP/1.1 200 OK\r\nno colon\r\n\r\n")), "upstream_invalid"),
+        (Reply::RawThenClose(raw("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nhello")), "upstream_invalid"),
+        (
+            Reply::RawThenClose(raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")),
+            "upstream_invalid",
+        ),
+    ] {
+        let story = format!("{reply:?}").chars().take(120).collect::<String>();
+        let backend = Backend::scripted(move |_| reply.clone()).await;
+        let gateway = Gateway::start(&patient(&backend).log("sqlite:log.db")).await;
+        let mut wire = gateway.wire().await;
+        wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        let outcome = wire.try_answer("POST").await;
+        if let Ok(answer) = &outcome {
+            assert_eq!(answer.refused(), (502, says.into()), "{story}");
+        }
+        gateway.log_written().await;
+        let logged = gateway.sqlite_texts("SELECT decided_by || ' ' || status_code FROM api_logs");
+        let status = if outcome.is_ok() { 502 } else { 200 };
+        assert_eq!(logged, [format!("{says} {status}")], "{story}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_cut_after_between_bytes() {
     let pieces = vec![
         (milliseconds(0), b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec()),

@@ -2,10 +2,13 @@
 //! Not here: how they decide (`upstream`, `policy/retry.rs`).
 
 use super::Check;
-use crate::config::{Breaker, Percent, Retry, Span};
+use crate::config::{Breaker, Percent, Retry, Service, Span};
 
 /// Requests that are counted before a breaker decides, at most; and trials.
 const COUNT_MAX: usize = 1_000_000;
+
+/// Requests that wait for a service, at most: each holds its client's connection.
+const QUEUE_MAX: usize = 10_000;
 
 impl Check<'_> {
     pub(super) fn breaker(&mut self, path: &str, breaker: &Breaker) {
@@ -43,6 +46,27 @@ impl Check<'_> {
         }
         if breaker.per.is_empty() || (breaker.per.len() > 1 && breaker.per[1..].contains(&breaker.per[0])) {
             self.problem(at("per"), "write `instance`, `service`, or each of them once");
+        }
+    }
+
+    pub(super) fn capacity(&mut self, path: &str, service: &Service) {
+        let bounds =
+            [("concurrent_max", service.concurrent_max), ("instance_concurrent_max", service.instance_concurrent_max)];
+        for (field, max) in bounds {
+            if let Some(max) = max {
+                self.range(format!("{path}.{field}"), max as usize, 1, COUNT_MAX);
+            }
+        }
+        let Some(queue) = &service.queue else { return };
+        let at = |field: &str| format!("{path}.queue.{field}");
+        self.range(at("length"), queue.length, 1, QUEUE_MAX);
+        self.not_zero(at("wait"), queue.wait);
+        let is_lost = bounds.iter().any(|(field, _)| self.lost(&format!("{path}.{field}")));
+        if bounds.iter().all(|(_, max)| max.is_none()) && !is_lost {
+            self.problem(
+                format!("{path}.queue"),
+                "nobody ever waits: write `concurrent_max` or `instance_concurrent_max`",
+            );
         }
     }
 

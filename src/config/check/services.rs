@@ -74,6 +74,7 @@ impl Check<'_> {
         if let Some(Some(retry)) = &service.retry {
             self.retry(&format!("{path}.retry"), retry);
         }
+        self.capacity(path, service);
         let times = &service.timeouts;
         for (name, span) in [
             ("connect", times.connect),

@@ -59,6 +59,8 @@ pub enum Reply {
     Raw(Vec<u8>),
     /// These bytes, then the end of the connection.
     RawThenClose(Vec<u8>),
+    /// These bytes, then a reset, when they have had the time to arrive.
+    RawThenReset(Vec<u8>),
     /// These bytes one after the other, each after a pause.
     Pieces(Vec<(Duration, Vec<u8>)>),
     /// The reply, after a pause.
@@ -352,6 +354,12 @@ async fn answer(stream: &mut TcpStream, reply: Reply, method: &str) -> bool {
         Reply::RawThenClose(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
+            false
+        }
+        Reply::RawThenReset(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let _ = stream.set_zero_linger();
             false
         }
         Reply::Pieces(pieces) => {
