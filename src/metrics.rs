@@ -463,14 +463,14 @@ mod tests {
                     instance: "127.0.0.1:9101".into(),
                     up: true,
                     in_flight: 2,
-                    changes: [("up", 0), ("down", 0), ("ejected", 0)],
+                    changes: [("up", 0), ("down", 0), ("ejected", 0), ("draining", 0)],
                 },
                 InstanceState {
                     service: "users".into(),
                     instance: "127.0.0.1:9102".into(),
                     up: false,
                     in_flight: 0,
-                    changes: [("up", 1), ("down", 2), ("ejected", 0)],
+                    changes: [("up", 1), ("down", 2), ("ejected", 0), ("draining", 0)],
                 },
             ],
             breakers: vec![BreakerState {

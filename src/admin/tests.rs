@@ -3,6 +3,7 @@
 
 mod bounds;
 mod documented;
+mod instances;
 mod questions;
 
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +37,16 @@ struct Gateway {
     cleared: Mutex<Vec<CacheScope>>,
     crowd: AtomicU32,
     log_store: Mutex<StoreUrl>,
+    changed: Mutex<Vec<(String, SocketAddr, InstanceChange)>>,
+    change: Mutex<Change>,
+}
+
+struct Change(Result<InstanceChanged, NotChanged>);
+
+impl Default for Change {
+    fn default() -> Self {
+        Self(Err(NotChanged::NoInstance))
+    }
 }
 
 impl Control for Gateway {
@@ -94,9 +105,31 @@ impl Control for Gateway {
         let users = vec![instance("127.0.0.1:9101", state, 3)];
         let orders = vec![instance("orders.internal:80", InstanceState::Unchecked, 0)];
         vec![
-            ServiceStatus { name: "users".into(), usable: state == InstanceState::Up, breaker: None, instances: users },
-            ServiceStatus { name: "orders".into(), usable: true, breaker: None, instances: orders },
+            ServiceStatus {
+                name: "users".into(),
+                usable: state == InstanceState::Up,
+                breaker: None,
+                sources: Vec::new(),
+                instances: users,
+            },
+            ServiceStatus {
+                name: "orders".into(),
+                usable: true,
+                breaker: None,
+                sources: Vec::new(),
+                instances: orders,
+            },
         ]
+    }
+
+    async fn change_instance(
+        &self,
+        service: &str,
+        address: SocketAddr,
+        change: InstanceChange,
+    ) -> Result<InstanceChanged, NotChanged> {
+        self.changed.lock().push((service.to_owned(), address, change));
+        if service == "users" { self.change.lock().0.clone() } else { Err(NotChanged::NoService) }
     }
 
     fn summary(&self) -> Summary {

@@ -48,6 +48,7 @@ impl Default for Timeouts {
             between_bytes: Span::seconds(15),
             write: Span::seconds(15),
             idle: Span::seconds(60),
+            drain: Span::seconds(300),
         }
     }
 }

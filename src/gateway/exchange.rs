@@ -146,12 +146,12 @@ impl Exchange {
         self.end_try();
         let key = balance_key_of(self, headers);
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
-        let now = Instant::now();
+        let (now, pool) = (Instant::now(), route.service.pool());
         let left = route.timeout.saturating_sub(now.duration_since(self.started));
         if left.is_zero() {
             return Err(self.give_up(Refusal::UpstreamTimeout));
         }
-        let (instance, attempt) = match Attempt::begin(&route.pool, &self.tried, key, now) {
+        let (instance, attempt) = match Attempt::begin(&pool, &self.tried, key, now) {
             Ok(begun) => begun,
             Err(refusal) => return Err(self.give_up(refusal)),
         };
@@ -160,7 +160,7 @@ impl Exchange {
             None => left,
             Some(retry) => {
                 if self.attempts == 0 {
-                    route.pool.retries.request(now);
+                    pool.retries.request(now);
                 }
                 retry.try_timeout().map_or(left, |timeout| timeout.min(left))
             }
@@ -197,7 +197,7 @@ impl Exchange {
             self.attempt.failed();
         }
         if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-            route.pool.failed(tried, why);
+            route.service.pool().failed(tried, why);
         }
     }
 
@@ -210,7 +210,7 @@ impl Exchange {
 
     /// Whether there is an instance that was not tried.
     pub(super) fn has_other_instance(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.pool.has_other(&self.tried))
+        self.route.as_ref().is_some_and(|route| route.service.pool().has_other(&self.tried))
     }
 
     /// Counts a piece of the request body.
@@ -236,7 +236,7 @@ impl Exchange {
         if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
             self.upstream_time = self.upstream_started.map(|started| started.elapsed());
             if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-                route.pool.answered(tried, status);
+                route.service.pool().answered(tried, status);
             }
             self.attempt.answered(status);
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
@@ -275,7 +275,7 @@ impl Exchange {
             consumer: self.key.as_ref().map(|key| Arc::clone(&key.consumer)),
             key: self.key.as_ref().map(|key| Arc::clone(&key.name)),
             client_ip: facts.client_ip,
-            service: route.map(|route| Arc::clone(&route.pool.name)),
+            service: route.map(|route| Arc::clone(&route.service.name)),
             instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
             attempts: self.attempts,
             retries: self.retries,

@@ -104,7 +104,7 @@ pub struct InstanceState {
     /// Tries at it that have not ended.
     pub in_flight: u64,
     /// How often its state became which.
-    pub changes: [(&'static str, u64); 3],
+    pub changes: [(&'static str, u64); 4],
 }
 
 /// The breaker of an instance, or of a service as a whole.

@@ -5,6 +5,7 @@
 mod breakers;
 mod control;
 mod counters;
+mod instances;
 mod listeners;
 mod shutdown;
 

@@ -5,18 +5,21 @@
 mod balance;
 mod breaker;
 mod condition;
+mod discovery;
 mod health;
 mod instance;
 mod latency;
 mod peer;
 mod pool;
 mod probe;
-mod resolve;
 mod retry_budget;
+mod service;
 
 pub use balance::balance_key;
 pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
 pub use condition::{Changes, Condition, InstanceState, LastCheck};
+pub use discovery::{Answers, Discovery, INSTANCES_MAX, Registration, SourceStatus};
 pub use instance::{Instance, Try};
 pub use pool::{Before, InstanceStatus, Pool};
 pub use retry_budget::RetryBudget;
+pub use service::{Predecessor, Service, Unchanged};

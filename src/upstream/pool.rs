@@ -1,8 +1,9 @@
 //! A service at run time: its instances, which of them is next, and which are given up for a while because requests fail there.
 //! How one is chosen among those that are ready is in `balance`, how health is found out in `health`; here is who is ready, that backups come
 //! last, and when an instance is ejected. An instance lives on through reloads that leave its address and the way to connect to it alone.
+//! A pool never changes whom it has: `service.rs` puts another one in its place.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -14,17 +15,14 @@ use tokio::runtime::Handle;
 
 use super::balance::{Group, Member, Wish};
 use super::breaker::Breakers;
-use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
+use super::condition::{Check, DOWN, DRAINED, EJECTED, UNPROVEN};
+use super::discovery::{Addresses, written};
 use super::health::Settings;
 use super::instance::{Instance, Try};
-use super::peer::{authorities, peer};
+use super::peer::{Authorities, authorities, peer};
 use super::probe::Probe;
-use super::resolve::resolve;
 use super::retry_budget::RetryBudget;
-use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
-
-/// Addresses with their weight, and whether they are backups; in order.
-type Addresses = BTreeSet<(SocketAddr, u16, bool)>;
+use crate::config::{self, Balance, HealthStart, WhenAllDown};
 
 /// The compiled form of one service.
 pub struct Pool {
@@ -36,8 +34,10 @@ pub struct Pool {
     pub breakers: Breakers,
     /// How many retries the service bears.
     pub retries: Arc<RetryBudget>,
-    config: config::Service,
-    addresses: Addresses,
+    config: Arc<config::Service>,
+    pub(super) addresses: Addresses,
+    /// Whom instances have to be certified by, where that is not the system's choice.
+    authorities: Option<Authorities>,
     /// The instances for all requests, and those for when none of these is ready.
     groups: [Group; 2],
     /// Tries at all instances that have not ended, where the choice depends on them.
@@ -67,11 +67,23 @@ pub enum Before<'a> {
     Start,
     /// A reload, and the pool of the same name if there is one.
     Reload(Option<&'a Arc<Pool>>),
+    /// Instances come and go; the configuration is the same.
+    Change(&'a Arc<Pool>),
+}
+
+impl<'a> Before<'a> {
+    /// The pool of before.
+    const fn pool(self) -> Option<&'a Arc<Pool>> {
+        match self {
+            Self::Start => None,
+            Self::Reload(pool) => pool,
+            Self::Change(pool) => Some(pool),
+        }
+    }
 }
 
 impl Pool {
-    /// Resolves and compiles `service`. The same pool as before where nothing about it changed, addresses included; otherwise the
-    /// instances that are still there know what they knew.
+    /// Compiles a service of which every instance is an address in the configuration.
     ///
     /// # Errors
     /// What is wrong, with the part of the service it is about.
@@ -80,25 +92,25 @@ impl Pool {
         service: &config::Service,
         before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
-        let addresses = resolve_all(service)?;
-        if let Before::Reload(Some(pool)) = before
-            && pool.config == *service
-            && pool.addresses == addresses
-        {
-            return Ok(Arc::clone(pool));
-        }
-        Self::build(name.into(), service.clone(), addresses, before).map(Arc::new).map_err(|problem| vec![problem])
+        let addresses = written(service)?;
+        let compiled = Self::with(name.into(), Arc::new(service.clone()), addresses, before, &[]);
+        compiled.map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(
+    /// Compiles a service with these instances; those of before that are still there know what they knew, and so do those of `leaving` that are
+    /// there again.
+    pub(super) fn with(
         name: Arc<str>,
-        config: config::Service,
+        config: Arc<config::Service>,
         addresses: Addresses,
         before: Before<'_>,
+        leaving: &[Arc<Instance>],
     ) -> Result<Self, (String, String)> {
-        let authorities = match config.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
-            Some(path) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
-            None => None,
+        let previous = before.pool();
+        let authorities = match (before, config.tls.as_ref().and_then(|tls| tls.ca.as_ref())) {
+            (Before::Change(pool), _) => pool.authorities.clone(),
+            (_, Some(path)) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
+            (_, None) => None,
         };
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
@@ -112,41 +124,25 @@ impl Pool {
             }
             _ => None,
         };
-        let previous = match before {
-            Before::Reload(previous) => previous,
-            Before::Start => None,
-        };
-        let same_way = |pool: &&Arc<Self>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
-        let known = previous.filter(same_way);
-        let check = match (&config.health, before) {
-            (None, _) => Check::None,
-            (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
-            (Some(_), _) => Check::Up,
-        };
-        let instance = |address| {
-            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == address));
-            kept.map_or_else(
-                || {
-                    let instance = Instance::new(address, peer(&config, address, authorities.as_ref()), check);
-                    if matches!(before, Before::Reload(_)) && check != Check::Unproven {
-                        instance.begin_slow_start(config.slow_start.map(|span| span.0));
-                    }
-                    Arc::new(instance)
-                },
-                |member| Arc::clone(&member.instance),
-            )
-        };
         let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
-        let groups = [false, true].map(|backup| {
-            let members = addresses.iter().filter(|(_, _, is_backup)| *is_backup == backup);
-            let members = members.map(|&(address, weight, _)| Member { instance: instance(address), weight });
-            Group::new(&config.balance, members.collect(), &in_flight)
-        });
-        let all = addresses.iter().map(|(address, ..)| *address);
+        let groups = groups(&config, &addresses, before, leaving, authorities.as_ref(), &in_flight);
+        let all = addresses.iter().map(|listed| listed.address);
         let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
         let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
-        let (ejecting, background) = (Mutex::new(()), OnceLock::new());
-        Ok(Self { name, host, breakers, retries, config, addresses, groups, in_flight, checks, ejecting, background })
+        Ok(Self {
+            name,
+            host,
+            breakers,
+            retries,
+            config,
+            addresses,
+            authorities,
+            groups,
+            in_flight,
+            checks,
+            ejecting: Mutex::new(()),
+            background: OnceLock::new(),
+        })
     }
 
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
@@ -159,13 +155,18 @@ impl Pool {
                 None => member.instance.checks.stop(),
             }
         }
-        let is_mine = |other: &Member| self.members().any(|member| Arc::ptr_eq(&member.instance, &other.instance));
-        previous.into_iter().flat_map(Self::members).filter(|member| !is_mine(member)).for_each(stop);
+        previous.into_iter().flat_map(|previous| self.others_of(previous)).for_each(|other| other.checks.stop());
+    }
+
+    /// Instances of another pool that this one does not have.
+    pub(super) fn others_of<'a>(&self, other: &'a Self) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
+        let mine: HashSet<*const Instance> = self.members().map(|member| Arc::as_ptr(&member.instance)).collect();
+        other.members().map(|member| &member.instance).filter(move |instance| !mine.contains(&Arc::as_ptr(instance)))
     }
 
     /// Ends the health checks, because the service is gone.
     pub fn stop(&self) {
-        self.members().for_each(stop);
+        self.members().for_each(|member| member.instance.checks.stop());
     }
 
     /// The next instance, among those that may be used and are not in `tried`; `key` is where the request lies on the ring, if there is one.
@@ -184,11 +185,11 @@ impl Pool {
     /// be used, and then those that are ejected, if they may.
     fn shunned(&self) -> u8 {
         let all_but_ejected = match &self.config.eject {
-            Some(eject) if eject.when_all_down == WhenAllDown::All => DOWN,
-            _ => DOWN | EJECTED,
+            Some(eject) if eject.when_all_down == WhenAllDown::All => DOWN | DRAINED,
+            _ => DOWN | DRAINED | EJECTED,
         };
         let is_one_left = |flags: &u8| self.members().any(|member| member.instance.is_none_of(*flags));
-        [SHUNNED, DOWN | EJECTED].into_iter().find(is_one_left).unwrap_or(all_but_ejected)
+        [SHUNNED, DOWN | DRAINED | EJECTED].into_iter().find(is_one_left).unwrap_or(all_but_ejected)
     }
 
     /// A try at one of the instances begins.
@@ -232,14 +233,6 @@ impl Pool {
         background.spawn(readmit_after(Arc::clone(instance), length, Arc::clone(&self.name), slow_start));
     }
 
-    /// Where the key of a request is, if the choice depends on it.
-    pub fn hash_by(&self) -> Option<&HashBy> {
-        match &self.config.balance {
-            Balance::ConsistentHash(hash) => Some(&hash.by),
-            Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma | Balance::Random => None,
-        }
-    }
-
     /// Whether an instance is left that may be used and is not in `tried`.
     pub fn has_other(&self, tried: &[Try]) -> bool {
         let has_other = |shunned| self.members().any(|member| self.is_ready(&member.instance, tried, shunned));
@@ -276,7 +269,7 @@ impl Pool {
         self.members().any(|member| member.instance.is_none_of(shunned))
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.groups.iter().flat_map(Group::members)
     }
 
@@ -285,18 +278,14 @@ impl Pool {
         &self.config
     }
 
-    /// The addresses its instances resolved to.
+    /// The addresses of its instances.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|(address, ..)| *address)
+        self.addresses.iter().map(|listed| listed.address)
     }
 }
 
 /// What keeps requests from an instance while there are others.
-const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
-
-fn stop(member: &Member) {
-    member.instance.checks.stop();
-}
+const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED | DRAINED;
 
 /// The way out of an ejection.
 async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<str>, slow_start: Option<Duration>) {
@@ -306,29 +295,42 @@ async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<s
     log::info!("service {service}: instance {} is back after its ejection", instance.label);
 }
 
-fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
-    let mut addresses = HashMap::new();
-    let mut problems = Vec::new();
-    for (index, instance) in service.instances.iter().enumerate() {
-        match resolve(&instance.address) {
-            Ok(found) => {
-                for address in found {
-                    if addresses.insert(address, (instance.weight, instance.backup)).is_some() {
-                        problems.push((
-                            format!("instances[{index}]"),
-                            format!("`{}` is {address}, which this service already has", instance.address),
-                        ));
-                    }
-                }
-            }
-            Err(problem) => problems.push((format!("instances[{index}]"), problem)),
+/// The instances for all requests, and those for when none of these is ready.
+fn groups(
+    config: &config::Service,
+    addresses: &Addresses,
+    before: Before<'_>,
+    leaving: &[Arc<Instance>],
+    authorities: Option<&Authorities>,
+    in_flight: &Arc<AtomicUsize>,
+) -> [Group; 2] {
+    let same_way = |pool: &&Arc<Pool>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
+    let known = before.pool().filter(same_way);
+    let members = known.into_iter().flat_map(|pool| pool.members()).map(|member| &member.instance);
+    let leaving = leaving.iter().filter(|_| known.is_some());
+    let known: HashMap<SocketAddr, &Arc<Instance>> =
+        leaving.chain(members).map(|instance| (instance.address, instance)).collect();
+    let is_start = matches!(before, Before::Start);
+    let check = match &config.health {
+        None => Check::None,
+        Some(health) if health.start == HealthStart::Checked && !is_start => Check::Unproven,
+        Some(_) => Check::Up,
+    };
+    let instance = |address| {
+        if let Some(instance) = known.get(&address) {
+            return Arc::clone(instance);
         }
-    }
-    if problems.is_empty() {
-        Ok(addresses.into_iter().map(|(address, (weight, backup))| (address, weight, backup)).collect())
-    } else {
-        Err(problems)
-    }
+        let instance = Instance::new(address, peer(config, address, authorities), check);
+        if !is_start && check != Check::Unproven {
+            instance.begin_slow_start(config.slow_start.map(|span| span.0));
+        }
+        Arc::new(instance)
+    };
+    [false, true].map(|backup| {
+        let members = addresses.iter().filter(|listed| listed.is_backup == backup);
+        let members = members.map(|listed| Member { instance: instance(listed.address), weight: listed.weight });
+        Group::new(&config.balance, members.collect(), in_flight)
+    })
 }
 
 #[cfg(test)]
@@ -499,15 +501,6 @@ mod tests {
         fail(&reloaded, 2);
         assert!(reloaded.select(&[], None).is_none());
         assert!(reloaded.breakers_left(now).is_some_and(|left| left <= Duration::from_secs(30)));
-    }
-
-    #[test]
-    fn an_unchanged_service_keeps_its_pool() {
-        let first = pool(&["127.0.0.1:1"]);
-        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Before::Reload(Some(&first))).unwrap();
-        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Before::Reload(Some(&first))).unwrap();
-        assert!(Arc::ptr_eq(&first, &same));
-        assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[test]

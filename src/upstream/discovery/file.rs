@@ -1,0 +1,197 @@
+//! A file with a list of instances, as `instances` has it: read, and read again when it changes.
+//! Looked at once a second: that works on every file system, and with every way in which files are replaced. Not here: what follows from a list.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Addresses, INSTANCES_MAX, Listed};
+use crate::config;
+
+/// How often the file is looked at.
+pub(in crate::upstream) const EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of the file: 4,096 instances in their long form fit twice.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// A file that is looked at again and again.
+#[derive(Debug)]
+pub(in crate::upstream) struct Watched {
+    path: PathBuf,
+    /// What was taken last.
+    taken: Option<Version>,
+    /// What was seen last, and not taken: it may be half written.
+    unsettled: Option<Version>,
+}
+
+/// A state of the file: its node, and what was in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    node: (u64, u64),
+    content: Result<String, String>,
+}
+
+impl Watched {
+    /// Nothing is known of the file yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), taken: None, unsettled: None }
+    }
+
+    /// Reads the file; a list, or what is wrong with it, where there is news. What was written over in its place is news when it has been the same
+    /// for two looks: the first may have seen the half of it. A file that took its place is whole.
+    pub fn look(&mut self) -> Option<Result<Addresses, String>> {
+        let seen = version(&self.path);
+        if self.taken.as_ref() == Some(&seen) {
+            self.unsettled = None;
+            return None;
+        }
+        let is_settled = match &self.taken {
+            None => true,
+            Some(taken) => (seen.content.is_ok() && taken.node != seen.node) || self.unsettled.as_ref() == Some(&seen),
+        };
+        if !is_settled {
+            self.unsettled = Some(seen);
+            return None;
+        }
+        self.unsettled = None;
+        let list = seen.content.clone().and_then(|text| read(&text));
+        self.taken = Some(seen);
+        Some(list.map_err(|why| format!("{}: {why}", self.path.display())))
+    }
+
+    /// Reads the file for the first time.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn first(mut self) -> Result<Addresses, String> {
+        self.look().unwrap_or_else(|| Ok(Addresses::new()))
+    }
+}
+
+fn version(path: &Path) -> Version {
+    let content = || {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(std::io::Error::other("it is no file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(((metadata.dev(), metadata.ino()), bytes))
+    };
+    match content() {
+        Ok((node, bytes)) if bytes.len() as u64 > BYTES_MAX => {
+            Version { node, content: Err(format!("it has more than {BYTES_MAX} bytes")) }
+        }
+        Ok((node, bytes)) => {
+            let content = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned());
+            Version { node, content }
+        }
+        Err(error) => Version { node: (0, 0), content: Err(format!("can't be read: {error}")) },
+    }
+}
+
+/// The instances of a list in YAML or JSON.
+fn read(text: &str) -> Result<Addresses, String> {
+    let list: Vec<config::Instance> = serde_yaml::from_str(text).map_err(|error| {
+        format!("no list of instances such as [10.0.0.1:80, {{address: 10.0.0.2:80, weight: 2}}]: {error}")
+    })?;
+    if list.len() > INSTANCES_MAX {
+        return Err(format!("{} instances are more than {INSTANCES_MAX}", list.len()));
+    }
+    let (mut listed, mut seen) = (Addresses::new(), HashSet::new());
+    for instance in &list {
+        let written = &instance.address;
+        let address: SocketAddr = written.parse().map_err(|_| {
+            format!("`{written}` is no address with a port, such as 10.0.0.1:80; names are for `discover.dns`")
+        })?;
+        instance.check()?;
+        if !seen.insert(address) {
+            return Err(format!("`{written}` is there twice"));
+        }
+        listed.insert(Listed { address, weight: instance.weight, is_backup: instance.backup });
+    }
+    Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn ports(look: Option<Result<Addresses, String>>) -> Option<Vec<u16>> {
+        look.map(|list| list.unwrap().iter().map(|listed| listed.address.port()).collect())
+    }
+
+    #[test]
+    fn lists_are_yaml_or_json_in_short_or_long_form() {
+        let listed = |address: &str, weight, is_backup| Listed { address: address.parse().unwrap(), weight, is_backup };
+        let expected = Addresses::from([listed("10.0.0.1:80", 1, false), listed("10.0.0.2:80", 3, true)]);
+        let yaml = "- 10.0.0.1:80\n- {address: 10.0.0.2:80, weight: 3, backup: true}\n";
+        assert_eq!(read(yaml), Ok(expected.clone()));
+        assert_eq!(read("[\"10.0.0.1:80\", {\"address\": \"10.0.0.2:80\", \"weight\": 3, \"backup\": true}]"), Ok(expected));
+        assert_eq!(read("[]"), Ok(Addresses::new()));
+        for (wrong, says) in [
+            ("", "list of instances"),
+            ("10.0.0.1:80", "list of instances"),
+            ("[10.0.0.1]", "no address"),
+            ("[users.internal:80]", "discover.dns"),
+            ("[10.0.0.1:0]", "a port is 1 to 65535"),
+            ("[{address: 10.0.0.1:80, weight: 0}]", "1 to 100"),
+            ("[{address: 10.0.0.1:80, wieght: 2}]", "wieght"),
+            ("[10.0.0.1:80, 10.0.0.1:80]", "twice"),
+        ] {
+            let problem = read(wrong).unwrap_err();
+            assert!(problem.contains(says), "{wrong}: {problem}");
+        }
+        let many: Vec<String> = (0..=INSTANCES_MAX).map(|n| format!("10.0.{}.{}:80", n / 250, n % 250)).collect();
+        assert!(read(&format!("[{}]", many.join(", "))).unwrap_err().contains("more than 4096"));
+    }
+
+    #[test]
+    fn a_file_that_takes_its_place_is_news_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("users.yaml"), folder.path().join("next"));
+        fs::write(&path, "[127.0.0.1:1]").unwrap();
+        let mut watched = Watched::new(&path);
+        assert_eq!(ports(watched.look()), Some(vec![1]));
+        assert_eq!(ports(watched.look()), None);
+        fs::write(&next, "[127.0.0.1:2]").unwrap();
+        fs::rename(&next, &path).unwrap();
+        assert_eq!(ports(watched.look()), Some(vec![2]));
+        fs::remove_file(&path).unwrap();
+        assert!(watched.look().is_none(), "it may come back");
+        assert!(watched.look().unwrap().unwrap_err().contains("can't be read"));
+        assert!(watched.look().is_none(), "said once");
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.yaml");
+        fs::write(&path, "- 127.0.0.1:1000\n").unwrap();
+        let mut watched = Watched::new(&path);
+        assert_eq!(ports(watched.look()), Some(vec![1000]));
+        for half in ["", "- 127.0.0.1:2", "- 127.0.0.1:2000\n- 127.0.0.1:30"] {
+            fs::write(&path, half).unwrap();
+            assert_eq!(ports(watched.look()), None, "{half}");
+        }
+        fs::write(&path, "- 127.0.0.1:2000\n- 127.0.0.1:3000\n").unwrap();
+        assert_eq!(ports(watched.look()), None);
+        assert_eq!(ports(watched.look()), Some(vec![2000, 3000]));
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_file_is_bad() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.yaml");
+        fs::write(&path, "#".repeat(BYTES_MAX as usize + 1)).unwrap();
+        assert!(Watched::new(&path).look().unwrap().unwrap_err().contains("more than"));
+        assert!(Watched::new(folder.path()).look().unwrap().is_err());
+    }
+}

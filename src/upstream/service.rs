@@ -1,0 +1,513 @@
+//! A service: the pool that is in force, and how another one takes its place when instances come and go.
+//! The data path takes the pool of the moment for each try. What an instance knows goes on for as long as it is listed, and the requests of one that
+//! has left finish. Not here: where lists come from (`discovery`), and who is chosen (`pool.rs`).
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::discovery::{
+    Addresses, Answers, Discovery, FILE_EVERY, Found, Listed, Query, Refused, Registration, Source, SourceStatus,
+    Watched, twice, written,
+};
+use super::instance::Instance;
+use super::pool::{Before, Pool};
+use crate::config::{self, Balance, HashBy};
+
+/// How often it is looked for registrations that have ended.
+const EXPIRY_EVERY: Duration = Duration::from_millis(250);
+
+/// Names that are asked for at the same time are spread over this.
+const SPREAD: Duration = Duration::from_millis(200);
+
+/// Why an instance is drained.
+const BY_THE_OPERATOR: &str = "it was drained through the admin API";
+const NOT_LISTED: &str = "it is not listed any more";
+
+/// A service, for as long as its configuration is the same.
+pub struct Service {
+    /// Its name.
+    pub name: Arc<str>,
+    config: Arc<config::Service>,
+    discovery: Arc<Discovery>,
+    /// Instances that are addresses in the configuration.
+    written: Addresses,
+    sources: Vec<Source>,
+    /// What each source says.
+    found: Mutex<Vec<Found>>,
+    pool: ArcSwap<Pool>,
+    /// Changes of the pool come one after the other.
+    changing: Mutex<()>,
+    /// Instances that are not listed any more, as long as they have requests.
+    leaving: Mutex<Vec<Arc<Instance>>>,
+    /// Where the sources are watched; none before it serves.
+    background: OnceLock<Handle>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    /// Names are to be asked for now.
+    ask_now: Notify,
+}
+
+/// Why instances did not change as somebody wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unchanged {
+    /// It has no such instance.
+    NoInstance,
+    /// That instance did not register.
+    NotRegistered,
+    /// Its instances don't register.
+    NoRegistration,
+    /// There are so many already.
+    Full,
+    /// The change can't be kept; why.
+    Unkept(String),
+}
+
+impl From<Refused> for Unchanged {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Full,
+            Refused::Unwritten(why) => Self::Unkept(why),
+        }
+    }
+}
+
+/// What was there before a service is compiled.
+#[derive(Clone, Copy)]
+pub enum Predecessor<'a> {
+    /// The process starts.
+    None,
+    /// A reload, and the service of the same name if there is one.
+    Reload(Option<&'a Arc<Service>>),
+}
+
+impl<'a> Predecessor<'a> {
+    /// The service of before.
+    pub const fn service(self) -> Option<&'a Arc<Service>> {
+        match self {
+            Self::None => None,
+            Self::Reload(service) => service,
+        }
+    }
+}
+
+impl Service {
+    /// Whether a compiled service is as good as a new one.
+    fn is_same(&self, config: &config::Service, discovery: &Arc<Discovery>) -> bool {
+        *self.config == *config && Arc::ptr_eq(&self.discovery, discovery)
+    }
+
+    /// Asks for all names of these services that were not asked for before, at once, as [`Self::compile`] needs them. Not for the data path.
+    pub fn ask_first<'a>(
+        discovery: &Discovery,
+        services: impl Iterator<Item = (&'a config::Service, Predecessor<'a>)>,
+    ) -> Answers {
+        let new = services.flat_map(|(config, before)| {
+            let before = before.service();
+            let is_new = move |source: &Source| before.is_none_or(|before| !before.sources.contains(source));
+            Source::of(config).into_iter().filter(is_new).filter_map(|source| source.query().cloned())
+        });
+        discovery.ask_all(new)
+    }
+
+    /// Compiles a service. The same one as before where nothing about it changed; otherwise the instances that are still there know what they knew,
+    /// and sources that are still there have what they had. `answers` are those of [`Self::ask_first`].
+    ///
+    /// # Errors
+    /// What is wrong, with the part of the service it is about.
+    pub fn compile(
+        name: &str,
+        config: &config::Service,
+        discovery: &Arc<Discovery>,
+        answers: &Answers,
+        before: Predecessor<'_>,
+    ) -> Result<Arc<Self>, Vec<(String, String)>> {
+        if let Some(before) = before.service().filter(|before| before.is_same(config, discovery)) {
+            return Ok(Arc::clone(before));
+        }
+        let (config, sources, written) = (Arc::new(config.clone()), Source::of(config), written(config)?);
+        let found = first_found(&config, &sources, answers, &written, before.service())?;
+        let name: Arc<str> = before.service().map_or_else(|| name.into(), |before| Arc::clone(&before.name));
+        let registered = discovery.registry.registered(&name);
+        let pool = before.service().map(|before| before.pool.load_full());
+        let leaving = before.service().map(|before| before.leaving.lock().clone()).unwrap_or_default();
+        let addresses = union(&written, &sources, &found, registered);
+        let before = match before {
+            Predecessor::None => Before::Start,
+            Predecessor::Reload(_) => Before::Reload(pool.as_ref()),
+        };
+        let pool = Pool::with(Arc::clone(&name), Arc::clone(&config), addresses, before, &leaving);
+        let pool = pool.map_err(|problem| vec![problem])?;
+        Ok(Arc::new(Self {
+            name,
+            config,
+            discovery: Arc::clone(discovery),
+            written,
+            sources,
+            found: Mutex::new(found),
+            pool: ArcSwap::from_pointee(pool),
+            changing: Mutex::new(()),
+            leaving: Mutex::new(leaving),
+            background: OnceLock::new(),
+            tasks: Mutex::new(Vec::new()),
+            ask_now: Notify::new(),
+        }))
+    }
+
+    /// The pool in force, for a moment.
+    pub fn pool(&self) -> Guard<Arc<Pool>> {
+        self.pool.load()
+    }
+
+    /// The service as it is configured.
+    pub fn config(&self) -> &config::Service {
+        &self.config
+    }
+
+    /// Where the key of a request is, if the choice depends on it.
+    pub fn hash_by(&self) -> Option<&HashBy> {
+        match &self.config.balance {
+            Balance::ConsistentHash(hash) => Some(&hash.by),
+            Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma | Balance::Random => None,
+        }
+    }
+
+    /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and the watch over sources.
+    pub fn start(self: &Arc<Self>, previous: Option<&Arc<Self>>, background: &Handle) {
+        if let Some(previous) = previous
+            && Arc::ptr_eq(self, previous)
+        {
+            self.ask_now.notify_waiters();
+            return;
+        }
+        self.background.get_or_init(|| background.clone());
+        let before = previous.map(|previous| {
+            previous.tasks.lock().drain(..).for_each(|task| task.abort());
+            self.inherit(previous);
+            previous.pool.load_full()
+        });
+        let pool = self.pool.load_full();
+        self.mark_drained(&pool);
+        pool.start(before.as_deref(), background);
+        if let Some(before) = before {
+            self.let_go(&before, &pool);
+        }
+        self.catch_up();
+        let watches = self.sources.iter().enumerate().map(|(index, source)| {
+            let service = Arc::downgrade(self);
+            let watch = match source {
+                Source::Named { query, .. } | Source::Dns(query) | Source::Srv(query) => {
+                    background.spawn(ask_again_and_again(service, index, query.clone()))
+                }
+                Source::File(path) => background.spawn(look_again_and_again(service, index, Watched::new(path))),
+                Source::Registration => background.spawn(expire_again_and_again(service)),
+            };
+            watch.abort_handle()
+        });
+        *self.tasks.lock() = watches.collect();
+    }
+
+    /// Ends all that, because the service is gone.
+    pub fn stop(&self) {
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.pool.load().stop();
+    }
+
+    /// Takes over what a source has said since this was compiled.
+    fn inherit(&self, previous: &Self) {
+        let theirs = previous.found.lock().clone();
+        let mut mine = self.found.lock();
+        for (source, found) in previous.sources.iter().zip(theirs) {
+            if let Some(index) = self.sources.iter().position(|mine| mine == source) {
+                mine[index] = found;
+            }
+        }
+    }
+
+    /// Puts a pool in force that has whom the sources name now, where the one in force does not.
+    pub fn catch_up(&self) {
+        let _one_at_a_time = self.changing.lock();
+        let Some(background) = self.background.get() else { return };
+        let registered = self.discovery.registry.registered(&self.name);
+        let addresses = union(&self.written, &self.sources, &self.found.lock(), registered);
+        let before = self.pool.load_full();
+        if addresses == before.addresses {
+            self.mark_drained(&before);
+            return;
+        }
+        self.say_who_comes_and_goes(&before.addresses, &addresses);
+        let leaving = self.leaving();
+        let (name, config) = (Arc::clone(&self.name), Arc::clone(&self.config));
+        match Pool::with(name, config, addresses, Before::Change(&before), &leaving) {
+            Ok(pool) => {
+                let pool = Arc::new(pool);
+                self.mark_drained(&pool);
+                pool.start(Some(&before), background);
+                self.pool.store(Arc::clone(&pool));
+                self.let_go(&before, &pool);
+            }
+            // The same configuration compiled before.
+            Err((place, problem)) => log::error!("service {}: {place}: {problem}", self.name),
+        }
+    }
+
+    fn say_who_comes_and_goes(&self, before: &Addresses, now: &Addresses) {
+        let of = |list: &Addresses| list.iter().map(|listed| listed.address).collect::<HashSet<_>>();
+        let (before, now) = (of(before), of(now));
+        let some = |more: &HashSet<SocketAddr>, than: &HashSet<SocketAddr>| {
+            let mut others: Vec<String> = more.difference(than).map(ToString::to_string).collect();
+            others.sort_unstable();
+            let rest = others.len().saturating_sub(5);
+            others.truncate(5);
+            others.join(", ") + &if rest > 0 { format!(" and {rest} more") } else { String::new() }
+        };
+        let (come, gone) = (some(&now, &before), some(&before, &now));
+        let said = |what: &str, whom: &str| if whom.is_empty() { String::new() } else { format!("; {what}: {whom}") };
+        let count = now.len();
+        log::info!("service {}: {count} instances now{}{}", self.name, said("new", &come), said("leaving", &gone));
+    }
+
+    /// Instances are drained, or not any more, as the registry has it.
+    fn mark_drained(&self, pool: &Pool) {
+        let drained = self.discovery.registry.drained(&self.name);
+        for member in pool.members() {
+            let instance = &member.instance;
+            match (drained.contains(&instance.address), instance.is_drained()) {
+                (true, false) => {
+                    instance.drain(BY_THE_OPERATOR, self.config.timeouts.drain.0);
+                    log::info!("service {}: instance {} is drained", self.name, instance.label);
+                }
+                (false, true) => {
+                    instance.undrain();
+                    log::info!("service {}: instance {} is not drained any more", self.name, instance.label);
+                }
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+
+    /// Whoever is not listed any more finishes what it has.
+    fn let_go(&self, before: &Pool, now: &Pool) {
+        let listed: HashSet<SocketAddr> = now.addresses().collect();
+        let gone: Vec<_> = now.others_of(before).filter(|instance| !listed.contains(&instance.address)).collect();
+        gone.iter().for_each(|instance| instance.drain(NOT_LISTED, self.config.timeouts.drain.0));
+        self.discovery.registry.forget_drains(&self.name, gone.iter().map(|instance| instance.address));
+        let mut leaving = self.leaving.lock();
+        leaving.extend(gone.into_iter().map(Arc::clone));
+        leaving.retain(|instance| instance.in_flight() > 0 && !listed.contains(&instance.address));
+    }
+
+    /// Instances that are not listed any more and still have requests.
+    pub fn leaving(&self) -> Vec<Arc<Instance>> {
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|instance| instance.in_flight() > 0);
+        leaving.clone()
+    }
+
+    /// Where instances are found beside the configuration, and how that goes.
+    pub fn sources(&self) -> Vec<SourceStatus> {
+        let registered = || self.discovery.registry.registered(&self.name).len();
+        let found = self.found.lock();
+        let status = |(source, found): (&Source, &Found)| SourceStatus {
+            source: source.to_string(),
+            instances: if *source == Source::Registration { registered() } else { found.listed.len() },
+            at: found.at,
+            problem: found.problem.clone(),
+        };
+        self.sources.iter().zip(found.iter()).map(status).collect()
+    }
+
+    /// An instance registers, or says that it is still there; whether it is new.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn register(&self, address: SocketAddr, registration: Registration) -> Result<bool, Unchanged> {
+        if !self.sources.contains(&Source::Registration) {
+            return Err(Unchanged::NoRegistration);
+        }
+        let is_new = self.discovery.registry.register(&self.name, address, registration, Instant::now())?;
+        self.catch_up();
+        Ok(is_new)
+    }
+
+    /// A registered instance leaves, and finishes what it has.
+    ///
+    /// # Errors
+    /// Why it stays.
+    pub fn remove(&self, address: SocketAddr) -> Result<(), Unchanged> {
+        if !self.discovery.registry.remove(&self.name, address)? {
+            return Err(if self.instance(address).is_some() { Unchanged::NotRegistered } else { Unchanged::NoInstance });
+        }
+        self.catch_up();
+        Ok(())
+    }
+
+    /// Drains an instance, or uses it again.
+    ///
+    /// # Errors
+    /// Why nothing changed.
+    pub fn drain(&self, address: SocketAddr, is_drained: bool) -> Result<(), Unchanged> {
+        self.instance(address).ok_or(Unchanged::NoInstance)?;
+        self.discovery.registry.drain(&self.name, address, is_drained)?;
+        self.catch_up();
+        Ok(())
+    }
+
+    /// The instance at this address.
+    pub fn instance(&self, address: SocketAddr) -> Option<Arc<Instance>> {
+        let pool = self.pool.load();
+        pool.members().find(|member| member.instance.address == address).map(|member| Arc::clone(&member.instance))
+    }
+
+    /// What a source said now: a list that holds for a while, or why there is none.
+    fn hear(&self, index: usize, said: Result<(Addresses, Duration), String>) {
+        let mut all = self.found.lock();
+        let (found, source) = (&mut all[index], &self.sources[index]);
+        let differs = match said {
+            Ok((listed, lasts)) => {
+                if found.problem.take().is_some() {
+                    log::info!("service {}: {source} gives its instances again", self.name);
+                }
+                found.is_now(listed, lasts)
+            }
+            Err(problem) => {
+                if found.problem.is_none() {
+                    let count = found.listed.len();
+                    log::warn!("service {}: {source}: {problem}; its last list stays, {count} instances", self.name);
+                }
+                found.failed(problem);
+                false
+            }
+        };
+        drop(all);
+        if differs {
+            self.catch_up();
+        }
+    }
+
+    fn before_of(&self, index: usize) -> Found {
+        self.found.lock()[index].clone()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.tasks.get_mut().drain(..).for_each(|task| task.abort());
+    }
+}
+
+/// What each source says at first.
+fn first_found(
+    config: &config::Service,
+    sources: &[Source],
+    answers: &Answers,
+    written: &Addresses,
+    before: Option<&Arc<Service>>,
+) -> Result<Vec<Found>, Vec<(String, String)>> {
+    let mut problems = Vec::new();
+    let mut seen: HashSet<SocketAddr> = written.iter().map(|listed| listed.address).collect();
+    let mut first = |source: &Source| {
+        let known = before.and_then(|before| Some((before, before.sources.iter().position(|one| one == source)?)));
+        if let Some((before, index)) = known {
+            return before.before_of(index);
+        }
+        let mut found = Found::nothing_yet();
+        let said = match source {
+            Source::Registration => return found,
+            Source::File(path) => Watched::new(path).first().map(|listed| (listed, Duration::ZERO)),
+            _ => source.query().map_or_else(|| Err(String::new()), |query| answers.of(query)).map(|answer| {
+                (source.listed(&answer, &Addresses::new()), answer.ttl)
+            }),
+        };
+        match (source, said) {
+            (_, Ok((listed, lasts))) => _ = found.is_now(listed, lasts),
+            (Source::Named { index, .. }, Err(problem)) => problems.push((format!("instances[{index}]"), problem)),
+            (Source::File(_), Err(problem)) => problems.push(("discover.file".to_owned(), problem)),
+            (_, Err(problem)) => found.failed(problem),
+        }
+        if let Source::Named { index, .. } = source {
+            let text = &config.instances[*index].address;
+            let again = found.listed.iter().find(|listed| !seen.insert(listed.address));
+            problems.extend(again.map(|listed| (format!("instances[{index}]"), twice(text, listed.address))));
+        }
+        found
+    };
+    let found = sources.iter().map(&mut first).collect();
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
+}
+
+/// All instances; where two sources name the same address, what the first one says of it holds.
+fn union(written: &Addresses, sources: &[Source], found: &[Found], registered: Addresses) -> Addresses {
+    let mut all: BTreeMap<SocketAddr, Listed> = written.iter().map(|listed| (listed.address, *listed)).collect();
+    let mut add = |listed: &Listed| _ = all.entry(listed.address).or_insert(*listed);
+    found.iter().flat_map(|found| &found.listed).for_each(&mut add);
+    if sources.contains(&Source::Registration) {
+        registered.iter().for_each(&mut add);
+    }
+    all.into_values().collect()
+}
+
+async fn ask_again_and_again(service: Weak<Service>, index: usize, query: Query) {
+    loop {
+        let Some(strong) = service.upgrade() else { return };
+        let again = strong.before_of(index).again;
+        let asked_to = {
+            let service = Arc::clone(&strong);
+            async move { service.ask_now.notified().await }
+        };
+        drop(strong);
+        tokio::select! {
+            () = tokio::time::sleep_until(again.into()) => {}
+            () = asked_to => {}
+        }
+        let Some(strong) = service.upgrade() else { return };
+        let discovery = Arc::clone(&strong.discovery);
+        drop(strong);
+        let answer = discovery.ask(&query).await;
+        let Some(service) = service.upgrade() else { return };
+        let said = answer.map(|answer| {
+            let listed = service.sources[index].listed(&answer, &service.before_of(index).listed);
+            let spread = SPREAD * (getrandom::u32().unwrap_or_default() % 100) / 100;
+            (listed, answer.ttl.max(discovery.ttl_min()) + spread)
+        });
+        service.hear(index, said);
+    }
+}
+
+async fn look_again_and_again(service: Weak<Service>, index: usize, mut watched: Watched) {
+    loop {
+        // Reading a file may wait for a disk.
+        let looked = tokio::task::spawn_blocking(move || {
+            let said = watched.look();
+            (watched, said)
+        });
+        let Ok((back, said)) = looked.await else { return };
+        watched = back;
+        let Some(service) = service.upgrade() else { return };
+        if let Some(said) = said {
+            service.hear(index, said.map(|listed| (listed, FILE_EVERY)));
+        }
+        drop(service);
+        tokio::time::sleep(FILE_EVERY).await;
+    }
+}
+
+async fn expire_again_and_again(service: Weak<Service>) {
+    while let Some(strong) = service.upgrade() {
+        let ended = strong.discovery.registry.expire(&strong.name, Instant::now());
+        for (address, ttl) in &ended {
+            log::warn!("service {}: instance {address} did not renew its registration within {ttl:?}", strong.name);
+        }
+        if !ended.is_empty() {
+            strong.catch_up();
+        }
+        drop(strong);
+        tokio::time::sleep(EXPIRY_EVERY).await;
+    }
+}
