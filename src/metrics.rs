@@ -16,7 +16,9 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
+pub use state::{
+    BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, SourceState, State,
+};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
 
@@ -473,6 +475,12 @@ mod tests {
                     changes: [("up", 1), ("down", 2), ("ejected", 0), ("draining", 0)],
                 },
             ],
+            sources: vec![SourceState {
+                service: "users".into(),
+                source: "dns users.internal:80".into(),
+                up: false,
+                instances: 2,
+            }],
             breakers: vec![BreakerState {
                 service: "users".into(),
                 instance: "(all)".into(),

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::attempt::Attempt;
 use super::balance_key::balance_key_of;
 use super::connection::{Connection, Current};
+use super::tunnel::Tunnel;
 use super::{Parts, at_most, internal};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -53,6 +54,8 @@ pub struct Exchange {
     pub(super) attempts: u16,
     /// The try that is under way.
     pub(super) attempt: Attempt,
+    /// Where the connection was upgraded.
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) retries: Retries,
     /// How long the next try has to wait.
     pub(super) wait: Option<Duration>,
@@ -122,6 +125,7 @@ impl Exchange {
             tried: SmallVec::new(),
             attempts: 0,
             attempt: Attempt::default(),
+            tunnel: None,
             retries: Retries::default(),
             wait: None,
             upstream_started: None,
@@ -239,6 +243,11 @@ impl Exchange {
                 route.service.pool().answered(tried, status);
             }
             self.attempt.answered(status);
+            if status == StatusCode::SWITCHING_PROTOCOLS
+                && let (Some(connection), Some(tried)) = (&self.connection, self.tried.last())
+            {
+                self.tunnel = Some(Tunnel::watch(connection, tried));
+            }
         } else if self.route.as_ref().is_some_and(|route| self.started.elapsed() > route.timeout) {
             self.try_failed(Some(Refusal::UpstreamTimeout.reason()));
             return Err(self.give_up(Refusal::UpstreamTimeout));

@@ -15,6 +15,7 @@ mod forward;
 mod front;
 mod query;
 mod retrying;
+mod tunnel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -21,6 +21,8 @@ pub struct State {
     pub instances: Vec<InstanceState>,
     /// Every breaker.
     pub breakers: Vec<BreakerState>,
+    /// Where services find instances.
+    pub sources: Vec<SourceState>,
     /// The request log.
     pub log: LogState,
     /// The generation of the live configuration.
@@ -107,6 +109,19 @@ pub struct InstanceState {
     pub changes: [(&'static str, u64); 4],
 }
 
+/// Where a service finds instances.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// Which source, as the configuration has it.
+    pub source: String,
+    /// Whether it gave its list when it was asked last.
+    pub up: bool,
+    /// Instances of its last good list.
+    pub instances: usize,
+}
+
 /// The breaker of an instance, or of a service as a whole.
 #[derive(Clone, Debug)]
 pub struct BreakerState {
@@ -153,6 +168,7 @@ pub struct LogState {
 pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) -> Vec<MetricFamily> {
     let mut families = part_families(build, state);
     families.extend(breaker_families(&state.breakers));
+    families.extend(source_families(&state.sources));
     families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
@@ -230,6 +246,22 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
             "How often the state of the instance became which.",
             changes.collect(),
         ),
+    ]
+}
+
+fn source_families(sources: &[SourceState]) -> [MetricFamily; 2] {
+    let gauge = |name, help, value: fn(&SourceState) -> f64| {
+        let samples = sources.iter().map(|source| {
+            let labels = [("service", source.service.as_ref()), ("source", &*source.source)];
+            sample(MetricType::GAUGE, &labels, value(source))
+        });
+        family(MetricType::GAUGE, name, help, samples.collect())
+    };
+    [
+        gauge("tollgate_discovery_up", "Whether the source of instances gave its list when it was asked last.", |one| {
+            u8::from(one.up).into()
+        }),
+        gauge("tollgate_discovery_instances", "Instances of the source's last good list.", |one| one.instances as f64),
     ]
 }
 

@@ -287,6 +287,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         connections_open: parts.census.open() as u64,
         instances: runtime.services.values().flat_map(|service| instances::states(service)).collect(),
         breakers: runtime.services.values().flat_map(|service| breakers::states(&service.pool())).collect(),
+        sources: runtime.services.values().flat_map(|service| instances::sources(service)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,

@@ -124,6 +124,17 @@ const fn state(state: upstream::InstanceState) -> InstanceState {
     }
 }
 
+/// Where a service finds instances, for metrics.
+pub(super) fn sources(service: &Service) -> Vec<metrics::SourceState> {
+    let state = |source: upstream::SourceStatus| metrics::SourceState {
+        service: Arc::clone(&service.name),
+        source: source.source,
+        up: source.problem.is_none(),
+        instances: source.instances,
+    };
+    service.sources().into_iter().map(state).collect()
+}
+
 /// The instances of a service, for metrics.
 pub(super) fn states(service: &Service) -> Vec<metrics::InstanceState> {
     let pool = service.pool();

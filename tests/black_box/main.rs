@@ -15,6 +15,8 @@ mod breaker;
 mod cache;
 mod cli;
 mod cors;
+mod discovery;
+mod drain;
 mod flood;
 mod forwarding;
 mod health;

@@ -97,9 +97,11 @@ fn version(path: &Path) -> Version {
 
 /// The instances of a list in YAML or JSON.
 fn read(text: &str) -> Result<Addresses, String> {
-    let list: Vec<config::Instance> = serde_yaml::from_str(text).map_err(|error| {
-        format!("no list of instances such as [10.0.0.1:80, {{address: 10.0.0.2:80, weight: 2}}]: {error}")
-    })?;
+    const SHAPE: &str = "no list of instances such as [10.0.0.1:80, {address: 10.0.0.2:80, weight: 2}]";
+    // Nothing at all is no list: the file may be about to be written.
+    let list: Option<Vec<config::Instance>> =
+        serde_yaml::from_str(text).map_err(|error| format!("{SHAPE}: {error}"))?;
+    let list = list.ok_or_else(|| format!("{SHAPE}: it is empty"))?;
     if list.len() > INSTANCES_MAX {
         return Err(format!("{} instances are more than {INSTANCES_MAX}", list.len()));
     }
