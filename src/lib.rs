@@ -22,6 +22,7 @@ pub mod gateway;
 pub mod keys;
 pub mod limit_store;
 pub mod metrics;
+pub mod pem;
 pub mod policy;
 pub mod request_log;
 pub mod runtime;

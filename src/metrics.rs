@@ -466,6 +466,7 @@ mod tests {
                     up: true,
                     in_flight: 2,
                     changes: [("up", 0), ("down", 0), ("ejected", 0), ("draining", 0)],
+                    connections: [("new", 1), ("reused", 8)],
                 },
                 InstanceState {
                     service: "users".into(),
@@ -473,6 +474,7 @@ mod tests {
                     up: false,
                     in_flight: 0,
                     changes: [("up", 1), ("down", 2), ("ejected", 0), ("draining", 0)],
+                    connections: [("new", 0), ("reused", 0)],
                 },
             ],
             sources: vec![SourceState {

@@ -3,7 +3,7 @@
 //! Field names are the names in the JSON: they are stable, so they grow and are never renamed.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::config::{Config, Retention, Span, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
+use crate::upstream::Address;
 
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`; where limits are
 /// shared, a question about them waits for their store, each time as long as a request does.
@@ -32,7 +33,7 @@ pub trait Control: Send + Sync + 'static {
     fn change_instance(
         &self,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         change: InstanceChange,
     ) -> impl Future<Output = Result<InstanceChanged, NotChanged>> + Send;
 

@@ -1,7 +1,6 @@
 //! Instances over the admin API: they register themselves and say that they are still there, leave, and are drained.
 //! A change is in force, and kept over a restart, when the answer comes. Not here: what it means for requests (`upstream`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +16,7 @@ use super::control::{Control, InstanceChange, InstanceChanged, NotChanged};
 use super::problem::Problem;
 use super::questions::bad;
 use crate::config::{Instance, Span};
+use crate::upstream::Address;
 
 /// What of the TTL is right: shorter, and a busy moment ends a registration; longer, and it is none.
 const TTL_MIN: Span = Span::seconds(1);
@@ -56,7 +56,7 @@ pub(super) async fn register<C: Control>(
         return Err(bad(format!("`ttl`: {ttl} is not from {TTL_MIN} to {TTL_MAX}.")));
     }
     let change = InstanceChange::Register { weight, backup, ttl };
-    let changed = changed(control, &service, address, change).await?;
+    let changed = changed(control, &service, &address, change).await?;
     let status = if changed.is_new { StatusCode::CREATED } else { StatusCode::OK };
     let answer = json!({"service": service, "address": address, "weight": weight, "backup": backup, "ttl": ttl});
     Ok((status, Json(answer)).into_response())
@@ -65,34 +65,32 @@ pub(super) async fn register<C: Control>(
 /// `DELETE /admin/services/{service}/instances/{address}`
 pub(super) async fn remove<C: Control>(State(control): State<Arc<C>>, which: Which) -> Result<Json<Value>, Problem> {
     let (service, address) = named(which)?;
-    let changed = changed(control, &service, address, InstanceChange::Remove).await?;
-    Ok(told(&service, address, &changed))
+    let changed = changed(control, &service, &address, InstanceChange::Remove).await?;
+    Ok(told(&service, &address, &changed))
 }
 
 /// `POST /admin/services/{service}/instances/{address}/drain`
 pub(super) async fn drain<C: Control>(State(control): State<Arc<C>>, which: Which) -> Result<Json<Value>, Problem> {
     let (service, address) = named(which)?;
-    let changed = changed(control, &service, address, InstanceChange::Drain).await?;
-    Ok(told(&service, address, &changed))
+    let changed = changed(control, &service, &address, InstanceChange::Drain).await?;
+    Ok(told(&service, &address, &changed))
 }
 
 /// `POST /admin/services/{service}/instances/{address}/undrain`
 pub(super) async fn undrain<C: Control>(State(control): State<Arc<C>>, which: Which) -> Result<Json<Value>, Problem> {
     let (service, address) = named(which)?;
-    let changed = changed(control, &service, address, InstanceChange::Undrain).await?;
-    Ok(told(&service, address, &changed))
+    let changed = changed(control, &service, &address, InstanceChange::Undrain).await?;
+    Ok(told(&service, &address, &changed))
 }
 
-fn named(which: Which) -> Result<(String, SocketAddr), Problem> {
+fn named(which: Which) -> Result<(String, Address), Problem> {
     const SHAPE: &str = "The path names no instance: /admin/services/NAME/instances/10.0.0.1:8080.";
     let Path((service, address)) = which.map_err(|_| bad(SHAPE))?;
-    let address = address.parse().map_err(|_| {
-        bad(format!("`{address}` is no address with a port, such as 10.0.0.1:8080 or [2001:db8::1]:8080."))
-    })?;
+    let address = Address::parse(&address).map_err(|why| bad(format!("{why}.")))?;
     Ok((service, address))
 }
 
-fn told(service: &str, address: SocketAddr, changed: &InstanceChanged) -> Json<Value> {
+fn told(service: &str, address: &Address, changed: &InstanceChanged) -> Json<Value> {
     let mut answer = json!({
         "service": service,
         "address": address,
@@ -109,12 +107,12 @@ fn told(service: &str, address: SocketAddr, changed: &InstanceChanged) -> Json<V
 async fn changed<C: Control>(
     control: Arc<C>,
     service: &str,
-    address: SocketAddr,
+    address: &Address,
     change: InstanceChange,
 ) -> Result<InstanceChanged, Problem> {
-    let name = service.to_owned();
+    let (name, at) = (service.to_owned(), address.clone());
     // In a task of its own: it runs to its end even when the client leaves.
-    let changing = tokio::spawn(async move { control.change_instance(&name, address, change).await });
+    let changing = tokio::spawn(async move { control.change_instance(&name, &at, change).await });
     let changed = changing.await.unwrap_or_else(|error| Err(NotChanged::Unkept(error.to_string())));
     let problem = |status, reason, detail: String| Problem::new(status, reason, detail);
     changed.map_err(|why| match why {

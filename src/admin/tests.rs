@@ -24,6 +24,7 @@ use super::*;
 use crate::config::{Admin, Config, Digest, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::{Kept, Removed};
+use crate::upstream::Address;
 
 /// A gateway that says what it is told to.
 #[derive(Default)]
@@ -37,7 +38,7 @@ struct Gateway {
     cleared: Mutex<Vec<CacheScope>>,
     crowd: AtomicU32,
     log_store: Mutex<StoreUrl>,
-    changed: Mutex<Vec<(String, SocketAddr, InstanceChange)>>,
+    changed: Mutex<Vec<(String, Address, InstanceChange)>>,
     change: Mutex<Change>,
 }
 
@@ -125,10 +126,10 @@ impl Control for Gateway {
     async fn change_instance(
         &self,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         change: InstanceChange,
     ) -> Result<InstanceChanged, NotChanged> {
-        self.changed.lock().push((service.to_owned(), address, change));
+        self.changed.lock().push((service.to_owned(), address.clone(), change));
         if service == "users" { self.change.lock().0.clone() } else { Err(NotChanged::NoService) }
     }
 

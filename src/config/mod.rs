@@ -153,7 +153,15 @@ fn make_absolute(config: &mut Config, folder: &Path) {
         absolute(&mut certificate.cert);
         absolute(&mut certificate.key);
     }
-    config.services.values_mut().filter_map(|service| service.tls.as_mut()?.ca.as_mut()).for_each(absolute);
+    for service in config.services.values_mut() {
+        let tls = service.tls.iter_mut().flat_map(|tls| [&mut tls.ca, &mut tls.cert, &mut tls.key]);
+        tls.flatten().for_each(absolute);
+        for instance in &mut service.instances {
+            if let Some(socket) = instance.address.strip_prefix(schema::UNIX) {
+                instance.address = format!("{}{}", schema::UNIX, folder.join(socket).display());
+            }
+        }
+    }
     if let StoreUrl::Sqlite(path) = &mut config.log.store {
         absolute(path);
     }

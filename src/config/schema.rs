@@ -248,6 +248,9 @@ pub struct Service {
     /// TLS to the instances; plain when left out.
     #[serde(default)]
     pub tls: Option<ServiceTls>,
+    /// HTTP/2 to the instances: over TLS where they choose it (ALPN), without TLS at once (h2c, prior knowledge).
+    #[serde(default)]
+    pub http2: bool,
     /// Active health checks; off when left out.
     #[serde(default)]
     pub health: Option<HealthCheck>,
@@ -269,12 +272,15 @@ pub struct Service {
     pub timeouts: Timeouts,
 }
 
+/// What the path of a Unix socket begins with.
+pub const UNIX: &str = "unix:";
+
 /// `services.NAME.instances[]`: `host:port`, with a weight.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, remote = "Self")]
 #[schemars(transform = schema_of_short_forms::instance)]
 pub struct Instance {
-    /// IP address or name, and port. A name follows DNS: each of its addresses is an instance.
+    /// IP address or name, and port; or `unix:` and the path of a socket. A name follows DNS: each of its addresses is an instance.
     pub address: String,
     /// Its share of the requests, 1 to 100.
     #[serde(default = "Instance::default_weight")]
@@ -293,6 +299,12 @@ pub struct ServiceTls {
     /// PEM file of the authorities that are believed; the system's when left out.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// PEM file of the certificate chain an instance is shown that asks for one, leaf first; none when left out.
+    #[serde(default)]
+    pub cert: Option<PathBuf>,
+    /// PEM file of the private key of `cert`.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
 }
 
 /// `services.NAME.timeouts`

@@ -41,7 +41,7 @@ impl Attempt {
                 return Err(pool.breakers_left(now).map_or(Refusal::NoInstance, open_for));
             };
             // Another request may have taken the place of a trial meanwhile.
-            let entered = pool.breakers.of(instance.address).map(|breaker| breaker.enter(now)).transpose();
+            let entered = pool.breakers.of(&instance.address).map(|breaker| breaker.enter(now)).transpose();
             if let Ok(permit) = entered {
                 permits.extend(permit);
                 let begun = (!permits.is_empty()).then_some(now);
@@ -140,7 +140,7 @@ mod tests {
             Pool::compile("users", &config::Service { balance, ..service(vec![BreakerPer::Instance]) }, Before::Start);
         let pool = pool.unwrap();
         let begin = || Attempt::begin(&pool, &[], Some(7), Instant::now()).unwrap();
-        let owner = begin().0.address;
+        let owner = begin().0.address.clone();
         for _ in 0..2 {
             let (tried, mut attempt) = begin();
             assert_eq!(tried.address, owner);

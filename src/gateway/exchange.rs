@@ -180,6 +180,13 @@ impl Exchange {
         Ok(peer)
     }
 
+    /// The try has its connection.
+    pub(super) fn connected(&self, reused: bool) {
+        if let Some(tried) = self.tried.last() {
+            tried.connected(reused);
+        }
+    }
+
     fn give_up(&mut self, refusal: Refusal) -> Box<Error> {
         let error = Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), refusal.reason());
         self.refusal = Some(refusal);

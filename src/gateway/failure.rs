@@ -3,7 +3,8 @@
 
 use http::Method;
 use http::header::EXPECT;
-use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_core::protocols::http::v2::client::PING_TIMEDOUT;
+use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::record::RetryReason;
@@ -24,12 +25,13 @@ pub(super) fn refusal(error: &Error) -> Refusal {
         }
         (ErrorSource::Downstream, _) => Refusal::BadBody,
         (_, ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout) => Refusal::UpstreamTimeout,
+        (ErrorSource::Upstream, etype) if *etype == PING_TIMEDOUT => Refusal::UpstreamTimeout,
         (
             _,
             ConnectRefused | ConnectNoRoute | ConnectError | TLSHandshakeFailure | InvalidCert | HandshakeError
             | TLSWantX509Lookup | ConnectProxyFailure | SocketError,
         ) => Refusal::UpstreamConnect,
-        (ErrorSource::Upstream, ConnectionClosed | ReadError | WriteError) => Refusal::UpstreamClosed,
+        (ErrorSource::Upstream, ConnectionClosed | ReadError | WriteError | H2Error) => Refusal::UpstreamClosed,
         (ErrorSource::Upstream, _) => Refusal::UpstreamInvalid,
         (ErrorSource::Internal | ErrorSource::Unset, _) => Refusal::Internal("the request failed inside the gateway"),
     }
@@ -57,8 +59,9 @@ pub(super) fn retry_reason(error: &Error) -> Option<RetryReason> {
         return None;
     }
     Some(match error.etype() {
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => RetryReason::Closed,
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => RetryReason::Timeout,
+        etype if *etype == PING_TIMEDOUT => RetryReason::Timeout,
+        _ if is_closed(error) => RetryReason::Closed,
         _ => RetryReason::Invalid,
     })
 }
@@ -68,21 +71,24 @@ pub(super) fn may_reconnect(attempts: u16, has_other_instance: bool) -> bool {
     attempts < ATTEMPTS_MAX && has_other_instance
 }
 
-/// Whether the connection was closed or reset.
+/// Whether the connection was closed or reset, or the HTTP/2 stream was.
 pub(super) fn is_closed(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError)
+    use ErrorType::*;
+    matches!(error.etype(), ConnectionClosed | ReadError | WriteError | H2Error)
+}
+
+/// Whether an HTTP/2 instance says that it did nothing with the request: it refused the stream, or goes away, or wants HTTP/1.1
+/// (RFC 9113 sections 8.7 and 9.2). Any method may be sent again.
+pub(super) fn is_unprocessed(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::H2Error | ErrorType::H2Downgrade) && error.retry == RetryType::Decided(true)
 }
 
 /// Whether a try that failed after something may have been sent is repeated: an idempotent request, kept whole,
 /// when the instance closed the connection before the first byte of an answer (RFC 9110 section 9.2.2). A try is
 /// `hopeful` on a pooled connection, which may just have been too old, and where there is another instance.
 pub(super) fn may_resend(error: &Error, method: &Method, attempts: u16, hopeful: bool, kept_whole: bool) -> bool {
-    attempts < ATTEMPTS_MAX
-        && hopeful
-        && kept_whole
-        && is_closed(error)
-        && method.is_idempotent()
-        && *error.esource() == ErrorSource::Upstream
+    let is_safe = is_unprocessed(error) || hopeful && is_closed(error) && method.is_idempotent();
+    attempts < ATTEMPTS_MAX && kept_whole && is_safe && *error.esource() == ErrorSource::Upstream
 }
 
 #[cfg(test)]
@@ -105,6 +111,8 @@ mod tests {
         check(Error::new_up(ErrorType::ConnectRefused), "upstream_connect");
         check(Error::new_up(ErrorType::ConnectionClosed), "upstream_closed");
         check(Error::new_up(ErrorType::ReadError), "upstream_closed");
+        check(Error::new_up(ErrorType::H2Error), "upstream_closed");
+        check(Error::new_up(PING_TIMEDOUT), "upstream_timeout");
         check(Error::new_up(ErrorType::InvalidHTTPHeader), "upstream_invalid");
         check(Error::new_down(ErrorType::ReadTimedout), "client_timeout");
         check(Error::new_down(ErrorType::ConnectionClosed), "client_closed");
@@ -142,5 +150,10 @@ mod tests {
         assert!(!may_resend(&closed, &Method::GET, ATTEMPTS_MAX, true, true));
         assert!(!may_resend(&Error::new_up(ErrorType::ReadTimedout), &Method::GET, 1, true, true));
         assert!(!may_resend(&closed, &Method::GET, 1, false, true));
+        let mut refused = Error::new_up(ErrorType::H2Error);
+        assert!(!may_resend(&refused, &Method::POST, 1, true, true));
+        refused.set_retry(true);
+        assert!(may_resend(&refused, &Method::POST, 1, false, true));
+        assert!(!may_resend(&refused, &Method::POST, 1, false, false));
     }
 }

@@ -30,6 +30,7 @@ use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -47,6 +48,7 @@ use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, RetryRea
 use crate::refusal::Refusal;
 use crate::request_log::RequestLog;
 use crate::runtime::Live;
+use crate::upstream::speak_http1;
 
 /// The gateway in Pingora's hooks.
 pub struct Gateway(pub Arc<Parts>);
@@ -212,6 +214,7 @@ impl ProxyHttp for Gateway {
             // like an idle connection, not like a slow answer.
             let silence = exchange.runtime.config.connections.idle_timeout.0;
             peer.options.read_timeout = peer.options.read_timeout.max(Some(silence));
+            speak_http1(&mut peer);
         }
         Ok(peer)
     }
@@ -226,9 +229,22 @@ impl ProxyHttp for Gateway {
         error.as_up();
         exchange.try_failed(Some(failure::refusal(&error).reason()));
         let otherwise = failure::may_reconnect(exchange.attempts, exchange.has_other_instance());
-        let failed = Failed { reason: RetryReason::Connect, answer: None, otherwise };
+        let failed = Failed { reason: RetryReason::Connect, answer: None, unprocessed: true, otherwise };
         error.set_retry(exchange.tries_again(session, &failed));
         error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        exchange: &mut Self::CTX,
+    ) -> Result<()> {
+        exchange.connected(reused);
+        Ok(())
     }
 
     async fn upstream_request_filter(
@@ -314,13 +330,16 @@ impl ProxyHttp for Gateway {
         if *error.esource() == pingora_core::ErrorSource::Upstream {
             // A pooled connection may just have been too old.
             let is_stale = client_reused && failure::is_closed(&error) && session.response_written().is_none();
-            exchange.try_failed((!is_stale).then(|| failure::refusal(&error).reason()));
+            let is_to_blame = !is_stale && !failure::is_unprocessed(&error);
+            exchange.try_failed(is_to_blame.then(|| failure::refusal(&error).reason()));
         }
         let (attempts, hopeful) = (exchange.attempts, client_reused || exchange.has_other_instance());
         let (method, kept_whole) = (&session.req_header().method, retrying::is_whole(session));
         let otherwise = failure::may_resend(&error, method, attempts, hopeful, kept_whole);
-        let again = failure::retry_reason(&error)
-            .is_some_and(|reason| exchange.tries_again(session, &Failed { reason, answer: None, otherwise }));
+        let unprocessed = failure::is_unprocessed(&error);
+        let again = failure::retry_reason(&error).is_some_and(|reason| {
+            exchange.tries_again(session, &Failed { reason, answer: None, unprocessed, otherwise })
+        });
         error.set_retry(again);
         error
     }

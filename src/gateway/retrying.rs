@@ -17,6 +17,8 @@ pub(super) struct Failed {
     pub reason: RetryReason,
     /// A bad status, and when it says to come again.
     pub answer: Option<(StatusCode, Option<Duration>)>,
+    /// Whether the instance did nothing with the request for sure.
+    pub unprocessed: bool,
     /// What is done where no `retry` is written.
     pub otherwise: bool,
 }
@@ -37,7 +39,8 @@ impl Exchange {
             reason: failed.reason,
             status: failed.answer.map(|(status, _)| status),
             retry_after: failed.answer.and_then(|(_, after)| after),
-            is_idempotent: retry::is_idempotent(&session.req_header().method, &session.req_header().headers),
+            is_idempotent: failed.unprocessed
+                || retry::is_idempotent(&session.req_header().method, &session.req_header().headers),
             is_whole: is_whole(session),
             left: route.timeout.saturating_sub(now.duration_since(self.started)),
         };
@@ -65,7 +68,7 @@ impl Exchange {
         }
         let after = retry::retry_after(&response.headers, SystemTime::now());
         let answer = Some((response.status, after));
-        self.tries_again(session, &Failed { reason: RetryReason::Status, answer, otherwise: false })
+        self.tries_again(session, &Failed { reason: RetryReason::Status, answer, unprocessed: false, otherwise: false })
     }
 }
 

@@ -107,6 +107,8 @@ pub struct InstanceState {
     pub in_flight: u64,
     /// How often its state became which.
     pub changes: [(&'static str, u64); 4],
+    /// Tries by where their connection came from.
+    pub connections: [(&'static str, u64); 2],
 }
 
 /// Where a service finds instances.
@@ -219,7 +221,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     families
 }
 
-fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
+fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 4] {
     let gauge = |name, help, value: fn(&InstanceState) -> f64| {
         let samples = instances.iter().map(|entry| {
             let labels = [("service", entry.service.as_ref()), ("instance", entry.instance.as_ref())];
@@ -227,12 +229,15 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
         });
         family(MetricType::GAUGE, name, help, samples.collect())
     };
-    let changes = instances.iter().flat_map(|entry| {
-        entry.changes.iter().map(|(state, times)| {
-            let labels = [("service", &*entry.service), ("instance", &*entry.instance), ("state", *state)];
-            sample(MetricType::COUNTER, &labels, *times as f64)
-        })
-    });
+    let counter = |name, help, label, counts: fn(&InstanceState) -> &[(&'static str, u64)]| {
+        let samples = instances.iter().flat_map(|entry| {
+            counts(entry).iter().map(|(value, times)| {
+                let labels = [("service", &*entry.service), ("instance", &*entry.instance), (label, *value)];
+                sample(MetricType::COUNTER, &labels, *times as f64)
+            })
+        });
+        family(MetricType::COUNTER, name, help, samples.collect())
+    };
     [
         gauge("tollgate_upstream_up", "Whether requests are sent to the instance.", |entry| u8::from(entry.up).into()),
         gauge(
@@ -240,11 +245,17 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 3] {
             "Requests at the instance whose answer is not complete.",
             |entry| entry.in_flight as f64,
         ),
-        family(
-            MetricType::COUNTER,
+        counter(
             "tollgate_upstream_state_changes_total",
             "How often the state of the instance became which.",
-            changes.collect(),
+            "state",
+            |entry| &entry.changes,
+        ),
+        counter(
+            "tollgate_upstream_connections_total",
+            "Tries at the instance by their connection: new, or reused from the pool.",
+            "connection",
+            |entry| &entry.connections,
         ),
     ]
 }

@@ -2,17 +2,15 @@
 //! The first certificate of a listener is the fallback. A reload brings new ones with everything else, or none.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::ring::sign::any_supported_type;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::Certificate;
+use crate::pem;
 
 /// The certificates of one listener.
 #[derive(Debug)]
@@ -62,31 +60,10 @@ impl Certificates {
 type Loaded = (Arc<CertifiedKey>, Vec<Box<str>>);
 
 fn load(certificate: &Certificate) -> Result<Loaded, (&'static str, String)> {
-    let chain = chain(&certificate.cert).map_err(|problem| ("cert", problem))?;
-    let names = chain
-        .first()
-        .map(names)
-        .transpose()
-        .map_err(|problem| ("cert", format!("{}: {problem}", certificate.cert.display())))?;
-    let key_file = certificate.key.display();
-    let key = PrivateKeyDer::from_pem_file(&certificate.key)
-        .map_err(|error| ("key", format!("can't read a private key from {key_file}: {error}")))?;
-    let key =
-        any_supported_type(&key).map_err(|error| ("key", format!("the key in {key_file} can't be used: {error}")))?;
-    let certified = CertifiedKey::new(chain, key);
-    certified.keys_match().map_err(|_| {
-        ("key", format!("the key in {key_file} does not belong to the certificate in {}", certificate.cert.display()))
-    })?;
-    Ok((Arc::new(certified), names.unwrap_or_default()))
-}
-
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let file = path.display();
-    let chain = CertificateDer::pem_file_iter(path)
-        .map_err(|error| format!("can't read {file}: {error}"))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("{file} is not PEM: {error}"))?;
-    if chain.is_empty() { Err(format!("{file} holds no certificate")) } else { Ok(chain) }
+    let (certified, _) = pem::identity(&certificate.cert, &certificate.key)?;
+    let names =
+        names(&certified.cert[0]).map_err(|problem| ("cert", format!("{}: {problem}", certificate.cert.display())))?;
+    Ok((Arc::new(certified), names))
 }
 
 /// The names a certificate is for: its DNS subject alternative names (RFC 9525 section 6.3).

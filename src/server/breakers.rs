@@ -32,7 +32,7 @@ pub(super) fn states(pool: &Pool) -> Vec<metrics::BreakerState> {
     let of_service = pool.breakers.service.iter().map(|breaker| (ALL_INSTANCES.into(), Arc::clone(breaker)));
     let of_instances = pool.instances().filter_map(|status| {
         let instance = status.instance;
-        Some((Arc::clone(&instance.label), Arc::clone(pool.breakers.of(instance.address)?)))
+        Some((Arc::clone(&instance.label), Arc::clone(pool.breakers.of(&instance.address)?)))
     });
     of_service.chain(of_instances).map(|(instance, breaker)| state(&pool.name, instance, &breaker)).collect()
 }

@@ -1,7 +1,6 @@
 //! What the admin API may ask, answered from the parts: states are read when they are asked for, so no part knows of it.
 //! Not here: HTTP (`admin`), and what each figure means (the parts).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -20,6 +19,7 @@ use crate::metrics;
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
+use crate::upstream::Address;
 
 /// The gateway's parts as the admin API sees them.
 pub(super) struct Wiring {
@@ -79,12 +79,12 @@ impl Control for Wiring {
     async fn change_instance(
         &self,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         change: InstanceChange,
     ) -> Result<InstanceChanged, NotChanged> {
-        let (live, service) = (Arc::clone(&self.parts.live), service.to_owned());
+        let (live, service, address) = (Arc::clone(&self.parts.live), service.to_owned(), address.clone());
         // It is written down, and that waits for a disk.
-        tokio::task::spawn_blocking(move || instances::change(&live, &service, address, change))
+        tokio::task::spawn_blocking(move || instances::change(&live, &service, &address, change))
             .await
             .unwrap_or_else(|error| Err(NotChanged::Unkept(error.to_string())))
     }

@@ -1,7 +1,6 @@
 //! Services and their instances as the admin API and the metrics show them, and what the admin API changes about them.
 //! Not here: what a change means for requests (`upstream`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,7 @@ use crate::admin::{
 };
 use crate::metrics;
 use crate::runtime::Live;
-use crate::upstream::{self, INSTANCES_MAX, Instance, Pool, Registration, Service, Unchanged};
+use crate::upstream::{self, Address, INSTANCES_MAX, Instance, Pool, Registration, Service, Unchanged};
 
 /// A service, for `GET /admin/services`.
 pub(super) fn service(service: &Service) -> ServiceStatus {
@@ -53,7 +52,7 @@ fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
             took_ms: milliseconds(check.took),
             problem: check.problem,
         }),
-        breaker: pool.breakers.of(instance.address).map(breakers::status),
+        breaker: pool.breakers.of(&instance.address).map(breakers::status),
         why: condition.why,
     }
 }
@@ -77,7 +76,7 @@ pub(super) fn degraded(service: &str, source: &SourceStatus, problem: &str) -> S
 pub(super) fn change(
     live: &Live,
     service: &str,
-    address: SocketAddr,
+    address: &Address,
     change: InstanceChange,
 ) -> Result<InstanceChanged, NotChanged> {
     let of = || live.load().services.get(service).cloned().ok_or(NotChanged::NoService);
@@ -152,6 +151,10 @@ pub(super) fn states(service: &Service) -> Vec<metrics::InstanceState> {
                 ("ejected", changes.ejected),
                 ("draining", changes.draining),
             ]
+        },
+        connections: {
+            let [new, reused] = instance.connections();
+            [("new", new), ("reused", reused)]
         },
     };
     listed.chain(service.leaving()).map(state).collect()

@@ -1,7 +1,6 @@
 //! One address of a service, and what is counted about it; it outlives reloads that leave its address and the way to connect to it alone.
 //! A `Try` is a request on its way to it: in flight until it has ended, however it did. Not here: its weight, which is the pool's.
 
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +11,7 @@ use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use tokio::sync::watch;
 
+use super::address::Address;
 use super::condition::{Change, Check, Condition, DOWN, DRAINED, EJECTED, UNPROVEN};
 use super::health::Checks;
 use super::latency::{Latency, PENALTY};
@@ -28,7 +28,7 @@ pub struct Instance {
     /// `address:port` as it is connected to; the label in log and metrics.
     pub label: Arc<str>,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What a connection to it needs, time-outs included; cloned for every try.
     pub(super) peer: HttpPeer,
     /// What selection reads of `condition`.
@@ -44,6 +44,8 @@ pub struct Instance {
     latency: Latency,
     requests: AtomicU64,
     failures: AtomicU64,
+    /// Tries whose connection was made for them, and those that found one in the pool.
+    connections: [AtomicU64; 2],
     /// The last outcomes, a bit each, newest lowest; 1 is a failure.
     outcomes: AtomicU64,
 }
@@ -79,7 +81,7 @@ enum Outcome {
 }
 
 impl Instance {
-    pub(super) fn new(address: SocketAddr, peer: HttpPeer, check: Check) -> Self {
+    pub(super) fn new(address: Address, peer: HttpPeer, check: Check) -> Self {
         let condition = Condition::new(check);
         let now = Instant::now();
         Self {
@@ -96,6 +98,7 @@ impl Instance {
             latency: Latency::new(now),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            connections: Default::default(),
             outcomes: AtomicU64::new(0),
         }
     }
@@ -214,6 +217,11 @@ impl Instance {
         (self.requests.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
     }
 
+    /// Tries whose connection was made for them, and those that found one in the pool.
+    pub fn connections(&self) -> [u64; 2] {
+        self.connections.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
     /// Tries that have not ended.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
@@ -276,6 +284,11 @@ impl Try {
         }
     }
 
+    /// It has its connection.
+    pub fn connected(&self, reused: bool) {
+        self.instance.connections[usize::from(reused)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The header of the final answer came.
     pub(super) fn answered(&mut self, status: StatusCode, is_failure: bool) {
         let now = Instant::now();
@@ -329,11 +342,14 @@ impl Drop for Try {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn instance() -> Arc<Instance> {
-        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        Arc::new(Instance::new(address, HttpPeer::new(address, false, String::new()), Check::None))
+        let address = Address::Inet(([127, 0, 0, 1], 1).into());
+        let peer = HttpPeer::new((Ipv4Addr::LOCALHOST, 1), false, String::new());
+        Arc::new(Instance::new(address, peer, Check::None))
     }
 
     fn begin(instance: &Arc<Instance>) -> Try {

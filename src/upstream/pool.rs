@@ -4,7 +4,6 @@
 //! A pool never changes whom it has: `service.rs` puts another one in its place.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,15 +12,17 @@ use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::address::Address;
 use super::balance::{Group, Member, Wish};
 use super::breaker::Breakers;
 use super::condition::{Check, DOWN, DRAINED, EJECTED, UNPROVEN};
 use super::discovery::{Addresses, written};
 use super::health::Settings;
 use super::instance::{Instance, Try};
-use super::peer::{Authorities, authorities, peer};
+use super::peer::peer;
 use super::probe::Probe;
 use super::retry_budget::RetryBudget;
+use super::trust::Trust;
 use crate::config::{self, Balance, HealthStart, WhenAllDown};
 
 /// The compiled form of one service.
@@ -36,8 +37,8 @@ pub struct Pool {
     pub retries: Arc<RetryBudget>,
     config: Arc<config::Service>,
     pub(super) addresses: Addresses,
-    /// Whom instances have to be certified by, where that is not the system's choice.
-    authorities: Option<Authorities>,
+    /// What its TLS rests on, as the files were read.
+    pub(super) trust: Trust,
     /// The instances for all requests, and those for when none of these is ready.
     groups: [Group; 2],
     /// Tries at all instances that have not ended, where the choice depends on them.
@@ -93,7 +94,8 @@ impl Pool {
         before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
         let addresses = written(service)?;
-        let compiled = Self::with(name.into(), Arc::new(service.clone()), addresses, before, &[]);
+        let trust = Trust::load(service.tls.as_ref()).map_err(|problem| vec![problem])?;
+        let compiled = Self::with(name.into(), Arc::new(service.clone()), addresses, trust, before, &[]);
         compiled.map(Arc::new).map_err(|problem| vec![problem])
     }
 
@@ -103,15 +105,11 @@ impl Pool {
         name: Arc<str>,
         config: Arc<config::Service>,
         addresses: Addresses,
+        trust: Trust,
         before: Before<'_>,
         leaving: &[Arc<Instance>],
     ) -> Result<Self, (String, String)> {
         let previous = before.pool();
-        let authorities = match (before, config.tls.as_ref().and_then(|tls| tls.ca.as_ref())) {
-            (Before::Change(pool), _) => pool.authorities.clone(),
-            (_, Some(path)) => Some(authorities(path).map_err(|problem| ("tls.ca".to_owned(), problem))?),
-            (_, None) => None,
-        };
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
@@ -125,8 +123,8 @@ impl Pool {
             _ => None,
         };
         let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
-        let groups = groups(&config, &addresses, before, leaving, authorities.as_ref(), &in_flight);
-        let all = addresses.iter().map(|listed| listed.address);
+        let groups = groups(&config, &addresses, &trust, before, leaving, &in_flight)?;
+        let all = addresses.iter().map(|listed| listed.address.clone());
         let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
         let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
         Ok(Self {
@@ -136,7 +134,7 @@ impl Pool {
             retries,
             config,
             addresses,
-            authorities,
+            trust,
             groups,
             in_flight,
             checks,
@@ -242,14 +240,14 @@ impl Pool {
     fn is_ready(&self, instance: &Instance, tried: &[Try], shunned: u8) -> bool {
         instance.is_none_of(shunned)
             && tried.iter().all(|tried| tried.address != instance.address)
-            && self.breakers.let_through(instance.address)
+            && self.breakers.let_through(&instance.address)
     }
 
     /// Until a breaker lets the next request pass, where breakers alone are in the way.
     pub fn breakers_left(&self, now: Instant) -> Option<Duration> {
         let shunned = self.shunned();
         let ready = self.members().filter(|member| member.instance.is_none_of(shunned));
-        self.breakers.left(ready.map(|member| member.instance.address), now)
+        self.breakers.left(ready.map(|member| &member.instance.address), now)
     }
 
     /// Every instance, backups last, otherwise in the order of addresses.
@@ -279,8 +277,8 @@ impl Pool {
     }
 
     /// The addresses of its instances.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.addresses.iter().map(|listed| listed.address)
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().map(|listed| &listed.address)
     }
 }
 
@@ -299,38 +297,45 @@ async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<s
 fn groups(
     config: &config::Service,
     addresses: &Addresses,
+    trust: &Trust,
     before: Before<'_>,
     leaving: &[Arc<Instance>],
-    authorities: Option<&Authorities>,
     in_flight: &Arc<AtomicUsize>,
-) -> [Group; 2] {
-    let same_way = |pool: &&Arc<Pool>| pool.config.tls == config.tls && pool.config.timeouts == config.timeouts;
+) -> Result<[Group; 2], (String, String)> {
+    let same_way = |pool: &&Arc<Pool>| {
+        let before = &*pool.config;
+        pool.trust.mark == trust.mark
+            && (&before.tls, &before.timeouts, before.http2) == (&config.tls, &config.timeouts, config.http2)
+    };
     let known = before.pool().filter(same_way);
     let members = known.into_iter().flat_map(|pool| pool.members()).map(|member| &member.instance);
     let leaving = leaving.iter().filter(|_| known.is_some());
-    let known: HashMap<SocketAddr, &Arc<Instance>> =
-        leaving.chain(members).map(|instance| (instance.address, instance)).collect();
+    let known: HashMap<&Address, &Arc<Instance>> =
+        leaving.chain(members).map(|instance| (&instance.address, instance)).collect();
     let is_start = matches!(before, Before::Start);
     let check = match &config.health {
         None => Check::None,
         Some(health) if health.start == HealthStart::Checked && !is_start => Check::Unproven,
         Some(_) => Check::Up,
     };
-    let instance = |address| {
-        if let Some(instance) = known.get(&address) {
-            return Arc::clone(instance);
+    let instance = |address: &Address| -> Result<Arc<Instance>, (String, String)> {
+        if let Some(instance) = known.get(address) {
+            return Ok(Arc::clone(instance));
         }
-        let instance = Instance::new(address, peer(config, address, authorities), check);
+        let peer = peer(config, address, trust).map_err(|problem| ("instances".to_owned(), problem))?;
+        let instance = Instance::new(address.clone(), peer, check);
         if !is_start && check != Check::Unproven {
             instance.begin_slow_start(config.slow_start.map(|span| span.0));
         }
-        Arc::new(instance)
+        Ok(Arc::new(instance))
     };
-    [false, true].map(|backup| {
+    let [first, backups] = [false, true].map(|backup| {
         let members = addresses.iter().filter(|listed| listed.is_backup == backup);
-        let members = members.map(|listed| Member { instance: instance(listed.address), weight: listed.weight });
-        Group::new(&config.balance, members.collect(), in_flight)
-    })
+        let members = members.map(|listed| Ok(Member { instance: instance(&listed.address)?, weight: listed.weight }));
+        let members = members.collect::<Result<_, (String, String)>>()?;
+        Ok::<_, (String, String)>(Group::new(&config.balance, members, in_flight))
+    });
+    Ok([first?, backups?])
 }
 
 #[cfg(test)]
@@ -354,12 +359,19 @@ mod tests {
         compile(&config::Service { balance: serde_yaml::from_str(balance).unwrap(), ..service(addresses) })
     }
 
+    fn port_of(address: &Address) -> u16 {
+        match address {
+            Address::Inet(address) => address.port(),
+            Address::Unix(_) => 0,
+        }
+    }
+
     fn port(pool: &Pool, tried: &[Try], key: Option<u32>) -> u16 {
-        pool.select(tried, key).unwrap().address.port()
+        port_of(&pool.select(tried, key).unwrap().address)
     }
 
     fn begin(pool: &Pool, port: u16) -> Try {
-        let member = pool.members().find(|member| member.instance.address.port() == port).unwrap();
+        let member = pool.members().find(|member| port_of(&member.instance.address) == port).unwrap();
         pool.begin(&member.instance, Instant::now())
     }
 
@@ -390,7 +402,7 @@ mod tests {
         let first_tries = (0..10).map(|_| {
             let first = begin(&pool, port(&pool, &[], None));
             pool.select(std::slice::from_ref(&first), None).unwrap();
-            first.address.port()
+            port_of(&first.address)
         });
         assert_eq!(first_tries.collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
     }
@@ -440,7 +452,7 @@ mod tests {
         assert!((720..880).contains(&first), "{first} of 1000");
         // Under load, the shares in flight do.
         let tries: Vec<Try> = (0..100).map(|_| begin(&pool, port(&pool, &[], None))).collect();
-        let first = tries.iter().filter(|one| one.address.port() == 1).count();
+        let first = tries.iter().filter(|one| port_of(&one.address) == 1).count();
         assert!((78..=82).contains(&first), "{first} of 100");
     }
 
@@ -474,7 +486,7 @@ mod tests {
         let pool = balanced("consistent_hash: {by: path, load_max: 125%}", &three);
         let tries: Vec<Try> = (0..90).map(|_| begin(&pool, port(&pool, &[], Some(7)))).collect();
         for number in 1..=3 {
-            let had = tries.iter().filter(|one| one.address.port() == number).count();
+            let had = tries.iter().filter(|one| port_of(&one.address) == number).count();
             assert!(had <= 38, "{had} of 90 are at {number}");
         }
         drop(tries);
@@ -489,7 +501,7 @@ mod tests {
         let pool = compile(&service);
         let now = Instant::now();
         let fail = |pool: &Pool, port: u16| {
-            let breaker = pool.breakers.of(begin(pool, port).address).unwrap();
+            let breaker = pool.breakers.of(&begin(pool, port).address).unwrap();
             breaker.enter(now).unwrap().report(true, Duration::ZERO, now);
         };
         fail(&pool, 1);

@@ -10,7 +10,7 @@ use http::header::{CONNECTION, HOST, USER_AGENT};
 use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType};
+use pingora_core::{Error, ErrorType, OrErr as _};
 use pingora_http::RequestHeader;
 use pingora_load_balancing::health_check::{HealthCheck, TcpHealthCheck};
 use pingora_load_balancing::{Backend, Extensions};
@@ -60,11 +60,13 @@ impl Probe {
 
     /// What is checked of an instance: its address with the port of the checks, and how requests connect to it.
     pub fn target(&self, instance: &Instance) -> Backend {
-        let mut address = instance.address;
-        address.set_port(self.health.port.unwrap_or(address.port()));
-        let addr = SocketAddr::Inet(address);
         let mut peer = instance.peer.clone();
-        peer._address = addr.clone();
+        if let (SocketAddr::Inet(address), Some(port)) = (&mut peer._address, self.health.port) {
+            address.set_port(port);
+        }
+        // Pingora keeps HTTP/2 connections that have room for more.
+        peer.options.max_h2_streams = 1;
+        let addr = peer._address.clone();
         let mut ext = Extensions::new();
         ext.insert(peer);
         Backend { addr, weight: 1, ext }
@@ -120,6 +122,19 @@ fn request(path: &str, host: &str) -> pingora_core::Result<RequestHeader> {
     Ok(request)
 }
 
+/// The same request as HTTP/2 has it: the host is in the target, and nothing is said of the connection (RFC 9113 section 8.2.2).
+fn as_http2(request: &RequestHeader, tls: bool) -> pingora_core::Result<RequestHeader> {
+    let mut request = request.clone();
+    let host = request.remove_header(&HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let target = http::Uri::builder().scheme(if tls { "https" } else { "http" }).authority(host);
+    let target = target.path_and_query(request.raw_path()).build();
+    request.set_uri(target.or_err(ErrorType::InvalidHTTPHeader, "the target of a health check")?);
+    request.remove_header(&CONNECTION);
+    request.set_version(http::Version::HTTP_2);
+    Ok(request)
+}
+
 /// The status of the answer, and the beginning of its body where it is wanted.
 async fn exchange(
     request: &RequestHeader,
@@ -127,7 +142,8 @@ async fn exchange(
     with_body: bool,
 ) -> pingora_core::Result<(StatusCode, Vec<u8>)> {
     let (mut session, _) = CONNECTOR.get_http_session(peer).await?;
-    session.write_request_header(Box::new(request.clone())).await?;
+    let request = if session.as_http2().is_some() { as_http2(request, peer.is_tls())? } else { request.clone() };
+    session.write_request_header(Box::new(request)).await?;
     session.finish_request_body().await?;
     session.read_response_header().await?;
     let status = session.response_header().map_or(StatusCode::BAD_GATEWAY, |header| header.status);
@@ -150,8 +166,10 @@ mod tests {
 
     use super::*;
     use crate::config::{Span, StatusRange};
+    use crate::upstream::address::Address;
     use crate::upstream::condition::Check;
     use crate::upstream::peer::peer;
+    use crate::upstream::trust::Trust;
 
     fn http() -> config::HealthCheck {
         config::HealthCheck {
@@ -174,8 +192,9 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        let service = config::Service::default();
-        let instance = Arc::new(Instance::new(address, peer(&service, address, None), Check::Up));
+        let (service, address) = (config::Service::default(), Address::from(address));
+        let peer = peer(&service, &address, &Trust::default()).unwrap();
+        let instance = Arc::new(Instance::new(address, peer, Check::Up));
         let probe = Probe::new("users", &service, &health).unwrap();
         probe.check(&probe.target(&instance)).await.map_err(|error| problem(&error))
     }

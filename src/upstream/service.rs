@@ -3,7 +3,6 @@
 //! has left finish. Not here: where lists come from (`discovery`), and who is chosen (`pool.rs`).
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::address::Address;
 use super::discovery::{
     Addresses, Answers, Discovery, FILE_EVERY, Found, Listed, Query, Refused, Registration, Source, SourceStatus,
     Watched, twice, written,
 };
 use super::instance::Instance;
 use super::pool::{Before, Pool};
+use super::trust::Trust;
 use crate::config::{self, Balance, HashBy};
 
 /// How often it is looked for registrations that have ended.
@@ -99,8 +100,10 @@ impl<'a> Predecessor<'a> {
 
 impl Service {
     /// Whether a compiled service is as good as a new one.
-    fn is_same(&self, config: &config::Service, discovery: &Arc<Discovery>) -> bool {
-        *self.config == *config && Arc::ptr_eq(&self.discovery, discovery)
+    fn is_same(&self, config: &config::Service, discovery: &Arc<Discovery>, trust: &Trust) -> bool {
+        *self.config == *config
+            && Arc::ptr_eq(&self.discovery, discovery)
+            && self.pool.load().trust.mark == trust.mark
     }
 
     /// Asks for all names of these services that were not asked for before, at once, as [`Self::compile`] needs them. Not for the data path.
@@ -128,7 +131,8 @@ impl Service {
         answers: &Answers,
         before: Predecessor<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
-        if let Some(before) = before.service().filter(|before| before.is_same(config, discovery)) {
+        let trust = Trust::load(config.tls.as_ref()).map_err(|problem| vec![problem])?;
+        if let Some(before) = before.service().filter(|before| before.is_same(config, discovery, &trust)) {
             return Ok(Arc::clone(before));
         }
         let (config, sources, written) = (Arc::new(config.clone()), Source::of(config), written(config)?);
@@ -137,12 +141,12 @@ impl Service {
         let registered = discovery.registry.registered(&name);
         let pool = before.service().map(|before| before.pool.load_full());
         let leaving = before.service().map(|before| before.leaving.lock().clone()).unwrap_or_default();
-        let addresses = union(&written, &sources, &found, registered);
+        let addresses = union(&written, &sources, &found, &registered);
         let before = match before {
             Predecessor::None => Before::Start,
             Predecessor::Reload(_) => Before::Reload(pool.as_ref()),
         };
-        let pool = Pool::with(Arc::clone(&name), Arc::clone(&config), addresses, before, &leaving);
+        let pool = Pool::with(Arc::clone(&name), Arc::clone(&config), addresses, trust, before, &leaving);
         let pool = pool.map_err(|problem| vec![problem])?;
         Ok(Arc::new(Self {
             name,
@@ -235,7 +239,7 @@ impl Service {
         let _one_at_a_time = self.changing.lock();
         let Some(background) = self.background.get() else { return };
         let registered = self.discovery.registry.registered(&self.name);
-        let addresses = union(&self.written, &self.sources, &self.found.lock(), registered);
+        let addresses = union(&self.written, &self.sources, &self.found.lock(), &registered);
         let before = self.pool.load_full();
         if addresses == before.addresses {
             self.mark_drained(&before);
@@ -244,7 +248,7 @@ impl Service {
         self.say_who_comes_and_goes(&before.addresses, &addresses);
         let leaving = self.leaving();
         let (name, config) = (Arc::clone(&self.name), Arc::clone(&self.config));
-        match Pool::with(name, config, addresses, Before::Change(&before), &leaving) {
+        match Pool::with(name, config, addresses, before.trust.clone(), Before::Change(&before), &leaving) {
             Ok(pool) => {
                 let pool = Arc::new(pool);
                 self.mark_drained(&pool);
@@ -258,9 +262,11 @@ impl Service {
     }
 
     fn say_who_comes_and_goes(&self, before: &Addresses, now: &Addresses) {
-        let of = |list: &Addresses| list.iter().map(|listed| listed.address).collect::<HashSet<_>>();
+        fn of(list: &Addresses) -> HashSet<&Address> {
+            list.iter().map(|listed| &listed.address).collect()
+        }
         let (before, now) = (of(before), of(now));
-        let some = |more: &HashSet<SocketAddr>, than: &HashSet<SocketAddr>| {
+        let some = |more: &HashSet<&Address>, than: &HashSet<&Address>| {
             let mut others: Vec<String> = more.difference(than).map(ToString::to_string).collect();
             others.sort_unstable();
             let rest = others.len().saturating_sub(5);
@@ -294,10 +300,10 @@ impl Service {
 
     /// Whoever is not listed any more finishes what it has.
     fn let_go(&self, before: &Pool, now: &Pool) {
-        let listed: HashSet<SocketAddr> = now.addresses().collect();
+        let listed: HashSet<&Address> = now.addresses().collect();
         let gone: Vec<_> = now.others_of(before).filter(|instance| !listed.contains(&instance.address)).collect();
         gone.iter().for_each(|instance| instance.drain(NOT_LISTED, self.config.timeouts.drain.0));
-        self.discovery.registry.forget_drains(&self.name, gone.iter().map(|instance| instance.address));
+        self.discovery.registry.forget_drains(&self.name, gone.iter().map(|instance| &instance.address));
         let mut leaving = self.leaving.lock();
         leaving.extend(gone.into_iter().map(Arc::clone));
         leaving.retain(|instance| instance.in_flight() > 0 && !listed.contains(&instance.address));
@@ -327,7 +333,7 @@ impl Service {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn register(&self, address: SocketAddr, registration: Registration) -> Result<bool, Unchanged> {
+    pub fn register(&self, address: &Address, registration: Registration) -> Result<bool, Unchanged> {
         if !self.sources.contains(&Source::Registration) {
             return Err(Unchanged::NoRegistration);
         }
@@ -340,7 +346,7 @@ impl Service {
     ///
     /// # Errors
     /// Why it stays.
-    pub fn remove(&self, address: SocketAddr) -> Result<(), Unchanged> {
+    pub fn remove(&self, address: &Address) -> Result<(), Unchanged> {
         if !self.discovery.registry.remove(&self.name, address)? {
             return Err(if self.instance(address).is_some() { Unchanged::NotRegistered } else { Unchanged::NoInstance });
         }
@@ -352,7 +358,7 @@ impl Service {
     ///
     /// # Errors
     /// Why nothing changed.
-    pub fn drain(&self, address: SocketAddr, is_drained: bool) -> Result<(), Unchanged> {
+    pub fn drain(&self, address: &Address, is_drained: bool) -> Result<(), Unchanged> {
         self.instance(address).ok_or(Unchanged::NoInstance)?;
         self.discovery.registry.drain(&self.name, address, is_drained)?;
         self.catch_up();
@@ -360,9 +366,9 @@ impl Service {
     }
 
     /// The instance at this address.
-    pub fn instance(&self, address: SocketAddr) -> Option<Arc<Instance>> {
+    pub fn instance(&self, address: &Address) -> Option<Arc<Instance>> {
         let pool = self.pool.load();
-        pool.members().find(|member| member.instance.address == address).map(|member| Arc::clone(&member.instance))
+        pool.members().find(|member| member.instance.address == *address).map(|member| Arc::clone(&member.instance))
     }
 
     /// What a source said now: a list that holds for a while, or why there is none.
@@ -411,7 +417,7 @@ fn first_found(
     before: Option<&Arc<Service>>,
 ) -> Result<Vec<Found>, Vec<(String, String)>> {
     let mut problems = Vec::new();
-    let mut seen: HashSet<SocketAddr> = written.iter().map(|listed| listed.address).collect();
+    let mut seen: HashSet<Address> = written.iter().map(|listed| listed.address.clone()).collect();
     let mut first = |source: &Source| {
         let known = before.and_then(|before| Some((before, before.sources.iter().position(|one| one == source)?)));
         if let Some((before, index)) = known {
@@ -433,8 +439,8 @@ fn first_found(
         }
         if let Source::Named { index, .. } = source {
             let text = &config.instances[*index].address;
-            let again = found.listed.iter().find(|listed| !seen.insert(listed.address));
-            problems.extend(again.map(|listed| (format!("instances[{index}]"), twice(text, listed.address))));
+            let again = found.listed.iter().find(|listed| !seen.insert(listed.address.clone()));
+            problems.extend(again.map(|listed| (format!("instances[{index}]"), twice(text, &listed.address))));
         }
         found
     };
@@ -443,14 +449,14 @@ fn first_found(
 }
 
 /// All instances; where two sources name the same address, what the first one says of it holds.
-fn union(written: &Addresses, sources: &[Source], found: &[Found], registered: Addresses) -> Addresses {
-    let mut all: BTreeMap<SocketAddr, Listed> = written.iter().map(|listed| (listed.address, *listed)).collect();
-    let mut add = |listed: &Listed| _ = all.entry(listed.address).or_insert(*listed);
-    found.iter().flat_map(|found| &found.listed).for_each(&mut add);
-    if sources.contains(&Source::Registration) {
-        registered.iter().for_each(&mut add);
+fn union(written: &Addresses, sources: &[Source], found: &[Found], registered: &Addresses) -> Addresses {
+    let mut all: BTreeMap<&Address, &Listed> = written.iter().map(|listed| (&listed.address, listed)).collect();
+    let registers = sources.contains(&Source::Registration);
+    let registered = registered.iter().filter(|_| registers);
+    for listed in found.iter().flat_map(|found| &found.listed).chain(registered) {
+        all.entry(&listed.address).or_insert(listed);
     }
-    all.into_values().collect()
+    all.into_values().cloned().collect()
 }
 
 async fn ask_again_and_again(service: Weak<Service>, index: usize, query: Query) {
@@ -550,8 +556,8 @@ mod tests {
         next
     }
 
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    fn address(port: u16) -> Address {
+        Address::Inet(([127, 0, 0, 1], port).into())
     }
 
     fn registration(weight: u16) -> Registration {
@@ -560,20 +566,24 @@ mod tests {
 
     fn register(service: &Service, ports: impl IntoIterator<Item = u16>) {
         for port in ports {
-            service.register(address(port), registration(1)).unwrap();
+            service.register(&address(port), registration(1)).unwrap();
         }
     }
 
+    fn port_of(address: &Address) -> u16 {
+        address.to_string().rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
     fn ports(service: &Service) -> Vec<u16> {
-        service.pool().addresses().map(|address| address.port()).collect()
+        service.pool().addresses().map(port_of).collect()
     }
 
     fn begin(service: &Service, port: u16) -> Try {
-        service.pool().begin(&service.instance(address(port)).unwrap(), Instant::now())
+        service.pool().begin(&service.instance(&address(port)).unwrap(), Instant::now())
     }
 
     fn chosen(service: &Service) -> Option<u16> {
-        service.pool().select(&[], None).map(|instance| instance.address.port())
+        service.pool().select(&[], None).map(|instance| port_of(&instance.address))
     }
 
     const REGISTERS: &str = "{instances: [127.0.0.1:1], discover: {registration: true}}";
@@ -583,17 +593,17 @@ mod tests {
         let background = background();
         let service = serving(REGISTERS, &discovery(), &background);
         service.pool().answered(&mut begin(&service, 1), StatusCode::OK);
-        let first = service.instance(address(1)).unwrap();
-        assert_eq!(service.register(address(2), registration(1)), Ok(true));
-        assert_eq!(service.register(address(2), registration(5)), Ok(false));
+        let first = service.instance(&address(1)).unwrap();
+        assert_eq!(service.register(&address(2), registration(1)), Ok(true));
+        assert_eq!(service.register(&address(2), registration(5)), Ok(false));
         assert_eq!(ports(&service), [1, 2]);
         assert!(service.pool().instances().any(|status| status.weight == 5));
-        service.remove(address(2)).unwrap();
+        service.remove(&address(2)).unwrap();
         assert_eq!(ports(&service), [1]);
-        assert!(Arc::ptr_eq(&first, &service.instance(address(1)).unwrap()));
+        assert!(Arc::ptr_eq(&first, &service.instance(&address(1)).unwrap()));
         assert_eq!(first.counts(), (1, 0));
-        assert_eq!(service.remove(address(1)), Err(Unchanged::NotRegistered));
-        assert_eq!(service.remove(address(2)), Err(Unchanged::NoInstance));
+        assert_eq!(service.remove(&address(1)), Err(Unchanged::NotRegistered));
+        assert_eq!(service.remove(&address(2)), Err(Unchanged::NoInstance));
     }
 
     #[test]
@@ -612,14 +622,14 @@ mod tests {
         let background = background();
         let service = serving(REGISTERS, &discovery(), &background);
         register(&service, [2]);
-        let (mut busy, instance) = (begin(&service, 2), service.instance(address(2)).unwrap());
-        service.remove(address(2)).unwrap();
+        let (mut busy, instance) = (begin(&service, 2), service.instance(&address(2)).unwrap());
+        service.remove(&address(2)).unwrap();
         assert!(instance.is_drained());
         assert_eq!(service.leaving().len(), 1);
         register(&service, [2]);
-        assert!(Arc::ptr_eq(&instance, &service.instance(address(2)).unwrap()) && !instance.is_drained());
+        assert!(Arc::ptr_eq(&instance, &service.instance(&address(2)).unwrap()) && !instance.is_drained());
         assert!(service.leaving.lock().is_empty());
-        service.remove(address(2)).unwrap();
+        service.remove(&address(2)).unwrap();
         busy.end();
         assert!(service.leaving().is_empty());
     }
@@ -629,16 +639,16 @@ mod tests {
         let background = background();
         let eject = "{instances: [127.0.0.1:1, 127.0.0.1:2], eject: {errors: 1, ejected_max: 100%, when_all_down: all}}";
         let service = serving(eject, &discovery(), &background);
-        service.drain(address(1), true).unwrap();
+        service.drain(&address(1), true).unwrap();
         assert!((0..20).all(|_| chosen(&service) == Some(2)));
         service.pool().failed(&mut begin(&service, 2), Some("upstream_connect"));
         assert_eq!(chosen(&service), Some(2), "ejected, but all that is left");
-        service.drain(address(2), true).unwrap();
+        service.drain(&address(2), true).unwrap();
         assert_eq!((chosen(&service), service.pool().is_usable()), (None, false));
         assert!(!service.pool().has_other(&[]));
-        service.drain(address(1), false).unwrap();
+        service.drain(&address(1), false).unwrap();
         assert_eq!(chosen(&service), Some(1));
-        assert_eq!(service.drain(address(9), true), Err(Unchanged::NoInstance));
+        assert_eq!(service.drain(&address(9), true), Err(Unchanged::NoInstance));
     }
 
     #[test]
@@ -646,15 +656,15 @@ mod tests {
         let background = background();
         let service = serving(REGISTERS, &discovery(), &background);
         register(&service, [2]);
-        service.drain(address(2), true).unwrap();
+        service.drain(&address(2), true).unwrap();
         // Another way to the instance makes another one of it.
         let next = "{instances: [127.0.0.1:1], discover: {registration: true}, timeouts: {response: 1s}}";
         let next = reload(next, &service, &background);
-        let instance = next.instance(address(2)).unwrap();
-        assert!(instance.is_drained() && !Arc::ptr_eq(&instance, &service.instance(address(2)).unwrap()));
-        next.remove(address(2)).unwrap();
+        let instance = next.instance(&address(2)).unwrap();
+        assert!(instance.is_drained() && !Arc::ptr_eq(&instance, &service.instance(&address(2)).unwrap()));
+        next.remove(&address(2)).unwrap();
         register(&next, [2]);
-        assert!(!next.instance(address(2)).unwrap().is_drained());
+        assert!(!next.instance(&address(2)).unwrap().is_drained());
     }
 
     #[test]
@@ -674,7 +684,7 @@ mod tests {
         assert_eq!(ports(&next), [2, 3, 4, 5]);
         let without = reload("{instances: [127.0.0.1:3]}", &next, &background);
         assert_eq!(ports(&without), [3]);
-        assert_eq!(without.register(address(6), registration(1)), Err(Unchanged::NoRegistration));
+        assert_eq!(without.register(&address(6), registration(1)), Err(Unchanged::NoRegistration));
     }
 
     #[test]
@@ -723,7 +733,7 @@ mod tests {
             let service = serving(&text, &discovery(), &background);
             let registry = &service.discovery.registry;
             for port in 1..=1_000 {
-                registry.register("users", address(port), registration(1), Instant::now()).unwrap();
+                registry.register("users", &address(port), registration(1), Instant::now()).unwrap();
             }
             service.catch_up();
             let begun = Instant::now();

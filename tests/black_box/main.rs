@@ -43,3 +43,4 @@ mod tls;
 mod together;
 mod under_load;
 mod upstream;
+mod upstream_protocols;

@@ -24,8 +24,8 @@ async fn a_registration_has_defaults_and_is_201_only_when_it_is_new() {
     json_of(ask(&api, Method::PUT, ONE, r#"{"weight": 7, "backup": true, "ttl": "5min"}"#).await, 200).await;
     let asked = api.gateway.changed.lock().clone();
     let register = |weight, backup, ttl| InstanceChange::Register { weight, backup, ttl: Span::seconds(ttl) };
-    let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
-    let expected = [register(1, false, 30), register(7, true, 300)].map(|change| ("users".to_owned(), address, change));
+    let address = Address::parse("10.0.0.1:80").unwrap();
+    let expected = [register(1, false, 30), register(7, true, 300)].map(|change| ("users".to_owned(), address.clone(), change));
     assert_eq!(asked, expected);
 }
 
@@ -37,6 +37,8 @@ async fn an_address_of_ipv6_may_be_written_either_way() {
         let path = format!("/admin/services/users/instances/{written}");
         assert_eq!(json_of(ask(&api, Method::PUT, &path, "").await, 201).await["address"], "[2001:db8::1]:80");
     }
+    let path = "/admin/services/users/instances/unix:%2Frun%2Fusers.sock";
+    assert_eq!(json_of(ask(&api, Method::PUT, path, "").await, 201).await["address"], "unix:/run/users.sock");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::Check;
 use crate::config::pattern::check_host;
+use crate::config::schema::UNIX;
 use crate::config::{Balance, Discover, Eject, HealthCheck, Instance, Service, Span};
 
 impl Check<'_> {
@@ -62,9 +63,15 @@ impl Check<'_> {
             if let Err(message) = checked {
                 self.problem(format!("{path}.tls.sni"), message);
             }
+            for (one, other, missing) in [(&tls.cert, &tls.key, "key"), (&tls.key, &tls.cert, "cert")] {
+                if one.is_some() && other.is_none() && !self.lost(&format!("{path}.tls.{missing}")) {
+                    let message = "a certificate is shown with its private key: `cert` and `key` are written together";
+                    self.problem(format!("{path}.tls.{missing}"), message);
+                }
+            }
         }
         if let Some(health) = &service.health {
-            self.health(&format!("{path}.health"), health);
+            self.health(&format!("{path}.health"), health, &service.instances);
         }
         self.choice(path, service);
         if let Some(breaker) = &service.breaker {
@@ -143,7 +150,7 @@ impl Check<'_> {
         self.range(format!("{element}.weight"), usize::from(instance.weight), 1, 100);
     }
 
-    fn health(&mut self, path: &str, health: &HealthCheck) {
+    fn health(&mut self, path: &str, health: &HealthCheck, instances: &[Instance]) {
         match &health.path {
             Some(_) if health.tcp => {
                 self.problem(
@@ -177,6 +184,9 @@ impl Check<'_> {
         if health.port == Some(0) {
             self.problem(format!("{path}.port"), "a port is 1 to 65535");
         }
+        if health.port.is_some() && instances.iter().any(|instance| instance.address.starts_with(UNIX)) {
+            self.problem(format!("{path}.port"), "an instance at a Unix socket has no other port");
+        }
         self.not_zero(format!("{path}.every"), health.every);
         self.not_zero(format!("{path}.timeout"), health.timeout);
         self.range(format!("{path}.healthy_after"), usize::from(health.healthy_after), 1, 100);
@@ -209,10 +219,17 @@ impl Instance {
     }
 }
 
-/// Whether the address is `host:port`.
+/// Whether the address is `host:port`, or a Unix socket.
 fn check_instance(address: &str) -> Result<(), String> {
     if address.contains("://") {
         return Err(format!("`{address}`: an instance is host:port without a scheme; TLS is the service's `tls`"));
+    }
+    if let Some(path) = address.strip_prefix(UNIX) {
+        return if path.is_empty() {
+            Err(format!("`{address}` names no socket: {UNIX}/run/users.sock"))
+        } else {
+            Ok(())
+        };
     }
     if let Ok(socket) = address.parse::<std::net::SocketAddr>() {
         return match (socket.port(), socket.ip().is_unspecified()) {

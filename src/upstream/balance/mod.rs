@@ -82,7 +82,8 @@ impl Group {
             Balance::PeakEwma => Chooser::PeakEwma(draws()),
             Balance::Random => Chooser::Random(draws()),
             Balance::ConsistentHash(hash) => {
-                let instances: Vec<_> = members.iter().map(|member| (member.instance.address, member.weight)).collect();
+                let instances: Vec<_> =
+                    members.iter().map(|member| (member.instance.address.clone(), member.weight)).collect();
                 let load_max = hash.load_max.map(|load_max| LoadMax {
                     percent: load_max.0.into(),
                     weights: weights.iter().map(|weight| u64::from(*weight)).sum(),

@@ -2,9 +2,9 @@
 //! A point depends on its instance's address and nothing else, so when an instance leaves only its own keys move, and every gateway with the
 //! same instances chooses alike. SHA-256, because it is the same on every machine and in every version. Not here: where a request's key is.
 
-use std::net::SocketAddr;
-
 use sha2::{Digest as _, Sha256};
+
+use crate::upstream::Address;
 
 /// Points for each unit of weight. The share of so many varies by 4.4% (1/√512), so 25% off is as good as never.
 const POINTS_PER_WEIGHT: usize = 512;
@@ -19,7 +19,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub fn new(instances: &[(SocketAddr, u16)]) -> Self {
+    pub fn new(instances: &[(Address, u16)]) -> Self {
         let weights: usize = instances.iter().map(|(_, weight)| usize::from(*weight)).sum();
         // A power of two less for large services, so that the number stays the same when one instance comes or goes, nearly always.
         let mut points_per_weight = POINTS_PER_WEIGHT;
@@ -28,10 +28,10 @@ impl Ring {
         }
         let mut points = Vec::with_capacity(points_per_weight * weights);
         for (place, (address, weight)) in (0_u32..).zip(instances) {
-            points.extend(hashes(*address).take(points_per_weight * usize::from(*weight)).map(|hash| (hash, place)));
+            points.extend(hashes(address).take(points_per_weight * usize::from(*weight)).map(|hash| (hash, place)));
         }
         // Two on the same point: the address decides, whatever the order of the list is.
-        points.sort_unstable_by_key(|(hash, place)| (*hash, instances[*place as usize].0));
+        points.sort_unstable_by(|a, b| (a.0, &instances[a.1 as usize].0).cmp(&(b.0, &instances[b.1 as usize].0)));
         Self { points: points.into() }
     }
 
@@ -49,7 +49,7 @@ pub fn balance_key(key: &[u8]) -> u32 {
 }
 
 /// The points of an address, as many as are wanted: eight of each digest.
-fn hashes(address: SocketAddr) -> impl Iterator<Item = u32> {
+fn hashes(address: &Address) -> impl Iterator<Item = u32> + use<> {
     let name = address.to_string();
     (0_u32..).flat_map(move |number| {
         let digest = Sha256::new().chain_update(&name).chain_update(number.to_be_bytes()).finalize();
@@ -67,21 +67,21 @@ mod tests {
 
     use super::*;
 
-    fn address(number: usize) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, 1], 1_000 + u16::try_from(number).unwrap()))
+    fn address(number: usize) -> Address {
+        Address::Inet(([10, 0, 0, 1], 1_000 + u16::try_from(number).unwrap()).into())
     }
 
-    fn instances(weights: &[u16]) -> Vec<(SocketAddr, u16)> {
+    fn instances(weights: &[u16]) -> Vec<(Address, u16)> {
         weights.iter().enumerate().map(|(number, weight)| (address(number), *weight)).collect()
     }
 
-    fn owner(ring: &Ring, instances: &[(SocketAddr, u16)], key: u32) -> SocketAddr {
-        instances[ring.walk(key).next().unwrap()].0
+    fn owner(ring: &Ring, instances: &[(Address, u16)], key: u32) -> Address {
+        instances[ring.walk(key).next().unwrap()].0.clone()
     }
 
     #[test]
     fn points_are_the_same_in_every_version() {
-        assert_eq!(hashes("127.0.0.1:80".parse().unwrap()).take(9).collect::<Vec<_>>().len(), 9);
+        assert_eq!(hashes(&address(0)).take(9).collect::<Vec<_>>().len(), 9);
         assert_eq!(balance_key(b"alice"), 0x2bd8_06c9); // printf alice | sha256sum
         assert!(Ring::new(&[]).walk(1).next().is_none());
     }

@@ -2,7 +2,6 @@
 //! A service without any pays one look at an empty table.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::Breaker;
 use crate::config::{self, BreakerPer};
+use crate::upstream::Address;
 
 /// The breakers of one service.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Breakers {
     /// Of the service as a whole.
     pub service: Option<Arc<Breaker>>,
     /// Addresses are the configuration's and the resolver's, so a hash without secrets will do.
-    instances: HashMap<SocketAddr, Arc<Breaker>, FxBuildHasher>,
+    instances: HashMap<Address, Arc<Breaker>, FxBuildHasher>,
 }
 
 impl Breakers {
@@ -25,15 +25,16 @@ impl Breakers {
     pub(in crate::upstream) fn compile(
         config: Option<&config::Breaker>,
         service: &str,
-        addresses: impl Iterator<Item = SocketAddr>,
+        addresses: impl Iterator<Item = Address>,
         previous: Option<&Self>,
     ) -> Self {
         let wanted = |per| config.filter(|config| config.per.contains(&per));
         let of_service = wanted(BreakerPer::Service);
         let of_instance = wanted(BreakerPer::Instance);
-        let instance = |address: SocketAddr| {
-            let before = previous.and_then(|previous| previous.of(address));
-            Some((address, Breaker::compile(of_instance?, service, Some(&address.to_string()), before)))
+        let instance = |address: Address| {
+            let before = previous.and_then(|previous| previous.of(&address));
+            let breaker = Breaker::compile(of_instance?, service, Some(&address.to_string()), before);
+            Some((address, breaker))
         };
         Self {
             service: of_service.map(|config| {
@@ -49,19 +50,19 @@ impl Breakers {
     }
 
     /// That of an instance.
-    pub fn of(&self, address: SocketAddr) -> Option<&Arc<Breaker>> {
-        if self.instances.is_empty() { None } else { self.instances.get(&address) }
+    pub fn of(&self, address: &Address) -> Option<&Arc<Breaker>> {
+        if self.instances.is_empty() { None } else { self.instances.get(address) }
     }
 
     /// Whether the instance's lets a request pass.
-    pub(in crate::upstream) fn let_through(&self, address: SocketAddr) -> bool {
+    pub(in crate::upstream) fn let_through(&self, address: &Address) -> bool {
         self.of(address).is_none_or(|breaker| breaker.is_ready(Instant::now()))
     }
 
     /// Until one of these instances' lets the next request pass; none where none of them is in the way.
-    pub(in crate::upstream) fn left(
+    pub(in crate::upstream) fn left<'a>(
         &self,
-        instances: impl Iterator<Item = SocketAddr>,
+        instances: impl Iterator<Item = &'a Address>,
         now: Instant,
     ) -> Option<Duration> {
         instances.filter_map(|address| self.of(address)?.left(now)).min()

@@ -16,7 +16,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 
 use tokio::sync::Semaphore;
 
-use super::{Addresses, INSTANCES_MAX, Listed};
+use super::{Address, Addresses, INSTANCES_MAX, Listed};
 use crate::config::DnsServer;
 
 /// One answer of a server; it is asked twice.
@@ -83,9 +83,9 @@ impl fmt::Display for Query {
 impl Answer {
     /// The list, where `before` is what held until now.
     pub fn listed(&self, before: &Addresses) -> Addresses {
-        let is_unknown = |listed: &&Listed| self.unknown[usize::from(listed.address.is_ipv6())];
+        let is_unknown = |listed: &&Listed| matches!(listed.address, Address::Inet(address) if self.unknown[usize::from(address.is_ipv6())]);
         let mut listed = self.found.clone();
-        listed.extend(before.iter().filter(is_unknown));
+        listed.extend(before.iter().filter(is_unknown).cloned());
         listed
     }
 }
@@ -169,7 +169,7 @@ async fn question(client: &TokioResolver, query: &Query) -> Result<Answer, Strin
         match query {
             Query::Name(name, port) => {
                 let ips = ips(client, name).await?;
-                let listed = |ip| Listed { address: SocketAddr::new(ip, *port), weight: 1, is_backup: false };
+                let listed = |ip| Listed { address: SocketAddr::new(ip, *port).into(), weight: 1, is_backup: false };
                 Ok(Answer { found: ips.found.into_iter().map(listed).collect(), unknown: ips.unknown, ttl: ips.ttl })
             }
             Query::Srv(name) => srv(client, name).await,
@@ -255,8 +255,8 @@ async fn srv(client: &TokioResolver, name: &str) -> Result<Answer, String> {
         for ip in ips.found {
             let address = SocketAddr::new(ip, srv.port);
             let weight = scaled(srv.weight, heaviest);
-            let listed = Listed { address, weight, is_backup: srv.priority > first };
-            let entry = by_address.entry(address).or_insert((srv.priority, listed));
+            let listed = Listed { address: address.into(), weight, is_backup: srv.priority > first };
+            let entry = by_address.entry(address).or_insert_with(|| (srv.priority, listed.clone()));
             if srv.priority < entry.0 {
                 *entry = (srv.priority, listed);
             }
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_was_not_learned_stays() {
-        let listed = |address: &str| Listed { address: address.parse().unwrap(), weight: 1, is_backup: false };
+        let listed = |address: &str| Listed { address: Address::parse(address).unwrap(), weight: 1, is_backup: false };
         let before = Addresses::from([listed("127.0.0.1:80"), listed("[::1]:80")]);
         let found = Addresses::from([listed("127.0.0.2:80")]);
         let answer = |unknown| Answer { found: found.clone(), unknown, ttl: Duration::ZERO };
@@ -301,7 +301,7 @@ mod tests {
         let query = Query::of_name("localhost:80");
         let answers = resolver.ask_all([query.clone()].into_iter());
         let listed = answers[&query].as_ref().unwrap().listed(&Addresses::new());
-        assert!(!listed.is_empty() && listed.iter().all(|listed| listed.address.ip().is_loopback()));
+        assert!(!listed.is_empty() && listed.iter().all(|listed| matches!(listed.address, Address::Inet(address) if address.ip().is_loopback())));
     }
 
     #[test]

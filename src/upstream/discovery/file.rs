@@ -4,12 +4,11 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Addresses, INSTANCES_MAX, Listed};
+use super::{Address, Addresses, INSTANCES_MAX, Listed};
 use crate::config;
 
 /// How often the file is looked at.
@@ -108,11 +107,9 @@ fn read(text: &str) -> Result<Addresses, String> {
     let (mut listed, mut seen) = (Addresses::new(), HashSet::new());
     for instance in &list {
         let written = &instance.address;
-        let address: SocketAddr = written.parse().map_err(|_| {
-            format!("`{written}` is no address with a port, such as 10.0.0.1:80; names are for `discover.dns`")
-        })?;
+        let address = Address::parse(written).map_err(|why| format!("{why}; names are for `discover.dns`"))?;
         instance.check()?;
-        if !seen.insert(address) {
+        if !seen.insert(address.clone()) {
             return Err(format!("`{written}` is there twice"));
         }
         listed.insert(Listed { address, weight: instance.weight, is_backup: instance.backup });
@@ -126,13 +123,17 @@ mod tests {
 
     use super::*;
 
+    fn port_of(address: &Address) -> u16 {
+        address.to_string().rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
     fn ports(look: Option<Result<Addresses, String>>) -> Option<Vec<u16>> {
-        look.map(|list| list.unwrap().iter().map(|listed| listed.address.port()).collect())
+        look.map(|list| list.unwrap().iter().map(|listed| port_of(&listed.address)).collect())
     }
 
     #[test]
     fn lists_are_yaml_or_json_in_short_or_long_form() {
-        let listed = |address: &str, weight, is_backup| Listed { address: address.parse().unwrap(), weight, is_backup };
+        let listed = |address: &str, weight, is_backup| Listed { address: Address::parse(address).unwrap(), weight, is_backup };
         let expected = Addresses::from([listed("10.0.0.1:80", 1, false), listed("10.0.0.2:80", 3, true)]);
         let yaml = "- 10.0.0.1:80\n- {address: 10.0.0.2:80, weight: 3, backup: true}\n";
         assert_eq!(read(yaml), Ok(expected.clone()));

@@ -8,7 +8,6 @@ mod registry;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +19,7 @@ pub(super) use self::file::{EVERY as FILE_EVERY, Watched};
 pub(super) use self::registry::Refused;
 
 use self::dns::Resolver;
+use super::address::Address;
 use crate::config;
 
 /// Instances that one source may name: as many addresses as the largest answer of DNS holds.
@@ -29,10 +29,10 @@ pub const INSTANCES_MAX: usize = 4_096;
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// An instance as a source names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listed {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listed {
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share of the requests, 1 to 100.
     pub weight: u16,
     /// Whether it gets requests only while no other can.
@@ -136,7 +136,7 @@ impl Answers {
 impl Source {
     /// Those of a service, in the order in which they win where two name the same address.
     pub fn of(service: &config::Service) -> Vec<Self> {
-        let named = service.instances.iter().enumerate().filter(|(_, instance)| !is_address(&instance.address));
+        let named = service.instances.iter().enumerate().filter(|(_, instance)| !Address::is_written_in(&instance.address));
         let mut sources: Vec<Self> = named
             .map(|(index, instance)| Self::Named {
                 index,
@@ -213,20 +213,24 @@ pub(super) fn written(service: &config::Service) -> Result<Addresses, Vec<(Strin
     let mut addresses = HashMap::new();
     let mut problems = Vec::new();
     for (index, instance) in service.instances.iter().enumerate() {
-        let Ok(address) = instance.address.parse::<SocketAddr>() else { continue };
-        let listed = Listed { address, weight: instance.weight, is_backup: instance.backup };
-        if addresses.insert(address, listed).is_some() {
-            problems.push((format!("instances[{index}]"), twice(&instance.address, address)));
+        let place = format!("instances[{index}]");
+        if !Address::is_written_in(&instance.address) {
+            continue;
+        }
+        match Address::parse(&instance.address) {
+            Ok(address) => {
+                let listed = Listed { address, weight: instance.weight, is_backup: instance.backup };
+                if let Some(twin) = addresses.insert(listed.address.clone(), listed) {
+                    problems.push((place, twice(&instance.address, &twin.address)));
+                }
+            }
+            Err(problem) => problems.push((place, problem)),
         }
     }
     if problems.is_empty() { Ok(addresses.into_values().collect()) } else { Err(problems) }
 }
 
 /// What is said of an address that two entries of `instances` have.
-pub(super) fn twice(written: &str, address: SocketAddr) -> String {
+pub(super) fn twice(written: &str, address: &Address) -> String {
     format!("`{written}` is {address}, which this service already has")
-}
-
-fn is_address(text: &str) -> bool {
-    text.parse::<SocketAddr>().is_ok()
 }

@@ -5,14 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Addresses, INSTANCES_MAX, Listed};
+use super::{Address, Addresses, INSTANCES_MAX, Listed};
 use crate::config;
 
 /// Bytes of the file: more than 100,000 registrations.
@@ -42,8 +41,8 @@ pub struct Registry {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Kept {
-    registered: BTreeMap<SocketAddr, Registered>,
-    drained: BTreeSet<SocketAddr>,
+    registered: BTreeMap<Address, Registered>,
+    drained: BTreeSet<Address>,
 }
 
 /// A registration, and when it ends unless it is renewed.
@@ -82,7 +81,7 @@ impl Registry {
         let registered = kept.get(service).into_iter().flat_map(|kept| &kept.registered);
         registered
             .map(|(address, Registered { registration, .. })| Listed {
-                address: *address,
+                address: address.clone(),
                 weight: registration.weight,
                 is_backup: registration.backup,
             })
@@ -90,7 +89,7 @@ impl Registry {
     }
 
     /// Whom nobody asks, of a service.
-    pub(in crate::upstream) fn drained(&self, service: &str) -> BTreeSet<SocketAddr> {
+    pub(in crate::upstream) fn drained(&self, service: &str) -> BTreeSet<Address> {
         self.kept.lock().get(service).map(|kept| kept.drained.clone()).unwrap_or_default()
     }
 
@@ -101,14 +100,14 @@ impl Registry {
     pub(in crate::upstream) fn register(
         &self,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         registration: Registration,
         now: Instant,
     ) -> Result<bool, Refused> {
         let mut kept = self.kept.lock();
         let mut registered = Registered { registration, ends: None };
         registered.renew(now);
-        if let Some(known) = kept.get_mut(service).and_then(|kept| kept.registered.get_mut(&address))
+        if let Some(known) = kept.get_mut(service).and_then(|kept| kept.registered.get_mut(address))
             && known.registration == registration
         {
             *known = registered;
@@ -116,7 +115,7 @@ impl Registry {
         }
         let mut is_new = false;
         self.change(&mut kept, service, |kept| {
-            is_new = kept.registered.insert(address, registered).is_none();
+            is_new = kept.registered.insert(address.clone(), registered).is_none();
             if kept.registered.len() > INSTANCES_MAX { Err(Refused::Full) } else { Ok(()) }
         })?;
         Ok(is_new)
@@ -126,27 +125,27 @@ impl Registry {
     ///
     /// # Errors
     /// Why it stays.
-    pub(in crate::upstream) fn remove(&self, service: &str, address: SocketAddr) -> Result<bool, Refused> {
+    pub(in crate::upstream) fn remove(&self, service: &str, address: &Address) -> Result<bool, Refused> {
         let mut kept = self.kept.lock();
-        if !kept.get(service).is_some_and(|kept| kept.registered.contains_key(&address)) {
+        if !kept.get(service).is_some_and(|kept| kept.registered.contains_key(address)) {
             return Ok(false);
         }
         self.change(&mut kept, service, |kept| {
-            kept.registered.remove(&address);
+            kept.registered.remove(address);
             Ok(())
         })?;
         Ok(true)
     }
 
     /// Forgets those that were not renewed in time, and says them with their TTL. Out of the file they are with the next change at the latest.
-    pub(in crate::upstream) fn expire(&self, service: &str, now: Instant) -> Vec<(SocketAddr, Duration)> {
+    pub(in crate::upstream) fn expire(&self, service: &str, now: Instant) -> Vec<(Address, Duration)> {
         let mut all = self.kept.lock();
         let Some(kept) = all.get_mut(service) else { return Vec::new() };
         let mut ended = Vec::new();
         kept.registered.retain(|address, registered| {
             let is_over = registered.ends.is_some_and(|ends| ends <= now);
             if is_over {
-                ended.push((*address, registered.registration.ttl.0));
+                ended.push((address.clone(), registered.registration.ttl.0));
             }
             !is_over
         });
@@ -165,24 +164,24 @@ impl Registry {
     pub(in crate::upstream) fn drain(
         &self,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         is_drained: bool,
     ) -> Result<(), Refused> {
         let mut kept = self.kept.lock();
-        if kept.get(service).is_some_and(|kept| kept.drained.contains(&address)) == is_drained {
+        if kept.get(service).is_some_and(|kept| kept.drained.contains(address)) == is_drained {
             return Ok(());
         }
         self.change(&mut kept, service, |kept| {
             match is_drained {
-                true => kept.drained.insert(address),
-                false => kept.drained.remove(&address),
+                true => kept.drained.insert(address.clone()),
+                false => kept.drained.remove(address),
             };
             if kept.drained.len() > 2 * INSTANCES_MAX { Err(Refused::Full) } else { Ok(()) }
         })
     }
 
     /// Those who have left are not drained when they come again.
-    pub(in crate::upstream) fn forget_drains(&self, service: &str, left: impl Iterator<Item = SocketAddr>) {
+    pub(in crate::upstream) fn forget_drains<'a>(&self, service: &str, left: impl Iterator<Item = &'a Address>) {
         for address in left {
             if let Err(Refused::Unwritten(why)) = self.drain(service, address, false) {
                 log::warn!("{why}");
@@ -277,8 +276,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    fn address(port: u16) -> Address {
+        Address::Inet(([127, 0, 0, 1], port).into())
+    }
+
+    fn port_of(address: &Address) -> u16 {
+        address.to_string().rsplit_once(':').unwrap().1.parse().unwrap()
     }
 
     fn of_seconds(ttl: u64) -> Registration {
@@ -286,7 +289,7 @@ mod tests {
     }
 
     fn ports(registry: &Registry) -> Vec<u16> {
-        registry.registered("users").iter().map(|listed| listed.address.port()).collect()
+        registry.registered("users").iter().map(|listed| port_of(&listed.address)).collect()
     }
 
     #[test]
@@ -294,14 +297,14 @@ mod tests {
         let now = Instant::now();
         let registry = Registry::open(None, now).unwrap();
         let at = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(registry.register("users", address(1), of_seconds(10), now), Ok(true));
-        assert_eq!(registry.register("users", address(2), of_seconds(10), now), Ok(true));
-        assert_eq!(registry.register("users", address(1), of_seconds(10), at(8)), Ok(false));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(true));
+        assert_eq!(registry.register("users", &address(2), of_seconds(10), now), Ok(true));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), at(8)), Ok(false));
         assert_eq!(registry.expire("users", at(9)), []);
         assert_eq!(registry.expire("users", at(10)), [(address(2), Duration::from_secs(10))]);
         assert_eq!(ports(&registry), [1]);
         assert_eq!(registry.expire("users", at(18)).len(), 1);
-        assert_eq!((registry.remove("users", address(1)), ports(&registry).len()), (Ok(false), 0));
+        assert_eq!((registry.remove("users", &address(1)), ports(&registry).len()), (Ok(false), 0));
     }
 
     #[test]
@@ -313,10 +316,10 @@ mod tests {
         assert!(!path.exists());
         let first = open(now);
         assert!(!folder.path().join("data").exists(), "to read creates nothing");
-        first.register("users", address(1), of_seconds(10), now).unwrap();
-        first.register("users", address(2), of_seconds(10), now).unwrap();
-        first.remove("users", address(2)).unwrap();
-        first.drain("users", address(1), true).unwrap();
+        first.register("users", &address(1), of_seconds(10), now).unwrap();
+        first.register("users", &address(2), of_seconds(10), now).unwrap();
+        first.remove("users", &address(2)).unwrap();
+        first.drain("users", &address(1), true).unwrap();
         let later = now + Duration::from_secs(60);
         let second = open(later);
         assert_eq!((ports(&second), second.drained("users").len()), (vec![1], 1));
@@ -333,13 +336,13 @@ mod tests {
         let path = folder.path().join("instances.json");
         let now = Instant::now();
         let registry = Registry::open(Some(&path), now).unwrap();
-        registry.register("users", address(1), of_seconds(10), now).unwrap();
+        registry.register("users", &address(1), of_seconds(10), now).unwrap();
         fs::create_dir(folder.path().join("instances.json.new")).unwrap();
-        let refused = registry.register("users", address(2), of_seconds(10), now);
+        let refused = registry.register("users", &address(2), of_seconds(10), now);
         assert!(matches!(refused, Err(Refused::Unwritten(why)) if why.contains("discovery.state")));
-        assert!(registry.remove("users", address(1)).is_err());
+        assert!(registry.remove("users", &address(1)).is_err());
         assert_eq!(ports(&registry), [1]);
-        assert_eq!(registry.register("users", address(1), of_seconds(10), now), Ok(false), "a heartbeat needs no file");
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(false), "a heartbeat needs no file");
     }
 
     #[test]
@@ -347,10 +350,10 @@ mod tests {
         let now = Instant::now();
         let registry = Registry::open(None, now).unwrap();
         for port in 1..=INSTANCES_MAX as u16 {
-            registry.register("users", address(port), of_seconds(10), now).unwrap();
+            registry.register("users", &address(port), of_seconds(10), now).unwrap();
         }
-        assert_eq!(registry.register("users", address(60_000), of_seconds(10), now), Err(Refused::Full));
-        assert_eq!(registry.register("users", address(1), of_seconds(10), now), Ok(false));
+        assert_eq!(registry.register("users", &address(60_000), of_seconds(10), now), Err(Refused::Full));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(false));
         assert_eq!(ports(&registry).len(), INSTANCES_MAX);
     }
 
@@ -359,8 +362,8 @@ mod tests {
         let now = Instant::now();
         let registry = Registry::open(None, now).unwrap();
         for service in ["users", "orders", "gone"] {
-            registry.register(service, address(1), of_seconds(10), now).unwrap();
-            registry.drain(service, address(1), true).unwrap();
+            registry.register(service, &address(1), of_seconds(10), now).unwrap();
+            registry.drain(service, &address(1), true).unwrap();
         }
         registry.retain(|service| (service != "gone").then_some(service == "users"));
         let of = |service| (registry.registered(service).len(), registry.drained(service).len());

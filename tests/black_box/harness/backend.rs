@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::task::AbortHandle;
 
 use super::free_address;
@@ -119,6 +120,21 @@ impl Backend {
     /// An instance that answers 200 and a word.
     pub async fn start() -> Self {
         Self::named("one").await
+    }
+
+    /// A Unix socket through which it is reached, until the task is ended.
+    pub fn through_unix(&self, socket: &Path) -> AbortHandle {
+        let (listener, address) = (UnixListener::bind(socket).expect("a socket"), self.address);
+        let relaying = tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(address).await {
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        relaying.abort_handle()
     }
 
     /// An instance that answers 200, its name in `X-Instance`.

@@ -45,7 +45,13 @@ impl Config {
     }
 
     /// A service with these instances and further fields: `health: {path: /health}`.
-    pub fn service_with(mut self, name: &str, instances: &[SocketAddr], fields: &str) -> Self {
+    pub fn service_with(self, name: &str, instances: &[SocketAddr], fields: &str) -> Self {
+        let instances: Vec<String> = instances.iter().map(SocketAddr::to_string).collect();
+        self.service_at(name, &instances, fields)
+    }
+
+    /// A service with instances that are written like this, and further fields.
+    pub fn service_at(mut self, name: &str, instances: &[impl std::fmt::Display], fields: &str) -> Self {
         let instances: Vec<String> = instances.iter().map(|address| format!("\"{address}\"")).collect();
         let comma = if fields.is_empty() { "" } else { ", " };
         let _ = writeln!(self.services, "  {name}: {{instances: [{}]{comma}{fields}}}", instances.join(", "));
