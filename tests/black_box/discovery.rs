@@ -338,7 +338,7 @@ async fn registrations_and_drains_outlive_a_restart_and_a_reload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_registrations_under_load_forget_nothing_of_the_others() {
+async fn three_hundred_registrations_under_load_forget_nothing_of_the_others() {
     let one = Backend::named("one").await;
     let gateway = Gateway::start(&finds("registration: true").log("sqlite:log.db")).await;
     assert_eq!(register(&gateway, one.address, r#"{"ttl": "1h"}"#).await.status, 201);
@@ -346,12 +346,12 @@ async fn a_thousand_registrations_under_load_forget_nothing_of_the_others() {
     eventually("it has a history", seconds(10), async || one.requests() > 50).await;
     let since = service(&gateway).await["instances"][0]["since"].clone();
     // Backups: nobody is there, so nobody may be asked.
-    for number in 0..1_000_u16 {
+    for number in 0..300_u16 {
         let address = SocketAddr::from(([127, 1, (number >> 8) as u8, number as u8], 9));
         assert_eq!(register(&gateway, address, r#"{"ttl": "1h", "backup": true}"#).await.status, 201);
     }
     let service = service(&gateway).await;
-    assert_eq!(service["instances"].as_array().map(Vec::len), Some(1_001));
+    assert_eq!(service["instances"].as_array().map(Vec::len), Some(301));
     let first = &service["instances"][0];
     assert_eq!((&first["address"], &first["since"]), (&json!(one.address), &since));
     assert!(first["requests"].as_u64() > Some(50), "{first}");
