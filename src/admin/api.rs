@@ -53,7 +53,10 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/metrics", get(metrics::<C>))
         .route("/admin/summary", get(summary::<C>))
         .route("/admin/services", get(services::<C>))
-        .route("/admin/services/{service}/instances/{address}", put(instances::register::<C>).delete(instances::remove::<C>))
+        .route(
+            "/admin/services/{service}/instances/{address}",
+            put(instances::register::<C>).delete(instances::remove::<C>),
+        )
         .route("/admin/services/{service}/instances/{address}/drain", post(instances::drain::<C>))
         .route("/admin/services/{service}/instances/{address}/undrain", post(instances::undrain::<C>))
         .route("/admin/cache/clear", post(clear_cache::<C>))

@@ -99,7 +99,8 @@ fn told(service: &str, address: &Address, changed: &InstanceChanged) -> Json<Val
         "service_usable": changed.is_service_usable,
     });
     if !changed.is_service_usable {
-        answer["warning"] = json!("The service has no instance left that may be used: its requests get 503 `no_instance`.");
+        answer["warning"] =
+            json!("The service has no instance left that may be used: its requests get 503 `no_instance`.");
     }
     Json(answer)
 }
@@ -123,11 +124,13 @@ async fn changed<C: Control>(
             problem(StatusCode::NOT_FOUND, "no_instance", format!("`{service}` has no instance {address}."))
         }
         NotChanged::NotRegistered => {
-            let detail = format!("{address} did not register: it is listed elsewhere, so it can be drained, but not removed.");
+            let detail =
+                format!("{address} did not register: it is listed elsewhere, so it can be drained, but not removed.");
             problem(StatusCode::CONFLICT, "not_registered", detail)
         }
         NotChanged::NoRegistration => {
-            let detail = format!("Instances of `{service}` don't register: that is `discover: {{registration: true}}`.");
+            let detail =
+                format!("Instances of `{service}` don't register: that is `discover: {{registration: true}}`.");
             problem(StatusCode::CONFLICT, "no_registration", detail)
         }
         NotChanged::Full(max) => {

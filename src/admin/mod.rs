@@ -15,8 +15,8 @@ mod tail;
 
 pub use control::{
     BreakerStatus, CacheScope, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, InstanceState,
-    InstanceStatus, LastCheck, LimitEntry, LimitTotals, LogStatus, NotChanged, Readiness, RetentionStatus, ServiceStatus,
-    SourceStatus, Summary,
+    InstanceStatus, LastCheck, LimitEntry, LimitTotals, LogStatus, NotChanged, Readiness, RetentionStatus,
+    ServiceStatus, SourceStatus, Summary,
 };
 pub use listener::{bind, serve};
 

@@ -196,7 +196,9 @@ impl ProxyHttp for Gateway {
     /// Breakers, once more than for each try: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let route = exchange.route.as_ref();
-        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.service.pool())) else { return Ok(true) };
+        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.service.pool())) else {
+            return Ok(true);
+        };
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
         Ok(false)

@@ -269,9 +269,11 @@ fn source_families(sources: &[SourceState]) -> [MetricFamily; 2] {
         family(MetricType::GAUGE, name, help, samples.collect())
     };
     [
-        gauge("tollgate_discovery_up", "Whether the source of instances gave its list when it was asked last.", |one| {
-            u8::from(one.up).into()
-        }),
+        gauge(
+            "tollgate_discovery_up",
+            "Whether the source of instances gave its list when it was asked last.",
+            |one| u8::from(one.up).into(),
+        ),
         gauge("tollgate_discovery_instances", "Instances of the source's last good list.", |one| one.instances as f64),
     ]
 }

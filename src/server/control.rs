@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use super::counters::Saved;
 use super::{Ready, breakers, instances};
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, LimitEntry, NotChanged, LimitTotals, LogStatus, Readiness, RetentionStatus,
-    ServiceStatus, Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, LimitEntry, LimitTotals, LogStatus,
+    NotChanged, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::{Config, StoreUrl};

@@ -17,9 +17,11 @@ pub(super) fn service(service: &Service) -> ServiceStatus {
     let pool = service.pool();
     let mut instances: Vec<InstanceStatus> = pool.instances().map(|status| instance(&pool, status)).collect();
     let leaving = service.leaving().into_iter();
-    instances.extend(leaving.map(|leaving| {
-        instance(&pool, upstream::InstanceStatus { instance: leaving, weight: 0, is_backup: false })
-    }));
+    instances.extend(
+        leaving.map(|leaving| {
+            instance(&pool, upstream::InstanceStatus { instance: leaving, weight: 0, is_backup: false })
+        }),
+    );
     let breaker = pool.breakers.service.as_ref().map(breakers::status);
     let source = |source: upstream::SourceStatus| SourceStatus {
         source: source.source,
@@ -145,12 +147,7 @@ pub(super) fn states(service: &Service) -> Vec<metrics::InstanceState> {
         in_flight: instance.in_flight().into(),
         changes: {
             let changes = instance.condition().changes;
-            [
-                ("up", changes.up),
-                ("down", changes.down),
-                ("ejected", changes.ejected),
-                ("draining", changes.draining),
-            ]
+            [("up", changes.up), ("down", changes.down), ("ejected", changes.ejected), ("draining", changes.draining)]
         },
         connections: {
             let [new, reused] = instance.connections();

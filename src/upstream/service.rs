@@ -101,9 +101,7 @@ impl<'a> Predecessor<'a> {
 impl Service {
     /// Whether a compiled service is as good as a new one.
     fn is_same(&self, config: &config::Service, discovery: &Arc<Discovery>, trust: &Trust) -> bool {
-        *self.config == *config
-            && Arc::ptr_eq(&self.discovery, discovery)
-            && self.pool.load().trust.mark == trust.mark
+        *self.config == *config && Arc::ptr_eq(&self.discovery, discovery) && self.pool.load().trust.mark == trust.mark
     }
 
     /// Asks for all names of these services that were not asked for before, at once, as [`Self::compile`] needs them. Not for the data path.
@@ -348,7 +346,11 @@ impl Service {
     /// Why it stays.
     pub fn remove(&self, address: &Address) -> Result<(), Unchanged> {
         if !self.discovery.registry.remove(&self.name, address)? {
-            return Err(if self.instance(address).is_some() { Unchanged::NotRegistered } else { Unchanged::NoInstance });
+            return Err(if self.instance(address).is_some() {
+                Unchanged::NotRegistered
+            } else {
+                Unchanged::NoInstance
+            });
         }
         self.catch_up();
         Ok(())
@@ -427,9 +429,10 @@ fn first_found(
         let said = match source {
             Source::Registration => return found,
             Source::File(path) => Watched::new(path).first().map(|listed| (listed, Duration::ZERO)),
-            _ => source.query().map_or_else(|| Err(String::new()), |query| answers.of(query)).map(|answer| {
-                (source.listed(&answer, &Addresses::new()), answer.ttl)
-            }),
+            _ => source
+                .query()
+                .map_or_else(|| Err(String::new()), |query| answers.of(query))
+                .map(|answer| (source.listed(&answer, &Addresses::new()), answer.ttl)),
         };
         match (source, said) {
             (_, Ok((listed, lasts))) => _ = found.is_now(listed, lasts),
@@ -637,7 +640,8 @@ mod tests {
     #[test]
     fn what_is_drained_is_never_chosen_not_even_as_the_last_one() {
         let background = background();
-        let eject = "{instances: [127.0.0.1:1, 127.0.0.1:2], eject: {errors: 1, ejected_max: 100%, when_all_down: all}}";
+        let eject =
+            "{instances: [127.0.0.1:1, 127.0.0.1:2], eject: {errors: 1, ejected_max: 100%, when_all_down: all}}";
         let service = serving(eject, &discovery(), &background);
         service.drain(&address(1), true).unwrap();
         assert!((0..20).all(|_| chosen(&service) == Some(2)));
@@ -691,11 +695,9 @@ mod tests {
     fn the_first_source_decides_where_two_name_the_same_address() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users.json");
-        fs::write(&path, r#"[{"address": "127.0.0.1:1", "weight": 9}, {"address": "127.0.0.1:2", "weight": 9}]"#).unwrap();
-        let text = format!(
-            "{{instances: [127.0.0.1:1], discover: {{registration: true, file: {}}}}}",
-            path.display()
-        );
+        fs::write(&path, r#"[{"address": "127.0.0.1:1", "weight": 9}, {"address": "127.0.0.1:2", "weight": 9}]"#)
+            .unwrap();
+        let text = format!("{{instances: [127.0.0.1:1], discover: {{registration: true, file: {}}}}}", path.display());
         let background = background();
         let service = serving(&text, &discovery(), &background);
         register(&service, [2, 3]);
@@ -721,7 +723,13 @@ mod tests {
         let of_name = of("[users.internal:80]");
         let failed = Service::compile("users", &of_name, &discovery(), &Answers::default(), Predecessor::None);
         assert_eq!(failed.err().unwrap()[0].0, "instances[0]");
-        let failed = Service::compile("users", &of("[127.0.0.1:1, 127.0.0.1:1]"), &discovery(), &Answers::default(), Predecessor::None);
+        let failed = Service::compile(
+            "users",
+            &of("[127.0.0.1:1, 127.0.0.1:1]"),
+            &discovery(),
+            &Answers::default(),
+            Predecessor::None,
+        );
         assert_eq!(failed.err().unwrap()[0].0, "instances[1]");
     }
 

@@ -74,9 +74,10 @@ async fn a_name_that_changes_its_addresses_moves_traffic_within_its_ttl_without_
     let load = Load::get(gateway.address, "/", "").start(8);
     eventually("the first one answers", seconds(10), async || one.requests() > 100).await;
 
-    for (addresses, joined, left) in
-        [(vec!["127.0.0.2", "127.0.0.3"], vec![&two, &three], vec![&one]), (vec!["127.0.0.1"], vec![&one], vec![&two, &three])]
-    {
+    for (addresses, joined, left) in [
+        (vec!["127.0.0.2", "127.0.0.3"], vec![&two, &three], vec![&one]),
+        (vec!["127.0.0.1"], vec![&one], vec![&two, &three]),
+    ] {
         let before: Vec<usize> = joined.iter().map(|backend| backend.requests()).collect();
         let changed = Instant::now();
         dns.says(NAME, &addresses);
@@ -85,7 +86,12 @@ async fn a_name_that_changes_its_addresses_moves_traffic_within_its_ttl_without_
         tokio::time::sleep(milliseconds(300)).await; // requests that were under way
         let rest: Vec<usize> = left.iter().map(|backend| backend.requests()).collect();
         tokio::time::sleep(milliseconds(500)).await;
-        assert_eq!(rest, left.iter().map(|backend| backend.requests()).collect::<Vec<_>>(), "after {:?}", changed.elapsed());
+        assert_eq!(
+            rest,
+            left.iter().map(|backend| backend.requests()).collect::<Vec<_>>(),
+            "after {:?}",
+            changed.elapsed()
+        );
     }
     load.stop().await.all(200);
     assert!(gateway.said().contains("2 instances now; new: 127.0.0.2"), "{}", gateway.said());
@@ -98,9 +104,11 @@ async fn a_dns_server_that_is_dead_or_forgetful_changes_nothing() {
     dns.says(NAME, &["127.0.0.1"]);
     let gateway = Gateway::start(&by_name(&dns, one.address.port())).await;
     let load = Load::get(gateway.address, "/", "").start(4);
-    for (mood, says) in
-        [(Mood::Silent, "does not resolve"), (Mood::Fails, "does not resolve"), (Mood::KnowsNothing, "there is no such name")]
-    {
+    for (mood, says) in [
+        (Mood::Silent, "does not resolve"),
+        (Mood::Fails, "does not resolve"),
+        (Mood::KnowsNothing, "there is no such name"),
+    ] {
         dns.is(mood);
         let problem = async || service(&gateway).await["sources"][0]["problem"].to_string();
         eventually("it is shown", seconds(10), async || problem().await.contains(says)).await;
@@ -137,10 +145,19 @@ async fn a_start_goes_on_without_dns_and_finds_its_instances_later() {
         .route("/*", "to: service, keys: none");
     let refused = gateway.try_reload(&named).await;
     assert_eq!(refused.status, 422);
-    assert!(refused.text().contains("services.service") && refused.text().contains("there is no such name"), "{}", refused.text());
+    assert!(
+        refused.text().contains("services.service") && refused.text().contains("there is no such name"),
+        "{}",
+        refused.text()
+    );
     gateway.write(&config);
     let checked = gateway.folder.tollgate(&["check", "-c", "tollgate.yaml"]);
-    assert!(checked.code == Some(0) && checked.stdout.contains("does not resolve"), "{}{}", checked.stdout, checked.stderr);
+    assert!(
+        checked.code == Some(0) && checked.stdout.contains("does not resolve"),
+        "{}{}",
+        checked.stdout,
+        checked.stderr
+    );
     assert_eq!(gateway.folder.tollgate(&["check", "-c", "tollgate.yaml", "--connect"]).code, Some(1));
 }
 
@@ -151,14 +168,20 @@ async fn names_among_instances_follow_dns_as_well_and_keep_their_weight() {
     dns.says(NAME, &["127.0.0.1"]);
     let port = one.address.port();
     let config = Config::new()
-        .section(&format!("{}\nservices:\n  service: {{instances: [{{address: \"{NAME}:{port}\", weight: 7}}]}}", dns.section()))
+        .section(&format!(
+            "{}\nservices:\n  service: {{instances: [{{address: \"{NAME}:{port}\", weight: 7}}]}}",
+            dns.section()
+        ))
         .route("/*", "to: service, keys: none");
     let gateway = Gateway::start(&config).await;
     assert_eq!(gateway.get("/").await.instance(), "1");
     dns.says(NAME, &["127.0.0.2"]);
     eventually("it moved", seconds(3), async || gateway.get("/").await.instance() == "2").await;
     let service = service(&gateway).await;
-    assert_eq!((&service["instances"][0]["address"], &service["instances"][0]["weight"]), (&json!(two.address), &json!(7)));
+    assert_eq!(
+        (&service["instances"][0]["address"], &service["instances"][0]["weight"]),
+        (&json!(two.address), &json!(7))
+    );
     // A reload loses nothing, and asks nobody it knows.
     dns.is(Mood::KnowsNothing);
     gateway.reload(&config.route("/other", "to: service, keys: none")).await;
@@ -202,7 +225,11 @@ async fn srv_records_have_ports_weights_and_priorities() {
     let dns = Dns::start(1).await;
     dns.says("a.internal", &["127.0.0.1"]);
     let srv = "_http._tcp.users.internal";
-    let of_both = [(10, 3, port(&heavy), "a.internal"), (10, 1, port(&light), "a.internal"), (20, 5, port(&backup), "a.internal")];
+    let of_both = [
+        (10, 3, port(&heavy), "a.internal"),
+        (10, 1, port(&light), "a.internal"),
+        (20, 5, port(&backup), "a.internal"),
+    ];
     dns.says_targets(srv, &of_both);
     let gateway = Gateway::start(&finds(&format!("srv: {srv}")).section(&dns.section())).await;
     for _ in 0..40 {
@@ -251,9 +278,14 @@ async fn a_file_that_changes_moves_traffic_and_a_bad_one_changes_nothing() {
     load.stop().await.all(200);
 
     let (gone, mut again) = (Folder::new(), gateway);
-    let checked = gone.file("tollgate.yaml", &finds("file: users.yaml").write(again.address, again.second, again.admin));
+    let checked =
+        gone.file("tollgate.yaml", &finds("file: users.yaml").write(again.address, again.second, again.admin));
     let checked = gone.tollgate(&["check", "-c", &checked.display().to_string()]);
-    assert!(checked.code == Some(1) && checked.stderr.contains("discover.file"), "a start needs it: {}", checked.stderr);
+    assert!(
+        checked.code == Some(1) && checked.stderr.contains("discover.file"),
+        "a start needs it: {}",
+        checked.stderr
+    );
     again.signal(crate::harness::Signal::SIGTERM);
     again.wait_exit(seconds(5)).await;
 }
@@ -267,7 +299,10 @@ async fn an_instance_registers_renews_and_leaves_when_it_is_silent() {
     assert_eq!(gateway.get("/").await.refused(), (503, "no_instance".into()));
     let answer = register(&gateway, one.address, r#"{"weight": 2, "ttl": "2s"}"#).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
-    assert_eq!(answer.json(), json!({"service": "service", "address": one.address, "weight": 2, "backup": false, "ttl": "2s"}));
+    assert_eq!(
+        answer.json(),
+        json!({"service": "service", "address": one.address, "weight": 2, "backup": false, "ttl": "2s"})
+    );
     assert_eq!(register(&gateway, two.address, "").await.status, 201);
     assert_eq!(gateway.get("/").await.status, 200);
     let begun = Instant::now();

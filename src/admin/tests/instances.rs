@@ -25,7 +25,8 @@ async fn a_registration_has_defaults_and_is_201_only_when_it_is_new() {
     let asked = api.gateway.changed.lock().clone();
     let register = |weight, backup, ttl| InstanceChange::Register { weight, backup, ttl: Span::seconds(ttl) };
     let address = Address::parse("10.0.0.1:80").unwrap();
-    let expected = [register(1, false, 30), register(7, true, 300)].map(|change| ("users".to_owned(), address.clone(), change));
+    let expected =
+        [register(1, false, 30), register(7, true, 300)].map(|change| ("users".to_owned(), address.clone(), change));
     assert_eq!(asked, expected);
 }
 

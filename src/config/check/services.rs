@@ -25,7 +25,8 @@ impl Check<'_> {
         };
         let discovers = service.discover.is_some() || self.lost(&format!("{path}.discover"));
         if service.instances.is_empty() && !discovers && !self.lost(&list) {
-            let message = "a service needs at least one instance, such as 127.0.0.1:9101, or `discover`, which finds them";
+            let message =
+                "a service needs at least one instance, such as 127.0.0.1:9101, or `discover`, which finds them";
             self.problem(list.clone(), message);
         }
         if let Some(discover) = &service.discover {

@@ -273,7 +273,6 @@ fn scaled(weight: u16, heaviest: u16) -> u16 {
     weight.clamp(1, 100) as u16
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,7 +300,12 @@ mod tests {
         let query = Query::of_name("localhost:80");
         let answers = resolver.ask_all([query.clone()].into_iter());
         let listed = answers[&query].as_ref().unwrap().listed(&Addresses::new());
-        assert!(!listed.is_empty() && listed.iter().all(|listed| matches!(listed.address, Address::Inet(address) if address.ip().is_loopback())));
+        assert!(
+            !listed.is_empty()
+                && listed
+                    .iter()
+                    .all(|listed| matches!(listed.address, Address::Inet(address) if address.ip().is_loopback()))
+        );
     }
 
     #[test]

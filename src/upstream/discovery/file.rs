@@ -133,11 +133,15 @@ mod tests {
 
     #[test]
     fn lists_are_yaml_or_json_in_short_or_long_form() {
-        let listed = |address: &str, weight, is_backup| Listed { address: Address::parse(address).unwrap(), weight, is_backup };
+        let listed =
+            |address: &str, weight, is_backup| Listed { address: Address::parse(address).unwrap(), weight, is_backup };
         let expected = Addresses::from([listed("10.0.0.1:80", 1, false), listed("10.0.0.2:80", 3, true)]);
         let yaml = "- 10.0.0.1:80\n- {address: 10.0.0.2:80, weight: 3, backup: true}\n";
         assert_eq!(read(yaml), Ok(expected.clone()));
-        assert_eq!(read("[\"10.0.0.1:80\", {\"address\": \"10.0.0.2:80\", \"weight\": 3, \"backup\": true}]"), Ok(expected));
+        assert_eq!(
+            read("[\"10.0.0.1:80\", {\"address\": \"10.0.0.2:80\", \"weight\": 3, \"backup\": true}]"),
+            Ok(expected)
+        );
         assert_eq!(read("[]"), Ok(Addresses::new()));
         for (wrong, says) in [
             ("", "list of instances"),

@@ -136,7 +136,8 @@ impl Answers {
 impl Source {
     /// Those of a service, in the order in which they win where two name the same address.
     pub fn of(service: &config::Service) -> Vec<Self> {
-        let named = service.instances.iter().enumerate().filter(|(_, instance)| !Address::is_written_in(&instance.address));
+        let named =
+            service.instances.iter().enumerate().filter(|(_, instance)| !Address::is_written_in(&instance.address));
         let mut sources: Vec<Self> = named
             .map(|(index, instance)| Self::Named {
                 index,

@@ -161,12 +161,7 @@ impl Registry {
     ///
     /// # Errors
     /// Why that does not change.
-    pub(in crate::upstream) fn drain(
-        &self,
-        service: &str,
-        address: &Address,
-        is_drained: bool,
-    ) -> Result<(), Refused> {
+    pub(in crate::upstream) fn drain(&self, service: &str, address: &Address, is_drained: bool) -> Result<(), Refused> {
         let mut kept = self.kept.lock();
         if kept.get(service).is_some_and(|kept| kept.drained.contains(address)) == is_drained {
             return Ok(());
@@ -342,7 +337,11 @@ mod tests {
         assert!(matches!(refused, Err(Refused::Unwritten(why)) if why.contains("discovery.state")));
         assert!(registry.remove("users", &address(1)).is_err());
         assert_eq!(ports(&registry), [1]);
-        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(false), "a heartbeat needs no file");
+        assert_eq!(
+            registry.register("users", &address(1), of_seconds(10), now),
+            Ok(false),
+            "a heartbeat needs no file"
+        );
     }
 
     #[test]
