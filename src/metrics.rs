@@ -3,6 +3,7 @@
 //! instances) is a plain [`State`] that is read at scrape time, so no part imports this file.
 //! Labels come from the configuration or from fixed lists, never from what a client sends: cardinality is bounded.
 
+mod family;
 mod state;
 
 use std::collections::HashMap;

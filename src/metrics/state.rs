@@ -6,9 +6,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
+use prometheus::proto::{MetricFamily, MetricType};
 
 use super::BuildFacts;
+use super::family::{counter, family, gauge, histogram, sample, summary};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
@@ -457,70 +458,6 @@ fn process_families(started: SystemTime) -> Vec<MetricFamily> {
         families.push(gauge("process_max_fds", "Most file descriptors that may be open.", soft as f64));
     }
     families
-}
-
-fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::GAUGE, name, help, vec![sample(MetricType::GAUGE, &[], value)])
-}
-
-fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::COUNTER, name, help, vec![sample(MetricType::COUNTER, &[], value)])
-}
-
-/// Count and sum, without quantiles.
-fn summary(name: &str, help: &str, (count, time): (u64, Duration)) -> MetricFamily {
-    let mut summary = Summary::default();
-    summary.set_sample_count(count);
-    summary.set_sample_sum(time.as_secs_f64());
-    let mut metric = Metric::default();
-    metric.set_summary(summary);
-    family(MetricType::SUMMARY, name, help, vec![metric])
-}
-
-/// Cumulative buckets by their upper bound in seconds, count and sum.
-fn histogram(name: &str, help: &str, buckets: &[(f64, u64)], (count, sum): (u64, f64)) -> MetricFamily {
-    let bucket = |(bound, count): &(f64, u64)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(*count);
-        bucket
-    };
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.iter().map(bucket).collect());
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(sum);
-    let mut metric = Metric::default();
-    metric.set_histogram(histogram);
-    family(MetricType::HISTOGRAM, name, help, vec![metric])
-}
-
-fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.into());
-    family.set_help(help.into());
-    family.set_field_type(kind);
-    family.set_metric(samples);
-    family
-}
-
-fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
-    let pairs = labels.iter().map(|(name, text)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*text).into());
-        pair
-    });
-    let mut metric = Metric::from_label(pairs.collect());
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    }
-    metric
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {

@@ -10,7 +10,7 @@ use crate::admin::{
 };
 use crate::metrics;
 use crate::runtime::Live;
-use crate::upstream::{self, Address, INSTANCES_MAX, Instance, Pool, Registration, Service, Unchanged};
+use crate::upstream::{self, Address, INSTANCES_MAX, Instance, News, Pool, Registration, Service, Unchanged};
 
 /// A service, for `GET /admin/services`.
 pub(super) fn service(service: &Service) -> ServiceStatus {
@@ -84,20 +84,21 @@ pub(super) fn change(
     let of = || live.load().services.get(service).cloned().ok_or(NotChanged::NoService);
     let one = of()?;
     let before = one.instance(address);
-    let is_new = match change {
-        InstanceChange::Register { weight, backup, ttl } => {
-            one.register(address, Registration { weight, backup, ttl }).map_err(not_changed)?
-        }
-        InstanceChange::Remove => one.remove(address).map(|()| false).map_err(not_changed)?,
-        InstanceChange::Drain => one.drain(address, true).map(|()| false).map_err(not_changed)?,
-        InstanceChange::Undrain => one.drain(address, false).map(|()| false).map_err(not_changed)?,
+    let changed = match change {
+        InstanceChange::Register { weight, backup, ttl } => one.register(address, Registration { weight, backup, ttl }),
+        InstanceChange::Remove => one.remove(address).map(|()| News::Changed),
+        InstanceChange::Drain => one.drain(address, true).map(|()| News::Changed),
+        InstanceChange::Undrain => one.drain(address, false).map(|()| News::Changed),
     };
+    let news = changed.map_err(not_changed)?;
     // A reload may have put another one in its place meanwhile.
     let one = of()?;
-    one.catch_up();
+    if news != News::Renewed {
+        one.catch_up();
+    }
     let instance = one.instance(address).or(before).ok_or(NotChanged::NoInstance)?;
     Ok(InstanceChanged {
-        is_new,
+        is_new: news == News::New,
         state: state(instance.condition().state()),
         in_flight: instance.in_flight().into(),
         is_service_usable: one.pool().is_usable(),

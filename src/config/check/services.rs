@@ -18,38 +18,7 @@ impl Check<'_> {
     }
 
     fn service(&mut self, path: &str, service: &Service) {
-        // The short form is the list itself.
-        let list = match format!("{path}.instances") {
-            list if self.places.has(&list) => list,
-            _ => path.to_owned(),
-        };
-        let discovers = service.discover.is_some() || self.lost(&format!("{path}.discover"));
-        if service.instances.is_empty() && !discovers && !self.lost(&list) {
-            let message =
-                "a service needs at least one instance, such as 127.0.0.1:9101, or `discover`, which finds them";
-            self.problem(list.clone(), message);
-        }
-        if let Some(discover) = &service.discover {
-            self.discover(&format!("{path}.discover"), discover);
-        }
-        let all_backups = service.instances.iter().all(|instance| instance.backup);
-        if !service.instances.is_empty() && !discovers && all_backups {
-            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
-        }
-        let mut seen = HashSet::new();
-        for (index, instance) in service.instances.iter().enumerate() {
-            let element = format!("{list}[{index}]");
-            if let Err(message) = check_instance(&instance.address) {
-                self.problem(element.clone(), message);
-            }
-            if !seen.insert(&instance.address) {
-                self.problem(
-                    element.clone(),
-                    format!("`{}` is there twice; a larger share is written `weight`", instance.address),
-                );
-            }
-            self.weight(&element, instance);
-        }
+        self.instances(path, service);
         if let Some(host) = &service.host
             && let Err(message) = check_host_and_port(host)
         {
@@ -90,6 +59,41 @@ impl Check<'_> {
             ("write", times.write),
         ] {
             self.not_zero(format!("{path}.timeouts.{name}"), span);
+        }
+    }
+
+    fn instances(&mut self, path: &str, service: &Service) {
+        // The short form is the list itself.
+        let list = match format!("{path}.instances") {
+            list if self.places.has(&list) => list,
+            _ => path.to_owned(),
+        };
+        let discovers = service.discover.is_some() || self.lost(&format!("{path}.discover"));
+        if service.instances.is_empty() && !discovers && !self.lost(&list) {
+            let message =
+                "a service needs at least one instance, such as 127.0.0.1:9101, or `discover`, which finds them";
+            self.problem(list.clone(), message);
+        }
+        if let Some(discover) = &service.discover {
+            self.discover(&format!("{path}.discover"), discover);
+        }
+        let all_backups = service.instances.iter().all(|instance| instance.backup);
+        if !service.instances.is_empty() && !discovers && all_backups {
+            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
+        }
+        let mut seen = HashSet::new();
+        for (index, instance) in service.instances.iter().enumerate() {
+            let element = format!("{list}[{index}]");
+            if let Err(message) = check_instance(&instance.address) {
+                self.problem(element.clone(), message);
+            }
+            if !seen.insert(&instance.address) {
+                self.problem(
+                    element.clone(),
+                    format!("`{}` is there twice; a larger share is written `weight`", instance.address),
+                );
+            }
+            self.weight(&element, instance);
         }
     }
 

@@ -1,10 +1,9 @@
 //! A file with a list of instances, as `instances` has it: read, and read again when it changes.
-//! Looked at once a second: that works on every file system, and with every way in which files are replaced. Not here: what follows from a list.
+//! Looked at twice a second: that works on every file system, and with every way in which files are replaced. Not here: what follows from a list.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::{Address, Addresses, INSTANCES_MAX, Listed};
 use crate::config;
 
 /// How often the file is looked at.
-pub(in crate::upstream) const EVERY: Duration = Duration::from_secs(1);
+pub(in crate::upstream) const EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes of the file: 4,096 instances in their long form fit twice.
 const BYTES_MAX: u64 = 1 << 20;
@@ -21,17 +20,10 @@ const BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub(in crate::upstream) struct Watched {
     path: PathBuf,
-    /// What was taken last.
-    taken: Option<Version>,
+    /// What was taken last: its content, or why it can't be read.
+    taken: Option<Result<String, String>>,
     /// What was seen last, and not taken: it may be half written.
-    unsettled: Option<Version>,
-}
-
-/// A state of the file: its node, and what was in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Version {
-    node: (u64, u64),
-    content: Result<String, String>,
+    unsettled: Option<Result<String, String>>,
 }
 
 impl Watched {
@@ -40,24 +32,20 @@ impl Watched {
         Self { path: path.to_owned(), taken: None, unsettled: None }
     }
 
-    /// Reads the file; a list, or what is wrong with it, where there is news. What was written over in its place is news when it has been the same
-    /// for two looks: the first may have seen the half of it. A file that took its place is whole.
+    /// Reads the file; a list, or what is wrong with it, where there is news. News is what two looks have seen: the first may have come
+    /// while it was written, or between two steps of its replacement.
     pub fn look(&mut self) -> Option<Result<Addresses, String>> {
-        let seen = version(&self.path);
+        let seen = content(&self.path);
         if self.taken.as_ref() == Some(&seen) {
             self.unsettled = None;
             return None;
         }
-        let is_settled = match &self.taken {
-            None => true,
-            Some(taken) => (seen.content.is_ok() && taken.node != seen.node) || self.unsettled.as_ref() == Some(&seen),
-        };
-        if !is_settled {
+        if self.taken.is_some() && self.unsettled.as_ref() != Some(&seen) {
             self.unsettled = Some(seen);
             return None;
         }
         self.unsettled = None;
-        let list = seen.content.clone().and_then(|text| read(&text));
+        let list = seen.clone().and_then(|text| read(&text));
         self.taken = Some(seen);
         Some(list.map_err(|why| format!("{}: {why}", self.path.display())))
     }
@@ -71,27 +59,21 @@ impl Watched {
     }
 }
 
-fn version(path: &Path) -> Version {
-    let content = || {
+fn content(path: &Path) -> Result<String, String> {
+    let bytes = || {
         let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        if !file.metadata()?.is_file() {
             return Err(std::io::Error::other("it is no file"));
         }
         let mut bytes = Vec::new();
         file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        Ok(((metadata.dev(), metadata.ino()), bytes))
+        Ok(bytes)
     };
-    match content() {
-        Ok((node, bytes)) if bytes.len() as u64 > BYTES_MAX => {
-            Version { node, content: Err(format!("it has more than {BYTES_MAX} bytes")) }
-        }
-        Ok((node, bytes)) => {
-            let content = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned());
-            Version { node, content }
-        }
-        Err(error) => Version { node: (0, 0), content: Err(format!("can't be read: {error}")) },
+    let bytes = bytes().map_err(|error| format!("can't be read: {error}"))?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(format!("it has more than {BYTES_MAX} bytes"));
     }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
 /// The instances of a list in YAML or JSON.
@@ -161,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_takes_its_place_is_news_at_once() {
+    fn a_file_that_takes_its_place_is_news_at_the_second_look() {
         let folder = tempfile::tempdir().unwrap();
         let (path, next) = (folder.path().join("users.yaml"), folder.path().join("next"));
         fs::write(&path, "[127.0.0.1:1]").unwrap();
@@ -170,6 +152,7 @@ mod tests {
         assert_eq!(ports(watched.look()), None);
         fs::write(&next, "[127.0.0.1:2]").unwrap();
         fs::rename(&next, &path).unwrap();
+        assert_eq!(ports(watched.look()), None);
         assert_eq!(ports(watched.look()), Some(vec![2]));
         fs::remove_file(&path).unwrap();
         assert!(watched.look().is_none(), "it may come back");

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::registry::{Registration, Registry};
+pub use self::registry::{News, Registration, Registry};
 
 pub(super) use self::dns::{Answer, Query};
 pub(super) use self::file::{EVERY as FILE_EVERY, Watched};

@@ -1,6 +1,6 @@
 //! Who has registered, and who is drained: of all services, in the order of addresses, kept in a file over a restart.
 //! A change is in the file before it is in force; a heartbeat changes nothing there, so after a start every registration has its whole TTL once more.
-//! Not here: what a change means for a service (`upstream/service.rs`), and who may ask for it (`admin`).
+//! Changes wait for a disk: not for a thread that others wait for. Not here: what a change means for a service (`upstream/service.rs`), and who may ask for it (`admin`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -34,7 +34,10 @@ pub struct Registration {
 pub struct Registry {
     /// None where nothing is kept, as in tests.
     path: Option<PathBuf>,
+    /// Held for moments only: who looks does not wait for a disk.
     kept: Mutex<BTreeMap<String, Kept>>,
+    /// Changes come one after the other.
+    writing: Mutex<()>,
 }
 
 /// Of one service.
@@ -52,6 +55,17 @@ struct Registered {
     registration: Registration,
     #[serde(skip)]
     ends: Option<Instant>,
+}
+
+/// What a registration was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The instance was not there before.
+    New,
+    /// It was, with another weight, TTL or rank.
+    Changed,
+    /// It said the same as before.
+    Renewed,
 }
 
 /// Why a change was not made.
@@ -72,7 +86,7 @@ impl Registry {
         let mut kept = path.map_or(Ok(BTreeMap::new()), read)?;
         let registered = kept.values_mut().flat_map(|kept| kept.registered.values_mut());
         registered.for_each(|registered| registered.renew(now));
-        Ok(Self { path: path.map(Path::to_owned), kept: Mutex::new(kept) })
+        Ok(Self { path: path.map(Path::to_owned), kept: Mutex::new(kept), writing: Mutex::new(()) })
     }
 
     /// Those of a service.
@@ -93,7 +107,7 @@ impl Registry {
         self.kept.lock().get(service).map(|kept| kept.drained.clone()).unwrap_or_default()
     }
 
-    /// Registers an instance, or renews what it said; whether it is new.
+    /// Registers an instance, or renews what it said.
     ///
     /// # Errors
     /// Why it is not registered; what it said before holds.
@@ -103,22 +117,22 @@ impl Registry {
         address: &Address,
         registration: Registration,
         now: Instant,
-    ) -> Result<bool, Refused> {
-        let mut kept = self.kept.lock();
+    ) -> Result<News, Refused> {
         let mut registered = Registered { registration, ends: None };
         registered.renew(now);
-        if let Some(known) = kept.get_mut(service).and_then(|kept| kept.registered.get_mut(address))
-            && known.registration == registration
-        {
-            *known = registered;
-            return Ok(false);
-        }
-        let mut is_new = false;
-        self.change(&mut kept, service, |kept| {
-            is_new = kept.registered.insert(address.clone(), registered).is_none();
+        let news = match self.kept.lock().get_mut(service).and_then(|kept| kept.registered.get_mut(address)) {
+            None => News::New,
+            Some(known) if known.registration != registration => News::Changed,
+            Some(known) => {
+                *known = registered;
+                return Ok(News::Renewed);
+            }
+        };
+        self.change(service, |kept| {
+            kept.registered.insert(address.clone(), registered.clone());
             if kept.registered.len() > INSTANCES_MAX { Err(Refused::Full) } else { Ok(()) }
         })?;
-        Ok(is_new)
+        Ok(news)
     }
 
     /// Forgets a registration; whether there was one.
@@ -126,11 +140,10 @@ impl Registry {
     /// # Errors
     /// Why it stays.
     pub(in crate::upstream) fn remove(&self, service: &str, address: &Address) -> Result<bool, Refused> {
-        let mut kept = self.kept.lock();
-        if !kept.get(service).is_some_and(|kept| kept.registered.contains_key(address)) {
+        if !self.kept.lock().get(service).is_some_and(|kept| kept.registered.contains_key(address)) {
             return Ok(false);
         }
-        self.change(&mut kept, service, |kept| {
+        self.change(service, |kept| {
             kept.registered.remove(address);
             Ok(())
         })?;
@@ -139,20 +152,18 @@ impl Registry {
 
     /// Forgets those that were not renewed in time, and says them with their TTL. Out of the file they are with the next change at the latest.
     pub(in crate::upstream) fn expire(&self, service: &str, now: Instant) -> Vec<(Address, Duration)> {
-        let mut all = self.kept.lock();
-        let Some(kept) = all.get_mut(service) else { return Vec::new() };
         let mut ended = Vec::new();
-        kept.registered.retain(|address, registered| {
-            let is_over = registered.ends.is_some_and(|ends| ends <= now);
-            if is_over {
-                ended.push((address.clone(), registered.registration.ttl.0));
-            }
-            !is_over
-        });
-        if !ended.is_empty()
-            && let Err(why) = self.write(&all)
-        {
-            log::warn!("{why}");
+        if let Some(kept) = self.kept.lock().get_mut(service) {
+            kept.registered.retain(|address, registered| {
+                let is_over = registered.ends.is_some_and(|ends| ends <= now);
+                if is_over {
+                    ended.push((address.clone(), registered.registration.ttl.0));
+                }
+                !is_over
+            });
+        }
+        if !ended.is_empty() {
+            self.write_as_it_is();
         }
         ended
     }
@@ -162,11 +173,10 @@ impl Registry {
     /// # Errors
     /// Why that does not change.
     pub(in crate::upstream) fn drain(&self, service: &str, address: &Address, is_drained: bool) -> Result<(), Refused> {
-        let mut kept = self.kept.lock();
-        if kept.get(service).is_some_and(|kept| kept.drained.contains(address)) == is_drained {
+        if self.kept.lock().get(service).is_some_and(|kept| kept.drained.contains(address)) == is_drained {
             return Ok(());
         }
-        self.change(&mut kept, service, |kept| {
+        self.change(service, |kept| {
             match is_drained {
                 true => kept.drained.insert(address.clone()),
                 false => kept.drained.remove(address),
@@ -186,9 +196,8 @@ impl Registry {
 
     /// Forgets services that are not there any more, and registrations of those that have none.
     pub fn retain(&self, keeps: impl Fn(&str) -> Option<bool>) {
-        let mut all = self.kept.lock();
-        let before = all.clone();
-        all.retain(|service, kept| match keeps(service) {
+        let before = self.kept.lock().clone();
+        self.kept.lock().retain(|service, kept| match keeps(service) {
             None => false,
             Some(registers) => {
                 if !registers {
@@ -197,30 +206,28 @@ impl Registry {
                 true
             }
         });
-        if *all != before
-            && let Err(why) = self.write(&all)
-        {
-            log::warn!("{why}");
+        if *self.kept.lock() != before {
+            self.write_as_it_is();
         }
     }
 
-    /// Changes what is kept of a service, in the file first.
-    fn change(
-        &self,
-        all: &mut BTreeMap<String, Kept>,
-        service: &str,
-        change: impl FnOnce(&mut Kept) -> Result<(), Refused>,
-    ) -> Result<(), Refused> {
-        let before = all.get(service).cloned();
-        let kept = all.entry(service.to_owned()).or_default();
-        let changed = change(kept).and_then(|()| self.write(all).map_err(Refused::Unwritten));
-        if changed.is_err() {
-            match before {
-                Some(before) => all.insert(service.to_owned(), before),
-                None => all.remove(service),
-            };
+    /// Changes what is kept of a service: in the file, and then here.
+    fn change(&self, service: &str, change: impl Fn(&mut Kept) -> Result<(), Refused>) -> Result<(), Refused> {
+        let _one_at_a_time = self.writing.lock();
+        let mut next = self.kept.lock().clone();
+        change(next.entry(service.to_owned()).or_default())?;
+        self.write(&next).map_err(Refused::Unwritten)?;
+        // Not `next` itself: registrations were renewed meanwhile.
+        change(self.kept.lock().entry(service.to_owned()).or_default())
+    }
+
+    /// For what is in force whether it can be written or not.
+    fn write_as_it_is(&self) {
+        let _one_at_a_time = self.writing.lock();
+        let now = self.kept.lock().clone();
+        if let Err(why) = self.write(&now) {
+            log::warn!("{why}");
         }
-        changed
     }
 
     fn write(&self, all: &BTreeMap<String, Kept>) -> Result<(), String> {
@@ -292,9 +299,9 @@ mod tests {
         let now = Instant::now();
         let registry = Registry::open(None, now).unwrap();
         let at = |seconds| now + Duration::from_secs(seconds);
-        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(true));
-        assert_eq!(registry.register("users", &address(2), of_seconds(10), now), Ok(true));
-        assert_eq!(registry.register("users", &address(1), of_seconds(10), at(8)), Ok(false));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(News::New));
+        assert_eq!(registry.register("users", &address(2), of_seconds(10), now), Ok(News::New));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), at(8)), Ok(News::Renewed));
         assert_eq!(registry.expire("users", at(9)), []);
         assert_eq!(registry.expire("users", at(10)), [(address(2), Duration::from_secs(10))]);
         assert_eq!(ports(&registry), [1]);
@@ -339,7 +346,7 @@ mod tests {
         assert_eq!(ports(&registry), [1]);
         assert_eq!(
             registry.register("users", &address(1), of_seconds(10), now),
-            Ok(false),
+            Ok(News::Renewed),
             "a heartbeat needs no file"
         );
     }
@@ -352,7 +359,7 @@ mod tests {
             registry.register("users", &address(port), of_seconds(10), now).unwrap();
         }
         assert_eq!(registry.register("users", &address(60_000), of_seconds(10), now), Err(Refused::Full));
-        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(false));
+        assert_eq!(registry.register("users", &address(1), of_seconds(10), now), Ok(News::Renewed));
         assert_eq!(ports(&registry).len(), INSTANCES_MAX);
     }
 
