@@ -21,8 +21,9 @@ mkdir -p target/bench
 target/release/loadtest compare --format json --out target/bench/result.json "$@"
 target/release/loadtest show target/bench/result.json
 if [ "$record" = yes ]; then
+    target/release/loadtest balance --json >target/bench/balance.json
     target/release/loadtest show target/bench/result.json --format markdown --out docs/performance.md \
-        --baseline-out loadtest/baseline.json
+        --balance target/bench/balance.json --baseline-out loadtest/baseline.json
     step "recorded in docs/performance.md and loadtest/baseline.json"
 fi
 step "everything, every round: target/bench/result.json"

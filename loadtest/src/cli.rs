@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 
 use crate::baseline::{self, Baseline, TOLERANCE, Worse};
 use crate::compare::{self, Plan};
 use crate::contenders::{BARE, BARE_DRESSED, TOLLGATE};
+use crate::endure::balance::Measured;
 use crate::job::{self, Job, Row};
 use crate::report::{Report, Settings, page};
 
@@ -116,6 +118,9 @@ pub struct Show {
     /// Where it goes instead of standard output.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// What `balance --json` wrote, for the page.
+    #[arg(long, value_name = "FILE")]
+    balance: Option<PathBuf>,
     /// Also writes the ratios to bare Pingora.
     #[arg(long, value_name = "FILE")]
     baseline_out: Option<PathBuf>,
@@ -146,7 +151,7 @@ pub fn compare(options: &Compare) -> Result<ExitCode, Box<dyn Error>> {
     let plan = Plan { tollgate: program(&options.common.tollgate)?, groups, only, settings, command: command() };
     let report = compare::run(plan)?;
     // Kept even when something failed: the rest of a long run is of use.
-    write(&report, options.format, options.out.as_deref())?;
+    write(&text(&report, options.format)?, options.out.as_deref())?;
     let failures = end(&report)?;
     if let (Some(path), true) = (&options.baseline_out, failures == ExitCode::SUCCESS) {
         Baseline::of(&report)?.write(path)?;
@@ -157,7 +162,7 @@ pub fn compare(options: &Compare) -> Result<ExitCode, Box<dyn Error>> {
 pub fn quick(options: &Quick) -> Result<ExitCode, Box<dyn Error>> {
     let report = compare::run(beside_bare(&options.common, options.rounds, options.seconds, &[&QUICK])?)?;
     let format = if options.json { Format::Json } else { Format::Text };
-    write(&report, format, None)?;
+    write(&text(&report, format)?, None)?;
     end(&report)
 }
 
@@ -197,10 +202,13 @@ pub fn check(options: &Check) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 pub fn show(options: &Show) -> Result<ExitCode, Box<dyn Error>> {
-    let place = options.result.display();
-    let text = fs::read_to_string(&options.result).map_err(|error| format!("{place}: {error}"))?;
-    let report: Report = serde_json::from_str(&text).map_err(|error| format!("{place}: {error}"))?;
-    write(&report, options.format, options.out.as_deref())?;
+    let report: Report = read(&options.result)?;
+    let balance = options.balance.as_deref().map(read::<Measured>).transpose()?;
+    let text = match options.format {
+        Format::Markdown => page::page(&report, balance.as_ref().map(Measured::markdown))?,
+        format => text(&report, format)?,
+    };
+    write(&text, options.out.as_deref())?;
     if let Some(path) = &options.baseline_out {
         Baseline::of(&report)?.write(path)?;
     }
@@ -231,12 +239,21 @@ fn command() -> String {
     std::env::args().collect::<Vec<_>>().join(" ")
 }
 
-fn write(report: &Report, format: Format, out: Option<&Path>) -> Result<(), Box<dyn Error>> {
-    let text = match format {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let place = path.display();
+    let text = fs::read_to_string(path).map_err(|error| format!("{place}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{place}: {error}"))
+}
+
+fn text(report: &Report, format: Format) -> Result<String, Box<dyn Error>> {
+    Ok(match format {
         Format::Text => page::text(report),
         Format::Json => serde_json::to_string_pretty(report)? + "\n",
-        Format::Markdown => page::page(report)?,
-    };
+        Format::Markdown => page::page(report, None)?,
+    })
+}
+
+fn write(text: &str, out: Option<&Path>) -> Result<(), Box<dyn Error>> {
     match out {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?,
         None => print!("{text}"),

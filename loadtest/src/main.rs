@@ -16,6 +16,7 @@ mod job;
 mod lines;
 mod load;
 mod machine;
+mod pace;
 mod process;
 mod programs;
 mod report;
@@ -26,6 +27,7 @@ mod upstream;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -56,6 +58,10 @@ enum Command {
     Soak(endure::soak::Soak),
     /// Measures latency at a fixed rate beside scrapes, reloads and an outage of the log's store; needs oha and MariaDB.
     Disturb(endure::disturb::Disturb),
+    /// Measures latency behind three instances of which one is twice as slow, for each `balance`; needs oha.
+    Balance(endure::balance::Balance),
+    /// Measures what clients notice while instances are killed, frozen and made to fail in turns; a minute.
+    Failover(endure::failover::Failover),
     /// Measures the request log: its share of a request, what it keeps up with, its replay, and latency with a store at fault.
     #[command(subcommand)]
     Log(endure::log::Log),
@@ -66,6 +72,12 @@ enum Command {
         /// Where to listen.
         #[arg(long)]
         listen: SocketAddr,
+        /// How long it works on a request, on average.
+        #[arg(long, default_value_t = 0)]
+        work_ms: u64,
+        /// How many requests it works on at once, where that takes time.
+        #[arg(long, default_value_t = 1)]
+        at_once: usize,
     },
     /// Runs a program until standard input is closed, then ends it and all it has started.
     #[command(hide = true)]
@@ -91,9 +103,14 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Memory(options) => endure::memory::run(&options),
         Command::Soak(options) => endure::soak::run(&options),
         Command::Disturb(options) => endure::disturb::run(&options),
+        Command::Balance(options) => endure::balance::run(&options),
+        Command::Failover(options) => endure::failover::run(&options),
         Command::Log(command) => endure::log::run(&command),
         Command::Bare(options) => bare::run(&options).map(|()| ExitCode::SUCCESS),
-        Command::Upstream { listen } => Ok(upstream::run(listen).map(|()| ExitCode::SUCCESS)?),
+        Command::Upstream { listen, work_ms, at_once } => {
+            let pace = (work_ms > 0).then(|| pace::Pace::new(Duration::from_millis(work_ms), at_once));
+            Ok(upstream::run(listen, pace).map(|()| ExitCode::SUCCESS)?)
+        }
         Command::Guard(options) => guard::run(&options),
     }
 }

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::http::{self, Answer, only_loopback};
@@ -117,6 +118,20 @@ impl Program {
         let children = process::descendants(self.guard.id().cast_signed())?;
         let program = children.first().ok_or_else(|| io::Error::other(format!("{} has ended", self.name)))?;
         Ok(program.pid.cast_unsigned())
+    }
+
+    /// Sends the program itself a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill(Pid::from_raw(self.id()?.cast_signed()), signal)?)
+    }
+
+    /// Ends the program at once (SIGKILL), and waits until it is gone and its port is free.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        while self.id().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// CPU time of the program and all its children so far, ended ones included.

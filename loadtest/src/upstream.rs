@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::http::only_loopback;
+use crate::pace::Pace;
 
 /// Bytes of the body that every request is answered with.
 pub const BODY_BYTES: usize = 206;
@@ -32,9 +33,11 @@ struct Upstream {
     requests: AtomicU64,
     is_watching: AtomicBool,
     watched: Mutex<Vec<u8>>,
+    /// How long it works on what is counted; no time where there is none.
+    pace: Option<Pace>,
 }
 
-pub fn run(listen: SocketAddr) -> io::Result<()> {
+pub fn run(listen: SocketAddr, pace: Option<Pace>) -> io::Result<()> {
     let listener = TcpListener::bind(only_loopback(listen)?)?;
     let upstream = Arc::new(Upstream {
         small: answer(body().as_bytes()),
@@ -42,6 +45,7 @@ pub fn run(listen: SocketAddr) -> io::Result<()> {
         requests: AtomicU64::new(0),
         is_watching: AtomicBool::new(false),
         watched: Mutex::new(Vec::new()),
+        pace,
     });
     loop {
         let (stream, _) = listener.accept()?;
@@ -109,6 +113,9 @@ impl Upstream {
         if self.is_watching.load(Ordering::Relaxed) && self.is_watching.swap(false, Ordering::Relaxed) {
             *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = head.to_vec();
         }
+        if let Some(pace) = &self.pace {
+            pace.work();
+        }
         stream.write_all(if is_for(LARGE_PATH) { &self.large } else { &self.small })
     }
 }
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn requests_are_counted_and_the_watched_one_is_kept() {
         let address = crate::programs::free_address().unwrap();
-        thread::spawn(move || run(address));
+        thread::spawn(move || run(address, None));
         while TcpStream::connect(address).is_err() {
             thread::yield_now();
         }
@@ -143,6 +150,6 @@ mod tests {
 
     #[test]
     fn it_listens_on_loopback_only() {
-        assert!(run("0.0.0.0:0".parse().unwrap()).is_err());
+        assert!(run("0.0.0.0:0".parse().unwrap(), None).is_err());
     }
 }

@@ -1,8 +1,12 @@
 //! What reached an instance, in order: when each request came, what it asked for, and who it says it is.
-//! Told before anything can fail, so a request that got no answer is there too. The last 10,000, control requests left out.
+//! Told before anything can fail, so a request that got no answer is there too. The last 10,000, control requests left out;
+//! or all of them, in a file that outlives the process however that ends.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
@@ -32,9 +36,27 @@ pub struct Arrival {
 
 /// The last requests of an instance.
 #[derive(Default)]
-pub struct Arrivals(Mutex<VecDeque<Arrival>>);
+pub struct Arrivals {
+    last: Mutex<VecDeque<Arrival>>,
+    /// Every one, a line of JSON each.
+    file: Option<Arc<File>>,
+}
+
+/// The file where arrivals are written, behind what it holds already.
+///
+/// # Errors
+/// Why it can't be written.
+pub fn open(path: &Path) -> io::Result<Arc<File>> {
+    let opened = File::options().create(true).append(true).open(path);
+    opened.map(Arc::new).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
 
 impl Arrivals {
+    /// Arrivals that are written to a file, too.
+    pub fn into_file(file: Option<&Arc<File>>) -> Self {
+        Self { file: file.cloned(), ..Self::default() }
+    }
+
     /// Remembers a request.
     pub fn note(&self, request: &Request) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -46,7 +68,13 @@ impl Arrivals {
             path: short(request.uri().path()),
             id: id.map(short),
         };
-        let Ok(mut all) = self.0.lock() else { return };
+        if let (Some(mut file), Ok(line)) = (self.file.as_deref(), serde_json::to_string(&arrival)) {
+            // One call, so that lines of several instances don't mix.
+            if let Err(error) = file.write_all(format!("{line}\n").as_bytes()) {
+                let _ = writeln!(io::stderr(), "the file of arrivals: {error}");
+            }
+        }
+        let Ok(mut all) = self.last.lock() else { return };
         if all.len() == ARRIVALS_MAX {
             all.pop_front();
         }
@@ -55,6 +83,6 @@ impl Arrivals {
 
     /// All that are remembered, the oldest first.
     pub fn all(&self) -> Vec<Arrival> {
-        self.0.lock().map(|all| all.iter().cloned().collect()).unwrap_or_default()
+        self.last.lock().map(|all| all.iter().cloned().collect()).unwrap_or_default()
     }
 }

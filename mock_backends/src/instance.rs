@@ -52,13 +52,13 @@ pub struct Instance {
 
 impl Instance {
     /// A healthy instance.
-    pub fn new(place: &Place, latency: Latency, error_rate: f64) -> Self {
+    pub fn new(place: &Place, latency: Latency, error_rate: f64, arrivals: Arrivals) -> Self {
         Self {
             name: place.name.clone(),
             service: place.service,
             failures: Arc::default(),
             latency: Mutex::new(latency),
-            arrivals: Arrivals::default(),
+            arrivals,
             error_rate,
             hits: Mutex::new(BTreeMap::new()),
             created: AtomicU64::new(ITEMS),

@@ -19,6 +19,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use crate::arrivals::Arrivals;
 use crate::instance::Instance;
 use crate::line::{Line, Lines};
 use crate::options::Options;
@@ -29,10 +30,12 @@ async fn main() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
+    let file = options.arrivals.as_deref().map(arrivals::open).transpose()?;
     let mut serving = JoinSet::new();
     let mut places = Vec::new();
     for place in options.places() {
-        let instance = Arc::new(Instance::new(&place, options.latency, options.error_rate));
+        let arrivals = Arrivals::into_file(file.as_ref());
+        let instance = Arc::new(Instance::new(&place, options.latency, options.error_rate, arrivals));
         let lines = Lines::bind(place.address, instance.failures.subscribe())
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {}: {error}", place.name, place.address)))?;

@@ -2,6 +2,7 @@
 //! What changes while they run is in `control.rs`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ pub struct Options {
     /// Share of requests answered with 500, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_parser = parse_share)]
     pub error_rate: f64,
+    /// Also writes what /arrivals tells to this file, all of it, a line of JSON each, before it is answered.
+    #[arg(long, value_name = "FILE")]
+    pub arrivals: Option<PathBuf>,
 }
 
 /// A service of the demo.

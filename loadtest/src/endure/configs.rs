@@ -2,6 +2,8 @@
 //! Sizes are those of the goals: a few routes, 10,000 routes, 100,000 keys. [`UPSTREAM`] stands for the upstream's address.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -102,6 +104,30 @@ pub fn gateway(variant: Variant, log: &str) -> String {
     yaml.push_str("keys:\n");
     push_keys(&mut yaml, VARIANT_ENTRIES);
     yaml
+}
+
+/// One route, open to everyone, to instances that are chosen like this.
+pub fn balanced(balance: &str, instances: &[SocketAddr]) -> String {
+    let instances: Vec<String> = instances.iter().map(SocketAddr::to_string).collect();
+    format!(
+        "services:\n  upstream: {{instances: [{}], balance: {balance}}}\nlog: none\nroutes:\n  {PATH}: {{to: upstream, keys: none}}\n",
+        instances.join(", ")
+    )
+}
+
+/// Instances that are checked every second and ejected for `ejected_for` after three errors, and requests that are tried three times.
+pub fn failover(instances: &[SocketAddr], ejected_for: Duration) -> String {
+    let instances: Vec<String> = instances.iter().map(SocketAddr::to_string).collect();
+    format!(
+        "services:\n  users:\n    instances: [{}]\n\
+         \x20   health: {{path: /health, every: 1s, timeout: 500ms}}\n\
+         \x20   eject: {{errors: 3, for: {}s, statuses: [500-599]}}\n\
+         \x20   retry: {{attempts: 3, base_delay: 50ms}}\n\
+         \x20   timeouts: {{connect: 500ms, response: 500ms, between_bytes: 500ms}}\n\
+         log: none\nroutes:\n  /users: {{to: users, keys: none}}\n",
+        instances.join(", "),
+        ejected_for.as_secs()
+    )
 }
 
 /// JSON lines in [`LINES_FILE`].

@@ -11,8 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::programs::{Core, Program, free_address, on_core};
 use crate::tools;
@@ -64,12 +63,7 @@ impl MariaDb {
 
     /// Ends the server at once, as a crash does.
     pub fn kill(&self) -> io::Result<()> {
-        self.signal(Signal::SIGKILL)?;
-        // Its port and its files are free when it is gone.
-        while self.server.id().is_ok() {
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
+        self.server.kill()
     }
 
     /// Starts it again where it was, after [`Self::kill`], and waits until it answers.
@@ -80,12 +74,12 @@ impl MariaDb {
 
     /// Stops it in its tracks.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal(Signal::SIGSTOP)
+        self.server.signal(Signal::SIGSTOP)
     }
 
     /// It goes on after [`Self::pause`].
     pub fn resume(&self) -> io::Result<()> {
-        self.signal(Signal::SIGCONT)
+        self.server.signal(Signal::SIGCONT)
     }
 
     /// Where it listens.
@@ -131,10 +125,6 @@ impl MariaDb {
         let said = at_the_end();
         self.resume()?;
         Ok(said)
-    }
-
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill(Pid::from_raw(self.server.id()?.cast_signed()), signal)?)
     }
 
     /// As root, over the socket; the answer without the line's end.

@@ -1,11 +1,13 @@
-//! What a gateway is like when it has much to hold, runs for long, or is disturbed: `memory`, `soak`, `disturb` and `log`.
+//! What a gateway is like when it has much to hold, runs for long, or is disturbed: `memory`, `soak`, `disturb`, `balance`, `failover` and `log`.
 //! Each starts its own programs on loopback, checks that the work was done, and ends what it started.
 //! Not here: what a request costs in CPU time, which is the comparison's.
 
+pub mod balance;
 mod configs;
 mod crowd;
 pub mod disturb;
 mod disturbance;
+pub mod failover;
 mod gateway;
 mod idle;
 pub mod log;

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn connections_stay_and_are_asked_again() {
         let address = crate::programs::free_address().unwrap();
-        std::thread::spawn(move || crate::upstream::run(address));
+        std::thread::spawn(move || crate::upstream::run(address, None));
         while std::net::TcpStream::connect(address).is_err() {
             std::thread::yield_now();
         }

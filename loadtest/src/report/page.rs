@@ -8,8 +8,11 @@ use crate::report::{Program, Report};
 
 const TEMPLATE: &str = include_str!("../../performance.md.template");
 
-pub fn page(report: &Report) -> io::Result<String> {
-    fill(TEMPLATE, &values(report))
+/// `balance` is the section about one slow instance, which is measured by itself.
+pub fn page(report: &Report, balance: Option<String>) -> io::Result<String> {
+    let mut values = values(report);
+    values.push(("balance", balance.unwrap_or_else(|| "Not measured beside this run: `loadtest balance`.".to_owned())));
+    fill(TEMPLATE, &values)
 }
 
 /// The same facts in front of the tables on a terminal.
