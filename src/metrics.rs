@@ -4,6 +4,7 @@
 //! Labels come from the configuration or from fixed lists, never from what a client sends: cardinality is bounded.
 
 mod capacity;
+mod family;
 mod state;
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use rustc_hash::FxBuildHasher;
 
 pub use capacity::CapacityState;
-pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
+pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, SourceState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
 
@@ -466,7 +467,7 @@ mod tests {
                     instance: "127.0.0.1:9101".into(),
                     up: true,
                     in_flight: 2,
-                    changes: [("up", 0), ("down", 0), ("ejected", 0)],
+                    changes: [("up", 0), ("down", 0), ("ejected", 0), ("draining", 0)],
                     connections: [("new", 1), ("reused", 8)],
                 },
                 InstanceState {
@@ -474,10 +475,16 @@ mod tests {
                     instance: "127.0.0.1:9102".into(),
                     up: false,
                     in_flight: 0,
-                    changes: [("up", 1), ("down", 2), ("ejected", 0)],
+                    changes: [("up", 1), ("down", 2), ("ejected", 0), ("draining", 0)],
                     connections: [("new", 0), ("reused", 0)],
                 },
             ],
+            sources: vec![SourceState {
+                service: "users".into(),
+                source: "dns users.internal:80".into(),
+                up: false,
+                instances: 2,
+            }],
             breakers: vec![BreakerState {
                 service: "users".into(),
                 instance: "(all)".into(),

@@ -12,7 +12,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::control::{CacheScope, ClientName, Control, LimitEntry, LogStatus, ServiceStatus};
 use super::guard::Guard;
 use super::problem::Problem;
-use super::{keys, questions, tail};
+use super::{instances, keys, questions, tail};
 use crate::config::Admin;
 
 /// Bytes of a request body.
@@ -53,6 +53,10 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/metrics", get(metrics::<C>))
         .route("/admin/summary", get(summary::<C>))
         .route("/admin/services", get(services::<C>))
+        .route("/admin/services/{service}/instances/{address}", put(instances::register::<C>))
+        .route("/admin/services/{service}/instances/{address}", delete(instances::remove::<C>))
+        .route("/admin/services/{service}/instances/{address}/drain", post(instances::drain::<C>))
+        .route("/admin/services/{service}/instances/{address}/undrain", post(instances::undrain::<C>))
         .route("/admin/cache/clear", post(clear_cache::<C>))
         .route("/admin/rate-limits", get(rate_limits::<C>))
         .route("/admin/clients/{client}", get(client::<C>))

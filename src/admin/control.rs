@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::config::{Config, Retention, StoreUrl};
+use crate::config::{Config, Retention, Span, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
+use crate::upstream::Address;
 
 /// What the admin API may ask the gateway. None of it may wait for a client or for a store, except `reload`; where limits are
 /// shared, a question about them waits for their store, each time as long as a request does.
@@ -24,6 +25,17 @@ pub trait Control: Send + Sync + 'static {
 
     /// Every service with its instances.
     fn services(&self) -> Vec<ServiceStatus>;
+
+    /// Changes who is an instance of a service, or whether it gets requests.
+    ///
+    /// # Errors
+    /// Why nothing changed.
+    fn change_instance(
+        &self,
+        service: &str,
+        address: &Address,
+        change: InstanceChange,
+    ) -> impl Future<Output = Result<InstanceChanged, NotChanged>> + Send;
 
     /// Exchanges since process start.
     fn summary(&self) -> Summary;
@@ -159,7 +171,10 @@ pub struct ServiceStatus {
     /// Its places, where it bears only so many requests at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<CapacityStatus>,
-    /// Its instances, backups last, otherwise in the order of addresses.
+    /// Where its instances are found, apart from addresses in the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceStatus>,
+    /// Its instances, backups last, otherwise in the order of addresses. At the end those that are not listed any more, until their last request ends.
     pub instances: Vec<InstanceStatus>,
 }
 
@@ -182,6 +197,19 @@ pub struct CapacityStatus {
     pub waited: u64,
     /// How long they waited in the mean, in milliseconds; null before the first.
     pub wait_ms: Option<f64>,
+}
+
+/// Where a service finds instances.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceStatus {
+    /// Which one, such as `dns users.internal:8080`.
+    pub source: String,
+    /// Instances of its last good list.
+    pub instances: usize,
+    /// When that was got; null before the first time.
+    pub at: Option<String>,
+    /// Why it was not got since; null where all is well.
+    pub problem: Option<String>,
 }
 
 /// An instance of a service.
@@ -216,6 +244,56 @@ pub struct InstanceStatus {
     /// Its breaker, where it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerStatus>,
+}
+
+/// What is to become of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceChange {
+    /// It registers, or says that it is still there.
+    Register {
+        /// Its share of the requests, 1 to 100.
+        weight: u16,
+        /// Whether it gets requests only while no other can.
+        backup: bool,
+        /// So long it stays without another word of it.
+        ttl: Span,
+    },
+    /// Its registration ends; requests under way finish.
+    Remove,
+    /// It gets no new requests; those under way finish.
+    Drain,
+    /// It gets requests again.
+    Undrain,
+}
+
+/// What became of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceChanged {
+    /// Whether it was not there before.
+    pub is_new: bool,
+    /// Whether it gets requests now.
+    pub state: InstanceState,
+    /// Its requests that are under way.
+    pub in_flight: u64,
+    /// Whether the service has an instance that can be used.
+    pub is_service_usable: bool,
+}
+
+/// Why nothing became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotChanged {
+    /// The configuration has no such service.
+    NoService,
+    /// The service has no such instance.
+    NoInstance,
+    /// That instance did not register.
+    NotRegistered,
+    /// Instances of the service don't register.
+    NoRegistration,
+    /// So many have registered.
+    Full(usize),
+    /// The change can't be kept; why.
+    Unkept(String),
 }
 
 /// Where a breaker is.
@@ -262,6 +340,8 @@ pub enum InstanceState {
     Unproven,
     /// Requests failed: none is sent to it for a while.
     Ejected,
+    /// Drained, or not listed any more: no new request is sent to it, those under way finish.
+    Draining,
     /// The service has no health check.
     Unchecked,
 }

@@ -6,6 +6,7 @@
 mod api;
 mod control;
 mod guard;
+mod instances;
 mod keys;
 mod listener;
 mod problem;
@@ -13,8 +14,9 @@ mod questions;
 mod tail;
 
 pub use control::{
-    BreakerStatus, CacheScope, CapacityStatus, ClientLimit, ClientName, Control, InstanceState, InstanceStatus,
-    LastCheck, LimitEntry, LimitTotals, LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
+    BreakerStatus, CacheScope, CapacityStatus, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged,
+    InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals, LogStatus, NotChanged, Readiness,
+    RetentionStatus, ServiceStatus, SourceStatus, Summary,
 };
 pub use listener::{bind, serve};
 

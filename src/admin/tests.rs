@@ -3,6 +3,7 @@
 
 mod bounds;
 mod documented;
+mod instances;
 mod questions;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use super::*;
 use crate::config::{Admin, Config, Digest, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::{Kept, Removed};
+use crate::upstream::Address;
 
 /// A gateway that says what it is told to.
 #[derive(Default)]
@@ -36,6 +38,16 @@ struct Gateway {
     cleared: Mutex<Vec<CacheScope>>,
     crowd: AtomicU32,
     log_store: Mutex<StoreUrl>,
+    changed: Mutex<Vec<(String, Address, InstanceChange)>>,
+    change: Mutex<Change>,
+}
+
+struct Change(Result<InstanceChanged, NotChanged>);
+
+impl Default for Change {
+    fn default() -> Self {
+        Self(Err(NotChanged::NoInstance))
+    }
 }
 
 impl Control for Gateway {
@@ -99,10 +111,28 @@ impl Control for Gateway {
                 usable: state == InstanceState::Up,
                 breaker: None,
                 capacity: None,
+                sources: Vec::new(),
                 instances: users,
             },
-            ServiceStatus { name: "orders".into(), usable: true, breaker: None, capacity: None, instances: orders },
+            ServiceStatus {
+                name: "orders".into(),
+                usable: true,
+                breaker: None,
+                capacity: None,
+                sources: Vec::new(),
+                instances: orders,
+            },
         ]
+    }
+
+    async fn change_instance(
+        &self,
+        service: &str,
+        address: &Address,
+        change: InstanceChange,
+    ) -> Result<InstanceChanged, NotChanged> {
+        self.changed.lock().push((service.to_owned(), address.clone(), change));
+        if service == "users" { self.change.lock().0.clone() } else { Err(NotChanged::NoService) }
     }
 
     fn summary(&self) -> Summary {

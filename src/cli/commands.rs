@@ -7,15 +7,18 @@ use std::path::Path;
 use crate::config::{self, Config, KeyStoreUrl, Problems};
 use crate::{runtime, store};
 
-/// Reads and compiles the configuration; with `connect` the stores are tried as well.
+/// Reads and compiles the configuration; with `connect` the stores are tried as well, and everybody has to answer whom a start would not wait for.
 pub(super) fn check(path: &Path, connect: bool) -> Result<String, String> {
     let config = load(path)?;
-    let summary = runtime::check(&config).map_err(|problems| list(&problems))?;
+    let (summary, missing) = runtime::check(&config).map_err(|problems| list(&problems))?;
     let mut text = String::new();
     for line in summary {
         let _ = writeln!(text, "{line}");
     }
     if connect {
+        if !missing.is_empty() {
+            return Err(format!("{text}{}", missing.join("\n")));
+        }
         let found = store::probe(&config.log.store).map_err(|reason| format!("{text}log.store: {reason}"))?;
         for line in found {
             let _ = writeln!(text, "{line}");

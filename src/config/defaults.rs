@@ -49,6 +49,7 @@ impl Default for Timeouts {
             rate_min: Size(100),
             write: Span::seconds(15),
             idle: Span::seconds(60),
+            drain: Span::seconds(300),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::{not_built, short_forms};
 /// Faults that are reported for one entry; a broken file need not be listed to its end.
 const FAULTS_MAX: usize = 50;
 
-const SECTIONS: [&str; 18] = [
+const SECTIONS: [&str; 19] = [
     "listen",
     "admin",
     "node",
@@ -36,6 +36,7 @@ const SECTIONS: [&str; 18] = [
     "key_in",
     "key_store",
     "defaults",
+    "discovery",
     "services",
     "routes",
     "plans",
@@ -107,6 +108,7 @@ pub fn read(mut root: Node, places: Places, problems: &mut Problems) -> Draft {
             .map_or_else(KeyPlace::defaults, |list| list.0),
         key_store: reading.section::<KeyStoreUrl>(&mut root, "key_store", false).unwrap_or_default(),
         defaults: reading.section(&mut root, "defaults", false).unwrap_or_default(),
+        discovery: reading.section(&mut root, "discovery", false).unwrap_or_default(),
         services: reading.entries::<Service>(&mut root, "services"),
         routes: reading.routes(&mut root),
         plans: reading.entries::<Plan>(&mut root, "plans"),

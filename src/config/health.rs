@@ -38,7 +38,7 @@ pub struct HealthCheck {
     pub healthy_after: u16,
     /// Failures in a row that make an instance unhealthy.
     pub unhealthy_after: u16,
-    /// Whether an instance that a reload adds waits for its first success, or is trusted.
+    /// Whether an instance that a reload or discovery adds waits for its first success, or is trusted.
     pub start: HealthStart,
     /// With every instance unhealthy: whether all are used, or requests are refused.
     pub when_all_down: WhenAllDown,

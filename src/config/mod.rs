@@ -7,6 +7,7 @@ mod access;
 mod balance;
 mod check;
 mod defaults;
+mod discovery;
 mod dump;
 mod entries;
 mod fault;
@@ -33,11 +34,12 @@ mod units;
 mod variables;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
 pub use balance::{Balance, ConsistentHash, HashBy};
 pub use check::DEMO_KEY_SHA256;
+pub use discovery::{Discover, Discovery, DnsServer};
 pub use dump::dump;
 pub use health::{Eject, HealthCheck, HealthStart, StatusRange, WhenAllDown};
 pub use json_schema::json_schema;
@@ -173,6 +175,21 @@ fn make_absolute(config: &mut Config, folder: &Path) {
         absolute(path);
     }
     usual_spool(&mut config.log, folder);
+    config.services.values_mut().filter_map(|service| service.discover.as_mut()?.file.as_mut()).for_each(absolute);
+    let state = config.discovery.state.take().unwrap_or_else(|| usual_state(&config.log.store));
+    config.discovery.state = Some(folder.join(state));
+}
+
+/// Without a word about it the state of discovery is where this process keeps what is its own: beside the SQLite file, or in `data`.
+fn usual_state(store: &StoreUrl) -> PathBuf {
+    match store {
+        StoreUrl::Sqlite(path) => {
+            let mut state = path.clone().into_os_string();
+            state.push(".instances");
+            state.into()
+        }
+        StoreUrl::Mysql(_) | StoreUrl::None => "data/instances.json".into(),
+    }
 }
 
 /// Without a word about it the spool is beside the SQLite file; with a server it is `data/spool`. Without a store there is

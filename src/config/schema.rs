@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::balance::Balance;
+use super::discovery::{Discover, Discovery};
 use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
 use super::pattern::Pattern;
@@ -68,6 +69,9 @@ pub struct Config {
     /// What routes do that do not say otherwise.
     #[serde(default)]
     pub defaults: Defaults,
+    /// How instances are found that do not stand in this file.
+    #[serde(default)]
+    pub discovery: Discovery,
     /// Named sets of instances.
     #[serde(default)]
     pub services: IndexMap<String, Service>,
@@ -229,8 +233,12 @@ pub struct Defaults {
 #[serde(deny_unknown_fields, remote = "Self")]
 #[schemars(transform = schema_of_short_forms::service)]
 pub struct Service {
-    /// The addresses requests are spread over; at least one.
+    /// The addresses requests are spread over; at least one, unless others are found.
+    #[serde(default)]
     pub instances: Vec<Instance>,
+    /// Where more instances are found; nowhere when left out.
+    #[serde(default)]
+    pub discover: Option<Discover>,
     /// How an instance is chosen.
     #[serde(default)]
     pub balance: Balance,
@@ -281,7 +289,7 @@ pub const UNIX: &str = "unix:";
 #[serde(deny_unknown_fields, remote = "Self")]
 #[schemars(transform = schema_of_short_forms::instance)]
 pub struct Instance {
-    /// IP address or name, and port; or `unix:` and the path of a socket. A name is resolved at load and reload.
+    /// IP address or name, and port; or `unix:` and the path of a socket. A name follows DNS: each of its addresses is an instance.
     pub address: String,
     /// Its share of the requests, 1 to 100.
     #[serde(default = "Instance::default_weight")]
@@ -326,6 +334,8 @@ pub struct Timeouts {
     pub write: Span,
     /// How long a connection may wait in the pool.
     pub idle: Span,
+    /// How long an upgraded connection may go on at an instance that is drained, or has left.
+    pub drain: Span,
 }
 
 /// `routes.PATTERN` or `routes.NAME`

@@ -194,7 +194,7 @@ impl<'de> Deserialize<'de> for Service {
         impl<'de> Visitor<'de> for Either {
             type Value = Service;
             fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a list of instances, `[127.0.0.1:9101]`, or a map with `instances`")
+                out.write_str("a list of instances, `[127.0.0.1:9101]`, or a map with `instances` or `discover`")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Service, A::Error> {
                 Service::deserialize(MapAccessDeserializer::new(map))

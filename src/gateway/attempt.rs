@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use http::StatusCode;
 use pingora_proxy::Session;
 use smallvec::SmallVec;
@@ -100,15 +101,17 @@ impl Exchange {
     pub(super) async fn begin_try(&mut self, session: &mut Session) -> Result<(Try, Attempt), Refusal> {
         let key = balance_key_of(self, &session.req_header().headers);
         let route = &self.admitted()?.route;
-        if !route.pool.is_bounded() {
-            return Attempt::begin(&route.pool, &self.tried, key, Instant::now());
+        let pool = route.service.pool();
+        if !pool.is_bounded() {
+            return Attempt::begin(&pool, &self.tried, key, Instant::now());
         }
-        let route = Arc::clone(route);
-        let begin = || match Attempt::begin(&route.pool, &self.tried, key, Instant::now()) {
+        // Whoever waits is served by the pool of the moment.
+        let (route, pool) = (Arc::clone(route), Guard::into_inner(pool));
+        let begin = || match Attempt::begin(&route.service.pool(), &self.tried, key, Instant::now()) {
             Err(Refusal::Overloaded) => None,
             other => Some(other),
         };
-        match route.pool.enter(&mut self.seat, begin, client_leaves(session)).await {
+        match pool.enter(&mut self.seat, begin, client_leaves(session)).await {
             Entered::In(begun) => begun,
             Entered::Full => Err(Refusal::Overloaded),
             Entered::Gone => Err(Refusal::ClientClosed),

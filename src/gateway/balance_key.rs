@@ -12,7 +12,7 @@ use crate::upstream::balance_key;
 
 /// The place of the request, where its service asks for one.
 pub(super) fn balance_key_of(exchange: &Exchange, headers: &HeaderMap) -> Option<u32> {
-    let by = exchange.route.as_ref()?.pool.hash_by()?;
+    let by = exchange.route.as_ref()?.service.hash_by()?;
     let found = match by {
         HashBy::Ip => None,
         HashBy::Key => exchange.key.as_ref().map(|key| key.name.as_bytes()),

@@ -39,6 +39,9 @@ const BUSY: u64 = u64::MAX;
 /// Idle no more: being ended.
 const ENDING: u64 = 0;
 
+/// Idle, and for too long whatever the clock shows.
+const LONG_OVER: u64 = 1;
+
 /// How often idle connections are looked at; an idle one may stay so much longer than it should.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -152,6 +155,11 @@ impl Connection {
         self.idle_until.store(until, Ordering::SeqCst);
         // Either this sees that the census closes, or the census sees that this is idle.
         !self.census.closing.load(Ordering::SeqCst)
+    }
+
+    /// Ends the connection within a tick, as if it had been idle for too long: what is under way on it is cut.
+    pub fn ends(&self) {
+        self.idle_until.store(LONG_OVER, Ordering::SeqCst);
     }
 
     /// The connection is idle no more. False: it is being ended already.

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::attempt::Attempt;
 use super::connection::{Connection, Current};
 use super::flow::Flow;
+use super::tunnel::Tunnel;
 use super::{Parts, internal, timeouts};
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -64,6 +65,8 @@ pub struct Exchange {
     pub(super) complete: Option<Instant>,
     /// The body of the answer.
     pub(super) flow: Option<Flow>,
+    /// Where the connection was upgraded.
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) retries: Retries,
     /// How long the next try has to wait.
     pub(super) wait: Option<Duration>,
@@ -138,6 +141,7 @@ impl Exchange {
             timeout: None,
             complete: None,
             flow: None,
+            tunnel: None,
             retries: Retries::default(),
             wait: None,
             upstream_started: None,
@@ -165,7 +169,7 @@ impl Exchange {
             None => self.begin_try(session).await,
         };
         let route = &self.admitted().map_err(|refusal| internal(&refusal))?.route;
-        let now = Instant::now();
+        let (now, pool) = (Instant::now(), route.service.pool());
         let left = route.timeout.saturating_sub(now.duration_since(self.waiting_since()));
         if left.is_zero() {
             self.timeout = Some(Timeout::Route);
@@ -176,7 +180,7 @@ impl Exchange {
             Err(refusal) => return Err(self.give_up(refusal)),
         };
         if self.attempts == 0 && route.retry.is_some() {
-            route.pool.retries.request(now);
+            pool.retries.request(now);
         }
         let mut peer = instance.peer();
         self.timeout = timeouts::shorten(&mut peer, route, left);
@@ -209,7 +213,7 @@ impl Exchange {
             self.attempt.failed();
         }
         if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-            route.pool.failed(tried, why);
+            route.service.pool().failed(tried, why);
         }
     }
 
@@ -223,7 +227,7 @@ impl Exchange {
 
     /// Whether there is an instance that was not tried.
     pub(super) fn has_other_instance(&self) -> bool {
-        self.route.as_ref().is_some_and(|route| route.pool.has_other(&self.tried))
+        self.route.as_ref().is_some_and(|route| route.service.pool().has_other(&self.tried))
     }
 
     /// Counts a piece of the request body.
@@ -245,7 +249,12 @@ impl Exchange {
     pub(super) fn upstream_answered(&mut self, status: StatusCode) {
         self.upstream_time = self.upstream_started.map(|started| started.elapsed());
         if let (Some(route), Some(tried)) = (&self.route, self.tried.last_mut()) {
-            route.pool.answered(tried, status);
+            route.service.pool().answered(tried, status);
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS
+            && let (Some(connection), Some(tried)) = (&self.connection, self.tried.last())
+        {
+            self.tunnel = Some(Tunnel::watch(connection, tried));
         }
         self.attempt.answered(status);
     }
@@ -283,7 +292,7 @@ impl Exchange {
             consumer: self.key.as_ref().map(|key| Arc::clone(&key.consumer)),
             key: self.key.as_ref().map(|key| Arc::clone(&key.name)),
             client_ip: facts.client_ip,
-            service: route.map(|route| Arc::clone(&route.pool.name)),
+            service: route.map(|route| Arc::clone(&route.service.name)),
             instance: self.tried.last().map(|instance| Arc::clone(&instance.label)),
             attempts: self.attempts,
             retries: self.retries,

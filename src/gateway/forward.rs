@@ -26,7 +26,8 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     let host = authority_value(request);
     remove_claims(request, exchange.facts.from_trusted_proxy, &exchange.runtime.config.key_in);
     set_forwarded(request, exchange, host.as_ref())?;
-    match (&route.pool.host, host) {
+    let pool = route.service.pool();
+    match (&pool.host, host) {
         (Some(host), _) => request.insert_header(HOST, host)?,
         // HTTP/2 and absolute targets name the host outside of the header.
         (None, Some(host)) if request.uri.authority().is_some() && !request.headers.contains_key(HOST) => {

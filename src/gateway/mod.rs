@@ -18,6 +18,7 @@ mod front;
 mod query;
 mod retrying;
 mod timeouts;
+mod tunnel;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -198,9 +199,11 @@ impl ProxyHttp for Gateway {
 
     /// Breakers, once more than for each try, and the first try where a place is needed for it: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let Some(route) = exchange.route.as_ref() else { return Ok(true) };
-        let is_bounded = route.pool.is_bounded();
-        let refusal = match attempt::breakers_refuse(&route.pool) {
+        let Some(pool) = exchange.route.as_ref().map(|route| route.service.pool()) else { return Ok(true) };
+        let is_bounded = pool.is_bounded();
+        let refusal = attempt::breakers_refuse(&pool);
+        drop(pool);
+        let refusal = match refusal {
             Some(refusal) => refusal,
             None if is_bounded => match exchange.begin_try(session).await {
                 Ok(begun) => {

@@ -46,11 +46,12 @@ impl Exchange {
         };
         let Some(wait) = retry.wait(&tried, chance()) else { return false };
         // Nobody to ask: what has come so far says more than "no instance".
-        let is_open = route.pool.breakers.service.as_ref().is_some_and(|breaker| !breaker.is_ready(now));
-        if is_open || !route.pool.has_other(&[]) {
+        let pool = route.service.pool();
+        let is_open = pool.breakers.service.as_ref().is_some_and(|breaker| !breaker.is_ready(now));
+        if is_open || !pool.has_other(&[]) {
             return false;
         }
-        if !route.pool.retries.retry(retry.budget(), now) {
+        if !pool.retries.retry(retry.budget(), now) {
             self.retries.over_budget = true;
             return false;
         }

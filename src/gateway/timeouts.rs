@@ -75,7 +75,7 @@ impl Exchange {
         let has_sent_body = self.complete.is_none() && self.body_bytes > 0;
         let try_begun = if has_sent_body { now } else { tried.begun() };
         let complete = *self.complete.get_or_insert(if has_sent_body { now } else { self.started });
-        let mut due = (now + route.pool.config().timeouts.response.0, Timeout::Response);
+        let mut due = (now + route.service.config().timeouts.response.0, Timeout::Response);
         let of_route = (complete + route.timeout, Timeout::Route);
         let try_timeout = route.retry.as_ref().and_then(|retry| retry.try_timeout());
         let of_try = try_timeout.map(|timeout| (try_begun + timeout, Timeout::Try));
@@ -99,7 +99,7 @@ impl Exchange {
         let is_stream = response.status == http::StatusCode::SWITCHING_PROTOCOLS || flow::is_stream(&response.headers);
         self.timeout = Some(if is_stream { Timeout::Idle } else { Timeout::BetweenBytes });
         if !is_stream && let (Some(route), Some(stalled)) = (&self.route, stalled(session)) {
-            self.flow = Some(Flow::begin(&route.pool.config().timeouts, Instant::now(), stalled));
+            self.flow = Some(Flow::begin(&route.service.config().timeouts, Instant::now(), stalled));
         }
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Exchange {
             return;
         }
         let (Some(route), Some(tried)) = (&self.route, self.tried.last()) else { return };
-        let service = route.pool.config();
+        let service = route.service.config();
         let in_handshake = service.tls.is_some() && tried.begun().elapsed() > service.timeouts.connect.0;
         self.timeout = Some(if in_handshake { Timeout::Tls } else { Timeout::Connect });
     }

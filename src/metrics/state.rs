@@ -6,9 +6,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
+use prometheus::proto::{MetricFamily, MetricType};
 
 use super::capacity::CapacityState;
+use super::family::{counter, family, gauge, histogram, sample, summary};
 use super::{BuildFacts, capacity};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
@@ -24,6 +25,8 @@ pub struct State {
     pub breakers: Vec<BreakerState>,
     /// Every service that bears only so many requests at once.
     pub capacities: Vec<CapacityState>,
+    /// Where services find instances.
+    pub sources: Vec<SourceState>,
     /// The request log.
     pub log: LogState,
     /// The generation of the live configuration.
@@ -107,9 +110,22 @@ pub struct InstanceState {
     /// Tries at it that have not ended.
     pub in_flight: u64,
     /// How often its state became which.
-    pub changes: [(&'static str, u64); 3],
+    pub changes: [(&'static str, u64); 4],
     /// Tries by where their connection came from.
     pub connections: [(&'static str, u64); 2],
+}
+
+/// Where a service finds instances.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    /// The service's name.
+    pub service: Arc<str>,
+    /// Which source, as the configuration has it.
+    pub source: String,
+    /// Whether it gave its list when it was asked last.
+    pub up: bool,
+    /// Instances of its last good list.
+    pub instances: usize,
 }
 
 /// The breaker of an instance, or of a service as a whole.
@@ -159,6 +175,7 @@ pub(super) fn families(build: BuildFacts, started: SystemTime, state: &State) ->
     let mut families = part_families(build, state);
     families.extend(breaker_families(&state.breakers));
     families.extend(capacity::families(&state.capacities));
+    families.extend(source_families(&state.sources));
     families.extend(state.limit_store.iter().flat_map(limit_store_families));
     families.extend(log_families(&state.log));
     families.extend(process_families(started));
@@ -245,6 +262,24 @@ fn instance_families(instances: &[InstanceState]) -> [MetricFamily; 4] {
             "connection",
             |entry| &entry.connections,
         ),
+    ]
+}
+
+fn source_families(sources: &[SourceState]) -> [MetricFamily; 2] {
+    let gauge = |name, help, value: fn(&SourceState) -> f64| {
+        let samples = sources.iter().map(|source| {
+            let labels = [("service", source.service.as_ref()), ("source", &*source.source)];
+            sample(MetricType::GAUGE, &labels, value(source))
+        });
+        family(MetricType::GAUGE, name, help, samples.collect())
+    };
+    [
+        gauge(
+            "tollgate_discovery_up",
+            "Whether the source of instances gave its list when it was asked last.",
+            |one| u8::from(one.up).into(),
+        ),
+        gauge("tollgate_discovery_instances", "Instances of the source's last good list.", |one| one.instances as f64),
     ]
 }
 
@@ -427,70 +462,6 @@ fn process_families(started: SystemTime) -> Vec<MetricFamily> {
         families.push(gauge("process_max_fds", "Most file descriptors that may be open.", soft as f64));
     }
     families
-}
-
-fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::GAUGE, name, help, vec![sample(MetricType::GAUGE, &[], value)])
-}
-
-fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::COUNTER, name, help, vec![sample(MetricType::COUNTER, &[], value)])
-}
-
-/// Count and sum, without quantiles.
-fn summary(name: &str, help: &str, (count, time): (u64, Duration)) -> MetricFamily {
-    let mut summary = Summary::default();
-    summary.set_sample_count(count);
-    summary.set_sample_sum(time.as_secs_f64());
-    let mut metric = Metric::default();
-    metric.set_summary(summary);
-    family(MetricType::SUMMARY, name, help, vec![metric])
-}
-
-/// Cumulative buckets by their upper bound in seconds, count and sum.
-fn histogram(name: &str, help: &str, buckets: &[(f64, u64)], (count, sum): (u64, f64)) -> MetricFamily {
-    let bucket = |(bound, count): &(f64, u64)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(*count);
-        bucket
-    };
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.iter().map(bucket).collect());
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(sum);
-    let mut metric = Metric::default();
-    metric.set_histogram(histogram);
-    family(MetricType::HISTOGRAM, name, help, vec![metric])
-}
-
-pub(super) fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.into());
-    family.set_help(help.into());
-    family.set_field_type(kind);
-    family.set_metric(samples);
-    family
-}
-
-pub(super) fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
-    let pairs = labels.iter().map(|(name, text)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*text).into());
-        pair
-    });
-    let mut metric = Metric::from_label(pairs.collect());
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    }
-    metric
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {

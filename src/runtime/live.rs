@@ -74,6 +74,7 @@ impl Live {
                 let keys = Arc::clone(&next.keys);
                 self.current.store(Arc::new(next));
                 // What the key store said meanwhile went to the runtime before.
+                self.current.load().catch_up();
                 for overruled in keys.renew() {
                     log::warn!("keys: {overruled}");
                 }
@@ -117,6 +118,7 @@ fn changes_at_start_only(current: &Config, next: &Config) -> Result<(), Problems
         ("threads", current.threads == next.threads),
         ("key_store", current.key_store == next.key_store),
         ("log", current.log == next.log),
+        ("discovery.state", current.discovery.state == next.discovery.state),
     ];
     for (name, same) in fixed {
         if !same {

@@ -31,7 +31,7 @@ use crate::policy::headers::Changes;
 use crate::policy::limit::{Book, Now, RouteLimits, Sharing};
 use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
-use crate::upstream::{Before, Pool};
+use crate::upstream::{Discovery, Predecessor, Service, SourceStatus};
 
 /// A start or a reload waits so long for the store of shared limits; without it they begin with the fallback.
 const STORE_TRIED_WITHIN: Duration = Duration::from_secs(2);
@@ -45,7 +45,9 @@ pub struct Runtime {
     /// Which route a request belongs to.
     pub routes: Routes,
     /// Services by name.
-    pub pools: HashMap<Arc<str>, Arc<Pool>>,
+    pub services: HashMap<Arc<str>, Arc<Service>>,
+    /// How instances are found.
+    pub discovery: Arc<Discovery>,
     /// Every limit, by where it counts.
     pub limits: Book,
     /// Where limits are decided that several gateways share.
@@ -70,7 +72,15 @@ impl Runtime {
     pub fn compile(config: Config, previous: Option<&Self>) -> Result<Self, Problems> {
         let mut problems = Problems::new(config.places.named.clone());
         let certificates = certificates(&config, &mut problems);
-        let pools = pools(&config, previous, &mut problems);
+        let discovery = Discovery::compile(&config.discovery, previous.map(|runtime| &runtime.discovery));
+        let discovery = match discovery {
+            Ok(discovery) => discovery,
+            Err(problem) => {
+                problems.add(&config.places, "discovery.state", problem);
+                return Err(problems);
+            }
+        };
+        let services = services(&config, &discovery, previous, &mut problems);
         let sharing = Sharing::compile(&config.limits, previous.and_then(|runtime| runtime.sharing.as_ref()));
         let sharing = sharing.unwrap_or_else(|problem| {
             problems.add(&config.places, "limits.ca", problem);
@@ -81,11 +91,11 @@ impl Runtime {
         let (limits, mut limits_of) = Book::compile(&config, previous.map(|runtime| &runtime.limits));
         let mut endpoints = Vec::with_capacity(config.routes.len());
         for (endpoint, route) in &config.routes {
-            // A service with a problem has no pool; that problem is reported already.
-            let Some(pool) = pools.get(route.to.as_str()) else { continue };
+            // A service with a problem is not there; that problem is reported already.
+            let Some(service) = services.get(route.to.as_str()) else { continue };
             let before = previous.and_then(|runtime| runtime.route(endpoint));
             let Some(limits) = limits_of.remove(endpoint) else { continue };
-            match compile_route(&config, endpoint, route, pool, &keys, limits, before) {
+            match compile_route(&config, endpoint, route, service, &keys, limits, before) {
                 Ok(route) => endpoints.push(Arc::new(route)),
                 Err(problem) => problems.add(&config.places, format!("routes.{endpoint}.headers"), problem),
             }
@@ -98,7 +108,8 @@ impl Runtime {
         let runtime = Self {
             generation: previous.map_or(1, |runtime| runtime.generation + 1),
             routes: Routes::compile(patterns),
-            pools,
+            services,
+            discovery,
             limits,
             sharing,
             endpoints,
@@ -117,17 +128,25 @@ impl Runtime {
         if let Some(previous) = previous {
             self.limits.take_effect(&previous.limits, Now::read());
         }
-        let pool_before = |name| previous.and_then(|runtime| runtime.pools.get(name));
-        for (name, pool) in &self.pools {
-            pool.start(pool_before(name).map(|pool| &**pool), background);
+        self.discovery.registry.retain(|name| {
+            let discover = self.services.get(name).map(|service| service.config().discover.as_ref());
+            discover.map(|discover| discover.is_some_and(|discover| discover.registration))
+        });
+        for (name, service) in &self.services {
+            service.start(previous.and_then(|runtime| runtime.services.get(name)), background);
         }
-        let pools_before = previous.into_iter().flat_map(|runtime| &runtime.pools);
-        pools_before.filter(|(name, _)| !self.pools.contains_key(*name)).for_each(|(_, pool)| pool.stop());
+        let before = previous.into_iter().flat_map(|runtime| &runtime.services);
+        before.filter(|(name, _)| !self.services.contains_key(*name)).for_each(|(_, service)| service.stop());
         if let Some(sharing) = &self.sharing {
             sharing.store.start(background);
             background.block_on(sharing.store.tried(STORE_TRIED_WITHIN));
         }
         crate::cache::store().resize(self.config.cache.memory.0);
+    }
+
+    /// Services have whom they are to have now. What was said meanwhile went to the runtime before.
+    pub fn catch_up(&self) {
+        self.services.values().for_each(|service| service.catch_up());
     }
 
     /// The route with this endpoint.
@@ -136,26 +155,31 @@ impl Runtime {
     }
 }
 
-/// Reads, resolves and compiles everything that start does, and changes nothing; a summary, a line each.
+/// Reads, resolves and compiles everything that start does, and changes nothing; a summary, a line each, and those of its lines without which the
+/// start goes on.
 ///
 /// # Errors
 /// Every problem.
-pub fn check(config: &Config) -> Result<Vec<String>, Problems> {
+pub fn check(config: &Config) -> Result<(Vec<String>, Vec<String>), Problems> {
     let runtime = Runtime::compile(config.clone(), None)?;
     let mut lines: Vec<String> =
         config.listen.iter().map(|listener| format!("listens on {}", listener.address)).collect();
     lines.extend(config.admin.iter().map(|admin| format!("admin on {}", admin.address)));
-    for (name, pool) in config.services.keys().filter_map(|name| runtime.pools.get_key_value(name.as_str())) {
-        let addresses: Vec<String> = pool.addresses().map(|address| address.to_string()).collect();
+    let mut missing = Vec::new();
+    for (name, service) in config.services.keys().filter_map(|name| runtime.services.get_key_value(name.as_str())) {
+        let addresses: Vec<String> = service.pool().addresses().map(|address| address.to_string()).collect();
         lines.push(format!("service {name}: {}", addresses.join(", ")));
+        let problem = |source: SourceStatus| Some(format!("service {name}: {}: {}", source.source, source.problem?));
+        missing.extend(service.sources().into_iter().filter_map(problem));
     }
-    lines.extend(runtime.endpoints.iter().map(|route| format!("route {} to {}", route.endpoint, route.pool.name)));
+    lines.extend(missing.iter().cloned());
+    lines.extend(runtime.endpoints.iter().map(|route| format!("route {} to {}", route.endpoint, route.service.name)));
     lines.push(format!("keys: {}", config.keys.len()));
     if runtime.sharing.is_some() {
         lines.push(format!("limits are shared through {:?}", config.limits.store));
     }
     lines.push(format!("log: {:?}", config.log.store));
-    Ok(lines)
+    Ok((lines, missing))
 }
 
 fn certificates(config: &Config, problems: &mut Problems) -> HashMap<SocketAddr, Certificates> {
@@ -173,16 +197,22 @@ fn certificates(config: &Config, problems: &mut Problems) -> HashMap<SocketAddr,
     found
 }
 
-fn pools(config: &Config, previous: Option<&Runtime>, problems: &mut Problems) -> HashMap<Arc<str>, Arc<Pool>> {
-    let mut pools = HashMap::with_capacity(config.services.len());
+fn services(
+    config: &Config,
+    discovery: &Arc<Discovery>,
+    previous: Option<&Runtime>,
+    problems: &mut Problems,
+) -> HashMap<Arc<str>, Arc<Service>> {
+    let before = |name: &str| match previous {
+        Some(runtime) => Predecessor::Reload(runtime.services.get(name)),
+        None => Predecessor::None,
+    };
+    let answers = Service::ask_first(discovery, config.services.iter().map(|(name, service)| (service, before(name))));
+    let mut services = HashMap::with_capacity(config.services.len());
     for (name, service) in &config.services {
-        let before = match previous {
-            Some(runtime) => Before::Reload(runtime.pools.get(name.as_str())),
-            None => Before::Start,
-        };
-        match Pool::compile(name, service, before) {
-            Ok(pool) => {
-                pools.insert(Arc::clone(&pool.name), pool);
+        match Service::compile(name, service, discovery, &answers, before(name)) {
+            Ok(service) => {
+                services.insert(Arc::clone(&service.name), service);
             }
             Err(list) => {
                 for (place, problem) in list {
@@ -191,14 +221,14 @@ fn pools(config: &Config, previous: Option<&Runtime>, problems: &mut Problems) -
             }
         }
     }
-    pools
+    services
 }
 
 fn compile_route(
     config: &Config,
     endpoint: &str,
     route: &config::Route,
-    pool: &Arc<Pool>,
+    service: &Arc<Service>,
     keys: &Arc<LiveKeys>,
     limits: RouteLimits,
     before: Option<&Arc<Route>>,
@@ -208,7 +238,7 @@ fn compile_route(
     let label: Arc<str> = before.map_or_else(|| endpoint.into(), |before| Arc::clone(&before.endpoint));
     Ok(Route {
         endpoint: Arc::clone(&label),
-        pool: Arc::clone(pool),
+        service: Arc::clone(service),
         auth: Auth::compile(route.keys.as_ref().unwrap_or(&defaults.keys), &config.key_in, Arc::clone(keys)),
         clients: route.clients.as_ref().map(Clients::compile),
         cors: route.cors.as_ref().map(|cors| Cors::compile(cors, &config.key_in)),
@@ -218,9 +248,9 @@ fn compile_route(
             .as_ref()
             .map(|config| Concurrency::compile(config, before.and_then(|before| before.concurrency.as_ref()))),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
-        cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, pool))),
+        cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, service))),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,
-        retry: retry(config, route, pool).map(Retry::compile),
+        retry: retry(config, route, service).map(Retry::compile),
         rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),
         request_headers: Changes::compile(&route.headers.request)?,
         response_headers: Changes::compile(&route.headers.response)?,
@@ -229,16 +259,16 @@ fn compile_route(
 }
 
 /// The nearest one that is written: the route's, the service's, that of `defaults`. `none` is written, too.
-fn retry<'a>(config: &'a Config, route: &'a config::Route, pool: &'a Pool) -> Option<&'a config::Retry> {
-    match route.retry.as_ref().or(pool.config().retry.as_ref()) {
+fn retry<'a>(config: &'a Config, route: &'a config::Route, service: &'a Service) -> Option<&'a config::Retry> {
+    match route.retry.as_ref().or(service.config().retry.as_ref()) {
         Some(nearest) => nearest.as_ref(),
         None => config.defaults.retry.as_ref(),
     }
 }
 
 /// Of everything that an answer can depend on: where it differs, stored answers are not found any more.
-fn fingerprint(route: &config::Route, pool: &Pool) -> u64 {
+fn fingerprint(route: &config::Route, service: &Service) -> u64 {
     let mut hasher = DefaultHasher::new();
-    format!("{route:?} {:?}", pool.config()).hash(&mut hasher);
+    format!("{route:?} {:?}", service.config()).hash(&mut hasher);
     hasher.finish()
 }

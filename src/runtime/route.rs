@@ -13,14 +13,14 @@ use crate::policy::headers::Changes;
 use crate::policy::limit::RouteLimits;
 use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
-use crate::upstream::Pool;
+use crate::upstream::Service;
 
 /// What happens to a request.
 pub struct Route {
     /// The pattern or name: the label in log and metrics.
     pub endpoint: Arc<str>,
     /// Who answers.
-    pub pool: Arc<Pool>,
+    pub service: Arc<Service>,
     /// Who may call.
     pub auth: Auth,
     /// From which addresses.
@@ -54,16 +54,17 @@ pub(super) mod tests {
     use super::*;
     use crate::config;
     use crate::keys::{KeyTable, LiveKeys};
-    use crate::upstream::Before;
+    use crate::upstream::{Answers, Discovery, Predecessor};
 
     /// A route to nowhere with this endpoint.
     pub fn route_named(endpoint: &str) -> Arc<Route> {
         let service =
             config::Service { instances: vec![config::Instance::at("127.0.0.1:9")], ..config::Service::default() };
+        let discovery = Discovery::compile(&config::Discovery::default(), None).unwrap();
         let keys = Arc::new(LiveKeys::of_table(KeyTable::compile(&std::collections::BTreeMap::new())));
         Arc::new(Route {
             endpoint: endpoint.into(),
-            pool: Pool::compile("nowhere", &service, Before::Start).unwrap(),
+            service: Service::compile("nowhere", &service, &discovery, &Answers::default(), Predecessor::None).unwrap(),
             auth: Auth::compile(&config::KeyRule::None, &[], keys),
             clients: None,
             cors: None,

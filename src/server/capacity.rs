@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::control::milliseconds;
+use super::instances::milliseconds;
 use crate::admin::CapacityStatus;
 use crate::metrics::CapacityState;
 use crate::upstream::Pool;

@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
 
 use super::counters::Saved;
-use super::{Ready, breakers, capacity};
+use super::{Ready, breakers, capacity, instances};
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
-    LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
+    CacheScope, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, LimitEntry, LimitTotals, LogStatus,
+    NotChanged, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, Scope};
 use crate::config::{Config, StoreUrl};
@@ -20,7 +19,7 @@ use crate::metrics;
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
-use crate::upstream::{self, Pool};
+use crate::upstream::Address;
 
 /// The gateway's parts as the admin API sees them.
 pub(super) struct Wiring {
@@ -58,6 +57,10 @@ impl Control for Wiring {
         degraded.extend(away.map(|why| format!("limits: the shared store is away, on_error decides: {why}")));
         let without = |service: &ServiceStatus| !service.usable;
         let services = self.services();
+        degraded.extend(services.iter().flat_map(|service| {
+            let (name, sources) = (&service.name, service.sources.iter());
+            sources.filter_map(move |source| Some(instances::degraded(name, source, source.problem.as_ref()?)))
+        }));
         degraded.extend(
             services
                 .iter()
@@ -69,8 +72,21 @@ impl Control for Wiring {
 
     fn services(&self) -> Vec<ServiceStatus> {
         let runtime = self.parts.live.load();
-        let pools = runtime.config.services.keys().filter_map(|name| runtime.pools.get(name.as_str()));
-        pools.map(service).collect()
+        let services = runtime.config.services.keys().filter_map(|name| runtime.services.get(name.as_str()));
+        services.map(|one| instances::service(one)).collect()
+    }
+
+    async fn change_instance(
+        &self,
+        service: &str,
+        address: &Address,
+        change: InstanceChange,
+    ) -> Result<InstanceChanged, NotChanged> {
+        let (live, service, address) = (Arc::clone(&self.parts.live), service.to_owned(), address.clone());
+        // It is written down, and that waits for a disk.
+        tokio::task::spawn_blocking(move || instances::change(&live, &service, &address, change))
+            .await
+            .unwrap_or_else(|error| Err(NotChanged::Unkept(error.to_string())))
     }
 
     fn summary(&self) -> Summary {
@@ -232,55 +248,6 @@ fn key_store_away(status: &Status) -> Option<String> {
     })
 }
 
-fn service(pool: &Arc<Pool>) -> ServiceStatus {
-    let instances: Vec<InstanceStatus> = pool.instances().map(|status| instance(pool, status)).collect();
-    let breaker = pool.breakers.service.as_ref().map(breakers::status);
-    let capacity = capacity::status(pool);
-    ServiceStatus { name: pool.name.to_string(), usable: pool.is_usable(), breaker, capacity, instances }
-}
-
-fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
-    let instance = status.instance;
-    let (requests, failures) = instance.counts();
-    let condition = instance.condition();
-    InstanceStatus {
-        address: instance.label.to_string(),
-        state: match condition.state() {
-            upstream::InstanceState::Up => InstanceState::Up,
-            upstream::InstanceState::Down => InstanceState::Down,
-            upstream::InstanceState::Unproven => InstanceState::Unproven,
-            upstream::InstanceState::Ejected => InstanceState::Ejected,
-            upstream::InstanceState::Unchecked => InstanceState::Unchecked,
-        },
-        since: utc(&condition.since),
-        share: (f64::from(instance.share()) * 1e3).round() / 1e3,
-        weight: status.weight.into(),
-        backup: status.is_backup,
-        in_flight: instance.in_flight().into(),
-        requests,
-        failures,
-        success_rate: instance.success_rate(),
-        latency_ms: instance.latency().map(milliseconds),
-        last_check: condition.last_check.map(|check| LastCheck {
-            at: utc(&check.at),
-            took_ms: milliseconds(check.took),
-            problem: check.problem,
-        }),
-        breaker: pool.breakers.of(&instance.address).map(breakers::status),
-        why: condition.why,
-    }
-}
-
-/// A time as RFC 3339 has it, to the millisecond.
-fn utc(time: &SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(*time).unwrap_or_default();
-    time.round(jiff::Unit::Millisecond).unwrap_or(time).to_string()
-}
-
-pub(super) fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
-}
-
 fn limit_entry(status: LimitStatus) -> LimitEntry {
     let who = [status.consumer.as_deref(), status.key.as_deref(), status.address.as_deref(), status.header.as_deref()];
     let mut who = who.into_iter().flatten().collect::<Vec<_>>().join(" and ");
@@ -318,9 +285,10 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
     metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
-        instances: runtime.pools.values().flat_map(instances).collect(),
-        breakers: runtime.pools.values().flat_map(|pool| breakers::states(pool)).collect(),
-        capacities: runtime.pools.values().filter_map(|pool| capacity::state(pool)).collect(),
+        instances: runtime.services.values().flat_map(|service| instances::states(service)).collect(),
+        breakers: runtime.services.values().flat_map(|service| breakers::states(&service.pool())).collect(),
+        capacities: runtime.services.values().filter_map(|service| capacity::state(&service.pool())).collect(),
+        sources: runtime.services.values().flat_map(|service| instances::sources(service)).collect(),
         log: metrics::LogState {
             accepted: log.accepted,
             recovered: log.recovered,
@@ -363,23 +331,6 @@ fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
         errors: state.errors.to_vec(),
         opened: state.opened,
     }
-}
-
-fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
-    pool.instances().map(|status| metrics::InstanceState {
-        service: Arc::clone(&pool.name),
-        instance: Arc::clone(&status.instance.label),
-        up: status.instance.is_ready(),
-        in_flight: status.instance.in_flight().into(),
-        changes: {
-            let changes = status.instance.condition().changes;
-            [("up", changes.up), ("down", changes.down), ("ejected", changes.ejected)]
-        },
-        connections: {
-            let [new, reused] = status.instance.connections();
-            [("new", new), ("reused", reused)]
-        },
-    })
 }
 
 fn limit_entries(runtime: &Runtime) -> u64 {

@@ -6,6 +6,7 @@ mod breakers;
 mod capacity;
 mod control;
 mod counters;
+mod instances;
 mod listeners;
 mod shutdown;
 

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pingora_core::protocols::l4::socket;
+use serde::{Deserialize, Serialize};
 
 pub(super) use crate::config::UNIX;
 
 /// Where an instance is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Address {
     /// Connected to over TCP.
     Inet(SocketAddr),
@@ -20,9 +22,25 @@ pub enum Address {
 }
 
 impl Address {
-    /// That of a Unix socket.
-    pub(super) fn unix(path: &str) -> Self {
-        Self::Unix(PathBuf::from(path).into())
+    /// Reads `10.0.0.1:80`, or `unix:` and the path of a socket.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(path) = text.strip_prefix(UNIX) else {
+            let wrong = || format!("`{text}` is no address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80");
+            return text.parse().map(Self::Inet).map_err(|_| wrong());
+        };
+        if !path.starts_with('/') {
+            return Err(format!("`{text}` names no socket by its whole path: {UNIX}/run/users.sock"));
+        }
+        let socket = Self::Unix(PathBuf::from(path).into());
+        socket.socket().map(|_| socket)
+    }
+
+    /// Whether the text is one, and no name that is still to be resolved.
+    pub(super) fn is_written_in(text: &str) -> bool {
+        text.starts_with(UNIX) || text.parse::<SocketAddr>().is_ok()
     }
 
     /// As Pingora has it.
@@ -36,6 +54,19 @@ impl Address {
                 .map(socket::SocketAddr::Unix)
                 .map_err(|error| format!("`{self}` can't be connected to: {error}")),
         }
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> Self {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
     }
 }
 
@@ -61,16 +92,24 @@ mod tests {
 
     #[test]
     fn addresses_are_written_as_they_are_read() {
-        let inet: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        assert_eq!(Address::from(inet).to_string(), "127.0.0.1:80");
-        assert_eq!(Address::unix("/run/users.sock").to_string(), "unix:/run/users.sock");
+        for text in ["127.0.0.1:80", "[2001:db8::1]:80", "unix:/run/users.sock"] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), text);
+            assert!(Address::is_written_in(text));
+        }
+        assert!(!Address::is_written_in("users.internal:80"));
     }
 
     #[test]
-    fn a_path_that_is_too_long_for_a_socket_is_an_error() {
-        assert!(Address::unix("/run/users.sock").socket().is_ok());
-        assert!(
-            Address::unix(&format!("/{}", "a".repeat(200))).socket().unwrap_err().contains("can't be connected to")
-        );
+    fn what_is_no_address_says_what_would_be_right() {
+        for (text, says) in [
+            ("127.0.0.1", "with a port"),
+            ("users.internal:80", "with a port"),
+            ("unix:run/users.sock", "whole path"),
+            ("unix:", "whole path"),
+        ] {
+            assert!(Address::parse(text).unwrap_err().contains(says), "{text}");
+        }
+        let long = format!("unix:/{}", "a".repeat(200));
+        assert!(Address::parse(&long).unwrap_err().contains("can't be connected to"));
     }
 }

@@ -11,6 +11,8 @@ pub(super) const DOWN: u8 = 1;
 pub(super) const UNPROVEN: u8 = 2;
 /// It failed requests, and gets none for a while.
 pub(super) const EJECTED: u8 = 4;
+/// Somebody wants it to get no more requests.
+pub(super) const DRAINED: u8 = 8;
 
 /// What is known about an instance now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum InstanceState {
     Unproven,
     /// It failed requests, and gets none for a while.
     Ejected,
+    /// It gets no new requests because somebody said so, or because it is not listed any more; those under way finish.
+    Draining,
     /// It has no health check.
     Unchecked,
 }
@@ -43,6 +47,8 @@ pub struct Changes {
     pub down: u64,
     /// Ejected.
     pub ejected: u64,
+    /// Drained.
+    pub draining: u64,
 }
 
 /// The last health check of an instance.
@@ -63,6 +69,7 @@ pub struct Condition {
     /// Outcomes in a row that speak against `check`.
     streak: u16,
     is_ejected: bool,
+    is_drained: bool,
     /// How long the last ejection was, and when it ended.
     last_ejection: Option<(Duration, Instant)>,
     /// Since when it is in this state.
@@ -90,6 +97,7 @@ impl Condition {
             check,
             streak: 0,
             is_ejected: false,
+            is_drained: false,
             last_ejection: None,
             since: SystemTime::now(),
             why: first_reason(check).to_owned(),
@@ -105,12 +113,13 @@ impl Condition {
             Check::Unproven => UNPROVEN,
             Check::Down => DOWN,
         };
-        check | if self.is_ejected { EJECTED } else { 0 }
+        check | if self.is_ejected { EJECTED } else { 0 } | if self.is_drained { DRAINED } else { 0 }
     }
 
     /// The state in one word; what keeps requests away for longest is said first.
     pub fn state(&self) -> InstanceState {
         match self.check {
+            _ if self.is_drained => InstanceState::Draining,
             Check::Down => InstanceState::Down,
             _ if self.is_ejected => InstanceState::Ejected,
             Check::Unproven => InstanceState::Unproven,
@@ -190,6 +199,23 @@ impl Condition {
         self.becomes("its ejection is over".to_owned());
     }
 
+    /// It gets no new requests from now on, for this reason; said again it may be another one.
+    pub(super) fn drain(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.is_drained, true) {
+            self.changes.draining += 1;
+        }
+        self.becomes(why.to_owned());
+    }
+
+    /// It is used again; whether it was not.
+    pub(super) fn undrain(&mut self) -> bool {
+        let was_drained = std::mem::replace(&mut self.is_drained, false);
+        if was_drained {
+            self.becomes("it is not drained any more".to_owned());
+        }
+        was_drained
+    }
+
     fn becomes(&mut self, why: String) {
         self.since = SystemTime::now();
         self.why = why;
@@ -201,7 +227,7 @@ impl InstanceState {
     pub const fn is_ready(self) -> bool {
         match self {
             Self::Up | Self::Unchecked => true,
-            Self::Down | Self::Unproven | Self::Ejected => false,
+            Self::Down | Self::Unproven | Self::Ejected | Self::Draining => false,
         }
     }
 }
@@ -227,7 +253,7 @@ mod tests {
             InstanceState::Up => 'U',
             InstanceState::Down => 'D',
             InstanceState::Unproven => 'N',
-            InstanceState::Ejected | InstanceState::Unchecked => '?',
+            InstanceState::Ejected | InstanceState::Draining | InstanceState::Unchecked => '?',
         };
         let after = |one| {
             match one {
@@ -272,7 +298,20 @@ mod tests {
         }
         now += Duration::from_secs(30);
         assert_eq!(condition.eject(&eject, "upstream_connect", now).as_secs(), 10);
-        assert_eq!(condition.changes, Changes { up: 4, down: 0, ejected: 5 });
+        assert_eq!(condition.changes, Changes { up: 4, ejected: 5, ..Changes::default() });
+    }
+
+    #[test]
+    fn what_is_drained_stays_so_whatever_checks_say() {
+        let mut condition = Condition::new(Check::Up);
+        condition.drain("drained by the admin API");
+        condition.drain("drained by the admin API");
+        condition.checked(Some("500".to_owned()), Duration::ZERO, 1);
+        assert_eq!((condition.state(), condition.flags()), (InstanceState::Draining, DRAINED | DOWN));
+        condition.checked(None, Duration::ZERO, 1);
+        assert_eq!((condition.state(), condition.changes.draining), (InstanceState::Draining, 1));
+        assert!(condition.undrain() && !condition.undrain());
+        assert_eq!((condition.state(), condition.flags()), (InstanceState::Up, 0));
     }
 
     #[test]

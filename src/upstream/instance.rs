@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
+use tokio::sync::watch;
 
 use super::address::Address;
-use super::condition::{Change, Check, Condition, DOWN, EJECTED, UNPROVEN};
+use super::condition::{Change, Check, Condition, DOWN, DRAINED, EJECTED, UNPROVEN};
 use super::health::Checks;
 use super::latency::{Latency, PENALTY};
 use crate::config::Eject;
@@ -36,6 +37,8 @@ pub struct Instance {
     /// Tries in a row that failed, as `eject` counts them.
     strikes: AtomicU32,
     slow_start: SlowStart,
+    /// Until when upgraded connections may go on, where it is drained.
+    tunnels_until: watch::Sender<Option<Instant>>,
     pub(super) checks: Checks,
     in_flight: AtomicU32,
     latency: Latency,
@@ -89,6 +92,7 @@ impl Instance {
             condition: Mutex::new(condition),
             strikes: AtomicU32::new(0),
             slow_start: SlowStart { epoch: now, begun: AtomicU64::new(0), length: AtomicU64::new(0) },
+            tunnels_until: watch::Sender::new(None),
             checks: Checks::default(),
             in_flight: AtomicU32::new(0),
             latency: Latency::new(now),
@@ -106,7 +110,7 @@ impl Instance {
 
     /// Whether nothing speaks against sending it requests.
     pub fn is_ready(&self) -> bool {
-        self.is_none_of(DOWN | UNPROVEN | EJECTED)
+        self.is_none_of(DOWN | UNPROVEN | EJECTED | DRAINED)
     }
 
     pub(super) fn is_unproven(&self) -> bool {
@@ -143,6 +147,43 @@ impl Instance {
     pub(super) fn readmit(&self) {
         self.strikes.store(0, Ordering::Relaxed);
         self.with_condition(Condition::readmit);
+    }
+
+    /// It gets no new requests, for this reason. Those under way finish; upgraded connections may take as long as `tunnels` for that.
+    pub(super) fn drain(&self, why: &str, tunnels: Duration) {
+        self.with_condition(|condition| condition.drain(why));
+        let until = Instant::now() + tunnels;
+        self.tunnels_until.send_modify(|deadline| _ = deadline.get_or_insert(until));
+    }
+
+    /// It is used again; whether it was not.
+    pub(super) fn undrain(&self) -> bool {
+        self.tunnels_until.send_replace(None);
+        self.with_condition(Condition::undrain)
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        !self.is_none_of(DRAINED)
+    }
+
+    /// Waits until an upgraded connection to it has to end, because it is drained.
+    pub fn tunnels_end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut until = self.tunnels_until.subscribe();
+        async move {
+            loop {
+                let deadline = *until.borrow_and_update();
+                let over = async {
+                    match deadline {
+                        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = over => return,
+                    changed = until.changed() => if changed.is_err() { return },
+                }
+            }
+        }
     }
 
     /// One more try in a row failed; how many that are.

@@ -1,8 +1,9 @@
 //! A service at run time: its instances, which of them is next, and which are given up for a while because requests fail there.
 //! How one is chosen among those that are ready is in `balance`, how health is found out in `health`; here is who is ready, that backups come
 //! last, and when an instance is ejected. An instance lives on through reloads that leave its address and the way to connect to it alone.
+//! A pool never changes whom it has: `service.rs` puts another one in its place.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -16,18 +17,15 @@ use super::address::Address;
 use super::balance::{Group, Member, Wish};
 use super::breaker::Breakers;
 use super::capacity::{Bounds, Capacity, CapacityView, Entered, Place};
-use super::condition::{Check, DOWN, EJECTED, UNPROVEN};
+use super::condition::{Check, DOWN, DRAINED, EJECTED, UNPROVEN};
+use super::discovery::{Addresses, written};
 use super::health::Settings;
 use super::instance::{Instance, Try};
 use super::peer::peer;
 use super::probe::Probe;
-use super::resolve::resolve;
 use super::retry_budget::RetryBudget;
 use super::trust::Trust;
-use crate::config::{self, Balance, HashBy, HealthStart, WhenAllDown};
-
-/// Addresses with their weight, and whether they are backups; in order.
-type Addresses = BTreeSet<(Address, u16, bool)>;
+use crate::config::{self, Balance, HealthStart, WhenAllDown};
 
 /// The compiled form of one service.
 pub struct Pool {
@@ -44,10 +42,10 @@ pub struct Pool {
     bounds: Option<Bounds>,
     /// What keeps requests from an instance, from all to little: the next one holds where nobody is left by the one before.
     shunned: [u8; 4],
-    config: config::Service,
-    /// Stands for the files of its TLS, as they were read.
-    trust: u64,
-    addresses: Addresses,
+    config: Arc<config::Service>,
+    pub(super) addresses: Addresses,
+    /// What its TLS rests on, as the files were read.
+    pub(super) trust: Trust,
     /// The instances for all requests, and those for when none of these is ready.
     groups: [Group; 2],
     /// Tries at all instances that have not ended, where the choice depends on them.
@@ -77,11 +75,23 @@ pub enum Before<'a> {
     Start,
     /// A reload, and the pool of the same name if there is one.
     Reload(Option<&'a Arc<Pool>>),
+    /// Instances come and go; the configuration is the same.
+    Change(&'a Arc<Pool>),
+}
+
+impl<'a> Before<'a> {
+    /// The pool of before.
+    const fn pool(self) -> Option<&'a Arc<Pool>> {
+        match self {
+            Self::Start => None,
+            Self::Reload(pool) => pool,
+            Self::Change(pool) => Some(pool),
+        }
+    }
 }
 
 impl Pool {
-    /// Resolves and compiles `service`. The same pool as before where nothing about it changed, addresses included; otherwise the
-    /// instances that are still there know what they knew.
+    /// Compiles a service of which every instance is an address in the configuration.
     ///
     /// # Errors
     /// What is wrong, with the part of the service it is about.
@@ -90,27 +100,23 @@ impl Pool {
         service: &config::Service,
         before: Before<'_>,
     ) -> Result<Arc<Self>, Vec<(String, String)>> {
-        let addresses = resolve_all(service)?;
+        let addresses = written(service)?;
         let trust = Trust::load(service.tls.as_ref()).map_err(|problem| vec![problem])?;
-        if let Before::Reload(Some(pool)) = before
-            && pool.config == *service
-            && pool.addresses == addresses
-            && pool.trust == trust.mark
-        {
-            return Ok(Arc::clone(pool));
-        }
-        Self::build(name.into(), service.clone(), addresses, &trust, before)
-            .map(Arc::new)
-            .map_err(|problem| vec![problem])
+        let compiled = Self::with(name.into(), Arc::new(service.clone()), addresses, trust, before, &[]);
+        compiled.map(Arc::new).map_err(|problem| vec![problem])
     }
 
-    fn build(
+    /// Compiles a service with these instances; those of before that are still there know what they knew, and so do those of `leaving` that are
+    /// there again.
+    pub(super) fn with(
         name: Arc<str>,
-        config: config::Service,
+        config: Arc<config::Service>,
         addresses: Addresses,
-        trust: &Trust,
+        trust: Trust,
         before: Before<'_>,
+        leaving: &[Arc<Instance>],
     ) -> Result<Self, (String, String)> {
+        let previous = before.pool();
         let host = match &config.host {
             Some(host) => Some(HeaderValue::from_str(host).map_err(|error| ("host".to_owned(), error.to_string()))?),
             None => None,
@@ -123,44 +129,13 @@ impl Pool {
             }
             _ => None,
         };
-        let previous = match before {
-            Before::Reload(previous) => previous,
-            Before::Start => None,
-        };
-        let known = previous.filter(|pool| pool.connects_like(&config, trust));
-        let check = match (&config.health, before) {
-            (None, _) => Check::None,
-            (Some(health), Before::Reload(_)) if health.start == HealthStart::Checked => Check::Unproven,
-            (Some(_), _) => Check::Up,
-        };
-        let instance = |address: &Address| -> Result<Arc<Instance>, (String, String)> {
-            let kept = known.and_then(|pool| pool.members().find(|member| member.instance.address == *address));
-            if let Some(member) = kept {
-                return Ok(Arc::clone(&member.instance));
-            }
-            let peer = peer(&config, address, trust).map_err(|problem| ("instances".to_owned(), problem))?;
-            let instance = Instance::new(address.clone(), peer, check);
-            if matches!(before, Before::Reload(_)) && check != Check::Unproven {
-                instance.begin_slow_start(config.slow_start.map(|span| span.0));
-            }
-            Ok(Arc::new(instance))
-        };
         let in_flight = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.in_flight));
-        let [first, backups] = [false, true].map(|backup| {
-            let members = addresses.iter().filter(|(_, _, is_backup)| *is_backup == backup);
-            let members =
-                members.map(|(address, weight, _)| Ok(Member { instance: instance(address)?, weight: *weight }));
-            let members = members.collect::<Result<_, (String, String)>>()?;
-            Ok::<_, (String, String)>(Group::new(&config.balance, members, &in_flight))
-        });
-        let groups = [first?, backups?];
-        let all = addresses.iter().map(|(address, ..)| address.clone());
+        let groups = groups(&config, &addresses, &trust, before, leaving, &in_flight)?;
+        let all = addresses.iter().map(|listed| listed.address.clone());
         let breakers = Breakers::compile(config.breaker.as_ref(), &name, all, previous.map(|pool| &pool.breakers));
         let retries = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.retries));
         let capacity = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.capacity));
         let (bounds, shunned) = (Bounds::of(&config), shunned(&config));
-        let (ejecting, background) = (Mutex::new(()), OnceLock::new());
-        let trust = trust.mark;
         Ok(Self {
             name,
             host,
@@ -170,21 +145,14 @@ impl Pool {
             bounds,
             shunned,
             config,
-            trust,
             addresses,
+            trust,
             groups,
             in_flight,
             checks,
-            ejecting,
-            background,
+            ejecting: Mutex::new(()),
+            background: OnceLock::new(),
         })
-    }
-
-    /// Whether instances are connected to in the same way.
-    fn connects_like(&self, config: &config::Service, trust: &Trust) -> bool {
-        let (before, now) = (&self.config, config);
-        self.trust == trust.mark
-            && (&before.tls, &before.timeouts, before.http2) == (&now.tls, &now.timeouts, now.http2)
     }
 
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
@@ -197,13 +165,18 @@ impl Pool {
                 None => member.instance.checks.stop(),
             }
         }
-        let is_mine = |other: &Member| self.members().any(|member| Arc::ptr_eq(&member.instance, &other.instance));
-        previous.into_iter().flat_map(Self::members).filter(|member| !is_mine(member)).for_each(stop);
+        previous.into_iter().flat_map(|previous| self.others_of(previous)).for_each(|other| other.checks.stop());
+    }
+
+    /// Instances of another pool that this one does not have.
+    pub(super) fn others_of<'a>(&self, other: &'a Self) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
+        let mine: HashSet<*const Instance> = self.members().map(|member| Arc::as_ptr(&member.instance)).collect();
+        other.members().map(|member| &member.instance).filter(move |instance| !mine.contains(&Arc::as_ptr(instance)))
     }
 
     /// Ends the health checks, because the service is gone.
     pub fn stop(&self) {
-        self.members().for_each(stop);
+        self.members().for_each(|member| member.instance.checks.stop());
     }
 
     /// The next instance, among those that may be used and are not in `tried`; `key` is where the request lies on the ring, if there is one.
@@ -309,14 +282,6 @@ impl Pool {
         background.spawn(readmit_after(Arc::clone(instance), length, Arc::clone(&self.name), slow_start));
     }
 
-    /// Where the key of a request is, if the choice depends on it.
-    pub fn hash_by(&self) -> Option<&HashBy> {
-        match &self.config.balance {
-            Balance::ConsistentHash(hash) => Some(&hash.by),
-            Balance::RoundRobin | Balance::LeastRequests | Balance::PeakEwma | Balance::Random => None,
-        }
-    }
-
     /// Whether an instance is left that may be used and is not in `tried`.
     pub fn has_other(&self, tried: &[Try]) -> bool {
         let has_other = |shunned| self.members().any(|member| self.is_ready(&member.instance, tried, shunned));
@@ -352,7 +317,7 @@ impl Pool {
             && self.members().any(|member| self.may_be_used(&member.instance, shunned))
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         self.groups.iter().flat_map(Group::members)
     }
 
@@ -361,25 +326,22 @@ impl Pool {
         &self.config
     }
 
-    /// The addresses its instances resolved to.
+    /// The addresses of its instances.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
-        self.addresses.iter().map(|(address, ..)| address)
+        self.addresses.iter().map(|listed| &listed.address)
     }
 }
 
 /// What keeps requests from an instance while there are others.
-const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED;
+const SHUNNED: u8 = DOWN | UNPROVEN | EJECTED | DRAINED;
 
-/// From everything to what `when_all_down` leaves: who is new may be used where nobody else is left, then who is ejected, then who is unhealthy.
+/// From everything to what `when_all_down` leaves: who is new may be used where nobody else is left, then who is ejected, then who is unhealthy;
+/// who is drained never.
 fn shunned(service: &config::Service) -> [u8; 4] {
     let uses = |when_all_down: Option<WhenAllDown>| when_all_down == Some(WhenAllDown::All);
     let ejected = if uses(service.eject.as_ref().map(|eject| eject.when_all_down)) { 0 } else { EJECTED };
     let down = if uses(service.health.as_ref().map(|health| health.when_all_down)) { 0 } else { DOWN };
-    [SHUNNED, DOWN | EJECTED, DOWN | ejected, down | ejected]
-}
-
-fn stop(member: &Member) {
-    member.instance.checks.stop();
+    [SHUNNED, DOWN | EJECTED, DOWN | ejected, down | ejected].map(|flags| flags | DRAINED)
 }
 
 /// The way out of an ejection.
@@ -390,29 +352,49 @@ async fn readmit_after(instance: Arc<Instance>, length: Duration, service: Arc<s
     log::info!("service {service}: instance {} is back after its ejection", instance.label);
 }
 
-fn resolve_all(service: &config::Service) -> Result<Addresses, Vec<(String, String)>> {
-    let mut addresses = HashMap::new();
-    let mut problems = Vec::new();
-    for (index, instance) in service.instances.iter().enumerate() {
-        match resolve(&instance.address) {
-            Ok(found) => {
-                for address in found {
-                    if addresses.insert(address.clone(), (instance.weight, instance.backup)).is_some() {
-                        problems.push((
-                            format!("instances[{index}]"),
-                            format!("`{}` is {address}, which this service already has", instance.address),
-                        ));
-                    }
-                }
-            }
-            Err(problem) => problems.push((format!("instances[{index}]"), problem)),
+/// The instances for all requests, and those for when none of these is ready.
+fn groups(
+    config: &config::Service,
+    addresses: &Addresses,
+    trust: &Trust,
+    before: Before<'_>,
+    leaving: &[Arc<Instance>],
+    in_flight: &Arc<AtomicUsize>,
+) -> Result<[Group; 2], (String, String)> {
+    let same_way = |pool: &&Arc<Pool>| {
+        let before = &*pool.config;
+        pool.trust.mark == trust.mark
+            && (&before.tls, &before.timeouts, before.http2) == (&config.tls, &config.timeouts, config.http2)
+    };
+    let known = before.pool().filter(same_way);
+    let members = known.into_iter().flat_map(|pool| pool.members()).map(|member| &member.instance);
+    let leaving = leaving.iter().filter(|_| known.is_some());
+    let known: HashMap<&Address, &Arc<Instance>> =
+        leaving.chain(members).map(|instance| (&instance.address, instance)).collect();
+    let is_start = matches!(before, Before::Start);
+    let check = match &config.health {
+        None => Check::None,
+        Some(health) if health.start == HealthStart::Checked && !is_start => Check::Unproven,
+        Some(_) => Check::Up,
+    };
+    let instance = |address: &Address| -> Result<Arc<Instance>, (String, String)> {
+        if let Some(instance) = known.get(address) {
+            return Ok(Arc::clone(instance));
         }
-    }
-    if problems.is_empty() {
-        Ok(addresses.into_iter().map(|(address, (weight, backup))| (address, weight, backup)).collect())
-    } else {
-        Err(problems)
-    }
+        let peer = peer(config, address, trust).map_err(|problem| ("instances".to_owned(), problem))?;
+        let instance = Instance::new(address.clone(), peer, check);
+        if !is_start && check != Check::Unproven {
+            instance.begin_slow_start(config.slow_start.map(|span| span.0));
+        }
+        Ok(Arc::new(instance))
+    };
+    let [first, backups] = [false, true].map(|backup| {
+        let members = addresses.iter().filter(|listed| listed.is_backup == backup);
+        let members = members.map(|listed| Ok(Member { instance: instance(&listed.address)?, weight: listed.weight }));
+        let members = members.collect::<Result<_, (String, String)>>()?;
+        Ok::<_, (String, String)>(Group::new(&config.balance, members, in_flight))
+    });
+    Ok([first?, backups?])
 }
 
 #[cfg(test)]
@@ -657,15 +639,6 @@ mod tests {
             tries.pop();
             assert!(pool.select(&[], Some(1)).is_some() && pool.has_other(&[]));
         }
-    }
-
-    #[test]
-    fn an_unchanged_service_keeps_its_pool() {
-        let first = pool(&["127.0.0.1:1"]);
-        let same = Pool::compile("users", &service(&["127.0.0.1:1"]), Before::Reload(Some(&first))).unwrap();
-        let other = Pool::compile("users", &service(&["127.0.0.1:2"]), Before::Reload(Some(&first))).unwrap();
-        assert!(Arc::ptr_eq(&first, &same));
-        assert!(!Arc::ptr_eq(&first, &other));
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod cache;
 mod capacity;
 mod cli;
 mod cors;
+mod discovery;
+mod drain;
 mod flood;
 mod forwarding;
 mod health;

@@ -14,7 +14,7 @@ fn routes() -> Vec<String> {
     for line in include_str!("../api.rs").lines() {
         let route = line.trim().strip_prefix(".route(\"").and_then(|line| line.split_once("\", "));
         let Some((path, handlers)) = route else { continue };
-        for (handler, method) in [("get(", "GET"), ("post(", "POST")] {
+        for (handler, method) in [("get(", "GET"), ("post(", "POST"), ("put(", "PUT"), ("delete(", "DELETE")] {
             if handlers.contains(handler) {
                 routes.push(format!("{method} {path}"));
             }
@@ -39,7 +39,8 @@ fn every_path_is_in_the_docs() {
         assert!(OPERATIONS.contains(&format!("\n| `{route}` | ")), "docs/operations.md has no row for {route}");
     }
     let rows = OPERATIONS.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    for (row, _) in rows.filter(|(row, _)| row.starts_with("GET ") || row.starts_with("POST ")) {
+    let is_method = |row: &str| ["GET ", "POST ", "PUT ", "DELETE "].iter().any(|method| row.starts_with(method));
+    for (row, _) in rows.filter(|(row, _)| is_method(row)) {
         assert!(routes.iter().map(in_words).any(|route| route == row), "docs/operations.md has a row for {row}");
     }
 }

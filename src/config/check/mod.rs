@@ -26,6 +26,7 @@ pub fn check(draft: &Draft, problems: &mut Problems) {
     check.admin();
     check.process();
     check.log();
+    check.discovery();
     check.services();
     check.routes();
     check.all_limits();

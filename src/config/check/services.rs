@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::Check;
 use crate::config::pattern::check_host;
 use crate::config::schema::UNIX;
-use crate::config::{Balance, Eject, HealthCheck, Instance, Service};
+use crate::config::{Balance, Discover, Eject, HealthCheck, Instance, Service, Span};
 
 impl Check<'_> {
     pub(super) fn services(&mut self) {
@@ -18,31 +18,7 @@ impl Check<'_> {
     }
 
     fn service(&mut self, path: &str, service: &Service) {
-        // The short form is the list itself.
-        let list = match format!("{path}.instances") {
-            list if self.places.has(&list) => list,
-            _ => path.to_owned(),
-        };
-        if service.instances.is_empty() && !self.lost(&list) {
-            self.problem(list.clone(), "a service needs at least one instance, such as 127.0.0.1:9101");
-        }
-        if !service.instances.is_empty() && service.instances.iter().all(|instance| instance.backup) {
-            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
-        }
-        let mut seen = HashSet::new();
-        for (index, instance) in service.instances.iter().enumerate() {
-            let element = format!("{list}[{index}]");
-            if let Err(message) = check_instance(&instance.address) {
-                self.problem(element.clone(), message);
-            }
-            if !seen.insert(&instance.address) {
-                self.problem(
-                    element.clone(),
-                    format!("`{}` is there twice; a larger share is written `weight`", instance.address),
-                );
-            }
-            self.weight(&element, instance);
-        }
+        self.instances(path, service);
         if let Some(host) = &service.host
             && let Err(message) = check_host_and_port(host)
         {
@@ -84,6 +60,71 @@ impl Check<'_> {
             ("write", times.write),
         ] {
             self.not_zero(format!("{path}.timeouts.{name}"), span);
+        }
+    }
+
+    fn instances(&mut self, path: &str, service: &Service) {
+        // The short form is the list itself.
+        let list = match format!("{path}.instances") {
+            list if self.places.has(&list) => list,
+            _ => path.to_owned(),
+        };
+        let discovers = service.discover.is_some() || self.lost(&format!("{path}.discover"));
+        if service.instances.is_empty() && !discovers && !self.lost(&list) {
+            let message =
+                "a service needs at least one instance, such as 127.0.0.1:9101, or `discover`, which finds them";
+            self.problem(list.clone(), message);
+        }
+        if let Some(discover) = &service.discover {
+            self.discover(&format!("{path}.discover"), discover);
+        }
+        let all_backups = service.instances.iter().all(|instance| instance.backup);
+        if !service.instances.is_empty() && !discovers && all_backups {
+            self.problem(list.clone(), "every instance is a backup: at least one is there for all requests");
+        }
+        let mut seen = HashSet::new();
+        for (index, instance) in service.instances.iter().enumerate() {
+            let element = format!("{list}[{index}]");
+            if let Err(message) = check_instance(&instance.address) {
+                self.problem(element.clone(), message);
+            }
+            if !seen.insert(&instance.address) {
+                self.problem(
+                    element.clone(),
+                    format!("`{}` is there twice; a larger share is written `weight`", instance.address),
+                );
+            }
+            self.weight(&element, instance);
+        }
+    }
+
+    fn discover(&mut self, path: &str, discover: &Discover) {
+        if discover.is_empty() && !self.lost(path) {
+            self.problem(path.to_owned(), "it says nowhere: name `dns`, `srv`, `file` or `registration: true`");
+        }
+        if let Some(name) = &discover.dns {
+            let checked = match name.parse::<std::net::SocketAddr>() {
+                Ok(_) => Err(format!("`{name}` is an address, no name: write it under `instances`")),
+                Err(_) => check_instance(name),
+            };
+            if let Err(message) = checked {
+                self.problem(format!("{path}.dns"), message);
+            }
+        }
+        if let Some(name) = &discover.srv
+            && let Err(message) = check_srv(name)
+        {
+            self.problem(format!("{path}.srv"), message);
+        }
+        if discover.registration && self.draft.config.admin.is_none() && !self.lost("admin") {
+            self.problem(format!("{path}.registration"), "instances register at `admin`, which is none");
+        }
+    }
+
+    pub(super) fn discovery(&mut self) {
+        let ttl_min = self.draft.config.discovery.ttl_min;
+        if ttl_min < Span::seconds(1) {
+            self.problem("discovery.ttl_min", format!("{ttl_min} is less than 1s: the DNS server would be flooded"));
         }
     }
 
@@ -170,6 +211,20 @@ impl Check<'_> {
     }
 }
 
+impl Instance {
+    /// The rules for a single instance, wherever it comes from.
+    ///
+    /// # Errors
+    /// The first one that is broken.
+    pub fn check(&self) -> Result<(), String> {
+        check_instance(&self.address)?;
+        match self.weight {
+            1..=100 => Ok(()),
+            weight => Err(format!("`{}`: the weight {weight} is not a number from 1 to 100", self.address)),
+        }
+    }
+}
+
 /// Whether the address is `host:port`, or a Unix socket.
 fn check_instance(address: &str) -> Result<(), String> {
     if address.contains("://") {
@@ -203,6 +258,20 @@ fn check_instance(address: &str) -> Result<(), String> {
     }
     check_address_like(host)?;
     check_host(host)
+}
+
+/// Whether it is a name of SRV records: `_service._protocol.name`.
+fn check_srv(name: &str) -> Result<(), String> {
+    let wrong = || Err(format!("`{name}` is no name of SRV records, such as _http._tcp.users.internal"));
+    let mut labels = name.splitn(3, '.');
+    let is_marked = |label: Option<&str>| {
+        let letters = label.and_then(|label| label.strip_prefix('_')).unwrap_or_default();
+        !letters.is_empty() && letters.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if !is_marked(labels.next()) || !is_marked(labels.next()) {
+        return wrong();
+    }
+    labels.next().map_or_else(wrong, check_host)
 }
 
 /// What is all digits and dots was meant to be an address.

@@ -147,6 +147,11 @@ impl Backend {
 
     /// An instance with a script.
     pub async fn scripted(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::at(free_address(), script).await
+    }
+
+    /// An instance with a script, at this address.
+    pub async fn at(address: SocketAddr, script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let play = Play {
             script: RwLock::new(Arc::new(script)),
             seen: Mutex::default(),
@@ -155,7 +160,7 @@ impl Backend {
             unreadable: Mutex::default(),
             running: Mutex::default(),
         };
-        let backend = Self { address: free_address(), play: Arc::new(play) };
+        let backend = Self { address, play: Arc::new(play) };
         backend.listen();
         backend
     }

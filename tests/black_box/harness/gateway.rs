@@ -166,6 +166,11 @@ impl Gateway {
         Ask::new(self.client.post(format!("http://{}{path}", self.admin)))
     }
 
+    /// Asks the admin listener by any method.
+    pub fn admin_ask(&self, method: Method, path: &str) -> Ask {
+        Ask::new(self.client.request(method, format!("http://{}{path}", self.admin)))
+    }
+
     /// A raw connection to the first listener.
     pub async fn wire(&self) -> Wire {
         Wire::open(self.address).await
