@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::state::{family, sample};
+use super::family::{family, sample};
 
 /// A service that bears only so many requests at once.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::breakers;
+use super::{breakers, capacity};
 use crate::admin::{
     InstanceChange, InstanceChanged, InstanceState, InstanceStatus, LastCheck, NotChanged, ServiceStatus, SourceStatus,
 };
@@ -30,7 +30,8 @@ pub(super) fn service(service: &Service) -> ServiceStatus {
         problem: source.problem,
     };
     let sources = service.sources().into_iter().map(source).collect();
-    ServiceStatus { name: service.name.to_string(), usable: pool.is_usable(), breaker, sources, instances }
+    let capacity = capacity::status(&pool);
+    ServiceStatus { name: service.name.to_string(), usable: pool.is_usable(), breaker, capacity, sources, instances }
 }
 
 fn instance(pool: &Pool, status: upstream::InstanceStatus) -> InstanceStatus {
