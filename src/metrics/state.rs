@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
 
-use super::capacity::CapacityState;
-use super::{BuildFacts, capacity};
+use super::{BuildFacts, CapacityState, capacity};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
