@@ -1,4 +1,5 @@
 //! The series of services that bear only so many requests at once: who is inside, who waits, for how long, and who got no place.
+//! Not here: how places are given (`upstream/capacity.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::capacity::CapacityState;
 use super::family::{counter, family, gauge, histogram, sample, summary};
-use super::{BuildFacts, capacity};
+use super::{BuildFacts, CapacityState, capacity};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]

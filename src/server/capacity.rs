@@ -1,4 +1,5 @@
 //! The places of a service, as the admin API and metrics tell of them.
+//! Not here: how places are given (`upstream/capacity.rs`).
 
 use std::sync::Arc;
 
