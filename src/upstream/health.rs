@@ -74,12 +74,14 @@ impl Settings {
 
 impl Checks {
     /// Checks `instance` from now on by `settings`; nothing changes where it is done so already.
-    pub fn run(&self, instance: &Arc<Instance>, settings: &Arc<Settings>, probe: &Arc<Probe>, on: &Handle) {
+    /// `new` instances wait for their first check: one alone is checked at once, a thousand over a second.
+    pub fn run(&self, instance: &Arc<Instance>, settings: &Arc<Settings>, probe: &Arc<Probe>, new: usize, on: &Handle) {
         let mut running = self.0.lock();
         if running.as_ref().is_some_and(|running| running.settings == *settings) {
             return;
         }
-        let first = if instance.is_unproven() { Duration::ZERO } else { part(settings.health.every.0, 0, 100) };
+        let soon = Duration::from_millis(new.saturating_sub(1) as u64).min(settings.health.every.0);
+        let first = part(if instance.is_unproven() { soon } else { settings.health.every.0 }, 0, 100);
         let checking = check_until_dropped(Arc::downgrade(instance), Arc::clone(settings), Arc::clone(probe), first);
         *running = Some(Running { settings: Arc::clone(settings), task: on.spawn(checking).abort_handle() });
     }

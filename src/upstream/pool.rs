@@ -158,10 +158,13 @@ impl Pool {
     /// Begins what runs beside the data path on `background`, in place of what ran for `previous`: health checks, and ends of ejections.
     pub fn start(&self, previous: Option<&Self>, background: &Handle) {
         self.background.get_or_init(|| background.clone());
+        let new = self.members().filter(|member| member.instance.is_unproven()).count();
         for member in self.members() {
             member.instance.expect_checks(self.checks.is_some());
             match &self.checks {
-                Some((settings, probe)) => member.instance.checks.run(&member.instance, settings, probe, background),
+                Some((settings, probe)) => {
+                    member.instance.checks.run(&member.instance, settings, probe, new, background);
+                }
                 None => member.instance.checks.stop(),
             }
         }
@@ -399,6 +402,8 @@ fn groups(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn service(addresses: &[&str]) -> config::Service {
