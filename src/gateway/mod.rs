@@ -8,12 +8,14 @@ mod attempt;
 mod balance_key;
 mod caching;
 mod connection;
+mod dated;
 mod exchange;
 mod failure;
 mod flood;
 mod forward;
 mod front;
 mod query;
+mod refreshing;
 mod retrying;
 
 use std::sync::Arc;
@@ -116,6 +118,11 @@ impl ProxyHttp for Gateway {
         Box::new(Exchange::new(&self.0, connection::begin_exchange()))
     }
 
+    /// For stale answers that are refreshed in the background.
+    fn allow_spawning_subrequest(&self, _session: &Session, _exchange: &Self::CTX) -> bool {
+        true
+    }
+
     /// None: Pingora's own modules cost every request a box.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
@@ -134,6 +141,9 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
+        if exchange.inherit(session) {
+            return Ok(false);
+        }
         let Err(refusal) = admit::admit(session.req_header(), exchange).await else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
         let cors = exchange.cors_fields(session.req_header(), &refusal);
@@ -146,21 +156,25 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    fn cache_key_callback(&self, session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
+    fn cache_key_callback(&self, _session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
         exchange
-            .cache_key(session)
+            .cache_key()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
     }
 
     async fn cache_hit_filter(
         &self,
-        _session: &mut Session,
-        _meta: &CacheMeta,
+        session: &mut Session,
+        meta: &CacheMeta,
         _hit: &mut HitHandler,
         is_fresh: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<ForcedFreshness>> {
-        Ok(exchange.cache_hit(is_fresh))
+        let (freshness, refresh) = exchange.cache_hit(session, meta, is_fresh);
+        if let Some(refresh) = refresh {
+            exchange.refresh_in_background(session, refresh);
+        }
+        Ok(freshness)
     }
 
     fn cache_miss(&self, session: &mut Session, exchange: &mut Self::CTX) {
@@ -182,18 +196,21 @@ impl ProxyHttp for Gateway {
         response: &ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<RespCacheable> {
-        Ok(exchange.decide_storing(session.req_header(), response))
+        Ok(exchange.decide_storing(session, response))
     }
 
-    /// No stale answers: neither on errors nor while another one is fetched.
-    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Self::CTX, _error: Option<&Error>) -> bool {
-        false
+    /// On errors only: what is served while another one is fetched was decided when it was found.
+    fn should_serve_stale(&self, session: &mut Session, exchange: &mut Self::CTX, error: Option<&Error>) -> bool {
+        error.is_some_and(|error| exchange.serves_stale(session, error))
     }
 
     /// Breakers, once more than for each try: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let route = exchange.route.as_ref();
-        let Some(refusal) = route.and_then(|route| attempt::breakers_refuse(&route.pool)) else { return Ok(true) };
+        let breakers = route.and_then(|route| attempt::breakers_refuse(&route.pool));
+        // With something stale at hand the try is made in vain, and what is stale is served instead of an error.
+        let breakers = breakers.filter(|_| !session.cache.can_serve_stale_error());
+        let Some(refusal) = exchange.only_if_cached().or(breakers) else { return Ok(true) };
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
         Ok(false)
@@ -275,7 +292,7 @@ impl ProxyHttp for Gateway {
         }
         exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
-        Ok(())
+        if response.status.is_informational() { caching::pass_at_once(session, response).await } else { Ok(()) }
     }
 
     /// Also of answers from the cache: what is different for every client is put in here.
