@@ -142,9 +142,10 @@ async fn all_fills_together_are_bounded() {
     let cache = cache(16 * MB);
     let (key, piece) = (key("/a", None), Bytes::from(vec![0; MB as usize]));
     let mut handlers = Vec::new();
-    for _ in 0..8 {
-        let mut handler =
-            cache.get_miss_handler(&key, &meta(cache, &[]), &Span::inactive().handle()).await.unwrap();
+    // All are decided on before the first one needs room.
+    let metas: Vec<_> = (0..8).map(|_| meta(cache, &[])).collect();
+    for meta in metas {
+        let mut handler = cache.get_miss_handler(&key, &meta, &Span::inactive().handle()).await.unwrap();
         handler.write_body(piece.clone(), false).await.unwrap();
         handlers.push(handler);
     }

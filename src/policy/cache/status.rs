@@ -65,7 +65,8 @@ fn ttl(cache: &HttpCache, now: SystemTime) -> i64 {
     let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     match cache.cache_meta().fresh_until().duration_since(now) {
         Ok(left) => seconds(left),
-        Err(past) => -seconds(past.duration()),
+        // A second that has begun counts: what is stale has a number below zero.
+        Err(past) => -seconds(past.duration()).saturating_add(1),
     }
 }
 
