@@ -123,11 +123,7 @@ impl Reader<'_> {
             b'"' => self.string(),
             b'?' => {
                 self.eat(b'?');
-                if self.eat(b'1') {
-                    Some(Value::True)
-                } else {
-                    self.eat(b'0').then_some(Value::False)
-                }
+                if self.eat(b'1') { Some(Value::True) } else { self.eat(b'0').then_some(Value::False) }
             }
             b':' => {
                 self.eat(b':');
@@ -149,7 +145,8 @@ impl Reader<'_> {
     fn number(&mut self) -> Option<Value> {
         let negative = self.eat(b'-');
         let digits = self.take(|byte| byte.is_ascii_digit());
-        let number: i64 = (1..=15).contains(&digits.len()).then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
+        let number: i64 =
+            (1..=15).contains(&digits.len()).then(|| std::str::from_utf8(digits).ok()?.parse().ok())??;
         let whole_digits = digits.len();
         if self.eat(b'.') {
             let fraction = self.take(|byte| byte.is_ascii_digit()).len();
@@ -203,8 +200,20 @@ mod tests {
     #[test]
     fn what_breaks_the_grammar_is_ignored_as_a_whole() {
         for line in [
-            "", "max-age=60,", "max-age =60", "max-age= 60", "MaX-aGe=60", "max-age=60, &&&", "max-age=60 no-store",
-            "max-age=\"60", "a=1.2345", "a=1234567890123456", "a=(1", "=1", "a=?2", "max-age='60'",
+            "",
+            "max-age=60,",
+            "max-age =60",
+            "max-age= 60",
+            "MaX-aGe=60",
+            "max-age=60, &&&",
+            "max-age=60 no-store",
+            "max-age=\"60",
+            "a=1.2345",
+            "a=1234567890123456",
+            "a=(1",
+            "=1",
+            "a=?2",
+            "max-age='60'",
         ] {
             assert_eq!(read(&[line]), None, "{line}");
         }

@@ -196,7 +196,9 @@ fn likes_language_best(asked: &[u8], answer: &HeaderMap) -> bool {
     let (Some(language), None) = (languages.next(), languages.next()) else { return false };
     let Some(choices) = normal_choices(asked) else { return false };
     match choices[..] {
-        [(best, likes), (_, likes_next), ..] if likes > likes_next => language.as_bytes().eq_ignore_ascii_case(best.as_bytes()),
+        [(best, likes), (_, likes_next), ..] if likes > likes_next => {
+            language.as_bytes().eq_ignore_ascii_case(best.as_bytes())
+        }
         [(best, 1..)] => language.as_bytes().eq_ignore_ascii_case(best.as_bytes()),
         _ => false,
     }

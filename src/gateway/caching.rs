@@ -280,7 +280,9 @@ mod tests {
         is("http://A.example:8080/x", "/x", None);
         is("HTTP://a.example:8080?q", "/", Some("q"));
         is("//a.example:8080/x", "/x", None);
-        for other in ["https://a.example:8080/x", "http://a.example/x", "http://b.example:8080/x", "//b/x", "mailto://x"] {
+        for other in
+            ["https://a.example:8080/x", "http://a.example/x", "http://b.example:8080/x", "//b/x", "mailto://x"]
+        {
             assert_eq!(find(other), None, "{other}");
         }
     }

@@ -157,9 +157,7 @@ impl ProxyHttp for Gateway {
     }
 
     fn cache_key_callback(&self, _session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
-        exchange
-            .cache_key()
-            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+        exchange.cache_key().ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
     }
 
     async fn cache_hit_filter(

@@ -105,7 +105,11 @@ async fn an_answer_that_is_not_stored_keeps_nobody_waiting() {
     assert_eq!(backend.requests(), 50);
     // Now it is known: nobody waits for anybody.
     let answers = crowd(&gateway, 50).await;
-    assert!(answers.iter().all(|(first, ..)| *first < milliseconds(950)), "{:?}", answers.iter().map(|answer| answer.0).max());
+    assert!(
+        answers.iter().all(|(first, ..)| *first < milliseconds(950)),
+        "{:?}",
+        answers.iter().map(|answer| answer.0).max()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,7 +73,8 @@ async fn what_is_forwarded_without_being_keyed_changes_nothing_for_others() {
         "Connection: close, Accept-Language",
     ];
     let backend = Backend::scripted(|seen| {
-        let named: Vec<String> = seen.headers.iter().map(|(name, value)| format!("{name}={value}").to_lowercase()).collect();
+        let named: Vec<String> =
+            seen.headers.iter().map(|(name, value)| format!("{name}={value}").to_lowercase()).collect();
         let evil = named.iter().any(|field| ["evil", "gopher", "delete"].iter().any(|word| field.contains(word)));
         let language = seen.header("accept-language").unwrap_or("none");
         Reply::ok(&format!("{} {language}", if evil { "evil" } else { "good" })).with("Vary", "Accept-Language")
@@ -96,7 +97,8 @@ async fn what_is_forwarded_without_being_keyed_changes_nothing_for_others() {
 #[tokio::test]
 async fn the_route_says_what_of_query_headers_and_cookies_counts() {
     let backend = Backend::scripted(|seen| {
-        Reply::ok(&format!("{} {}", seen.target, seen.header("x-tenant").unwrap_or("-"))).with("Cache-Control", "max-age=60")
+        Reply::ok(&format!("{} {}", seen.target, seen.header("x-tenant").unwrap_or("-")))
+            .with("Cache-Control", "max-age=60")
     })
     .await;
     let cache = "{query: {ignore: [utm_*, fbclid], sort: true}, key: [header X-Tenant, cookie lang], vary: X-Device}";
@@ -151,7 +153,8 @@ async fn a_change_forgets_what_the_answer_names_of_the_same_origin() {
 #[tokio::test]
 async fn on_a_shared_route_no_consumer_reaches_the_instance() {
     let backend = Backend::scripted(|seen| {
-        let told: Vec<&str> = ["x-consumer", "x-api-key", "authorization"].into_iter().filter_map(|name| seen.header(name)).collect();
+        let told: Vec<&str> =
+            ["x-consumer", "x-api-key", "authorization"].into_iter().filter_map(|name| seen.header(name)).collect();
         Reply::ok(&format!("{told:?}"))
     })
     .await;

@@ -35,7 +35,9 @@ async fn with_a_dead_instance_stale_answers_are_served_for_their_time() {
     tokio::time::sleep(milliseconds(1_500)).await;
     let stale = gateway.get("/cached/x").await;
     assert_eq!((stale.status, stale.text().as_str()), (200, "old"));
-    assert!(status(&stale).starts_with("tollgate; fwd=stale; ttl=-") && status(&stale).ends_with("detail=stale_if_error"));
+    assert!(
+        status(&stale).starts_with("tollgate; fwd=stale; ttl=-") && status(&stale).ends_with("detail=stale_if_error")
+    );
     assert!(stale.header("age").is_some_and(|age| age != "0"), "{stale:?}");
     assert_eq!(gateway.ask(http::Method::HEAD, "/cached/x").await.status, 200);
     // Its time is over.
@@ -88,7 +90,8 @@ async fn what_must_be_confirmed_is_not_served_stale() {
 
 #[tokio::test]
 async fn a_stale_answer_is_served_at_once_and_refreshed_once_at_nobodys_cost() {
-    let backend = Backend::scripted(|_| Reply::ok("old").with("ETag", "\"1\"").with("Cache-Control", "max-age=1")).await;
+    let backend =
+        Backend::scripted(|_| Reply::ok("old").with("ETag", "\"1\"").with("Cache-Control", "max-age=1")).await;
     let route = "limit: 12/min per ip, cache: {ttl: 0s, stale_while_revalidate: 1min}";
     let gateway = Gateway::start(&cached(&backend, route).log("sqlite:log.db")).await;
     gateway.get("/cached/x").await;
@@ -141,10 +144,8 @@ async fn a_refresh_is_of_the_consumer_whose_answer_it_is() {
 #[tokio::test]
 async fn the_date_of_an_answer_is_that_of_its_making() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-    let backend = Backend::scripted(move |_| {
-        Reply::ok("x").with("Date", date).with("Cache-Control", "max-age=2000000000")
-    })
-    .await;
+    let backend =
+        Backend::scripted(move |_| Reply::ok("x").with("Date", date).with("Cache-Control", "max-age=2000000000")).await;
     let gateway = Gateway::start(&cached(&backend, "cache: 0s")).await;
     let mut wire = gateway.wire().await;
     for _ in 0..3 {

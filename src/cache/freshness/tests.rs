@@ -252,7 +252,8 @@ fn any_words() -> impl Strategy<Value = Vec<Word>> {
     let plain = ["no-store", "private", "no-cache", "public", "must-revalidate", "proxy-revalidate", "must-understand"];
     let plain = proptest::sample::select(plain.to_vec()).prop_map(|word| (word, None));
     let timed = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error", "max-age", "unknown"];
-    let timed = (proptest::sample::select(timed.to_vec()), 0_u64..100).prop_map(|(word, seconds)| (word, Some(seconds)));
+    let timed =
+        (proptest::sample::select(timed.to_vec()), 0_u64..100).prop_map(|(word, seconds)| (word, Some(seconds)));
     proptest::collection::vec(prop_oneof![plain, timed.clone(), timed], 0..4)
 }
 
@@ -315,7 +316,11 @@ impl Story {
         let said: Vec<u64> =
             self.words().iter().filter(|(name, _)| *name == word).map(|(_, seconds)| seconds.unwrap()).collect();
         let last = said.last()?.cast_signed();
-        if self.targeted.is_empty() { Some(said.iter().all(|other| other == &said[0]).then_some(last)) } else { Some(Some(last)) }
+        if self.targeted.is_empty() {
+            Some(said.iter().all(|other| other == &said[0]).then_some(last))
+        } else {
+            Some(Some(last))
+        }
     }
 
     /// May a shared cache have it at all? RFC 9111 section 3.
@@ -418,10 +423,8 @@ fn uses(freshness: Freshness, seconds: i64) -> Vec<Use> {
     if after < freshness.remaining {
         return vec![Use::Fresh];
     }
-    let windows = [
-        (Use::WhileRevalidating, freshness.stale_while_revalidate),
-        (Use::OnError, freshness.stale_if_error),
-    ];
+    let windows =
+        [(Use::WhileRevalidating, freshness.stale_while_revalidate), (Use::OnError, freshness.stale_if_error)];
     windows.into_iter().filter(|(_, window)| after < freshness.remaining + *window).map(|(how, _)| how).collect()
 }
 

@@ -39,8 +39,10 @@ fn meta(cache: &'static Cache, headers: &[(&'static str, &str)]) -> CacheMeta {
 }
 
 fn selected(language: u8) -> Selected {
-    let [answer, asked] = [("vary", "accept-language".to_owned()), ("accept-language", language.to_string())]
-        .map(|(name, value)| http::HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]));
+    let [answer, asked] =
+        [("vary", "accept-language".to_owned()), ("accept-language", language.to_string())].map(|(name, value)| {
+            http::HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
+        });
     Selected::of(&answer, &[], &asked).unwrap()
 }
 
@@ -261,8 +263,7 @@ async fn the_bound_holds_over_random_inserts_and_resizes() {
     let block = vec![7_u8; 40_000];
     for round in 0..200_000_u32 {
         let key = key(&format!("/{}", random.random_range(0..20_000)), None);
-        let meta =
-            if random.random_bool(0.3) { variant(cache, random.random_range(0..70)) } else { meta(cache, &[]) };
+        let meta = if random.random_bool(0.3) { variant(cache, random.random_range(0..70)) } else { meta(cache, &[]) };
         // Mostly small, now and then large.
         let length = if round % 100 == 0 { random.random_range(0..40_000) } else { random.random_range(0..600) };
         fill(cache, &key, &meta, &[&block[..length]]).await;

@@ -51,7 +51,10 @@ impl Check<'_> {
             let at = self.element(&format!("{path}.query.ignore"), index, cache.query.ignore.len());
             let bare = name.strip_suffix('*').unwrap_or(name);
             if name.is_empty() || bare.contains(['*', '&', '=', '#', '?']) {
-                self.problem(at, format!("`{name}` is no name of a parameter: `page`, or `utm_*` for all that begin so"));
+                self.problem(
+                    at,
+                    format!("`{name}` is no name of a parameter: `page`, or `utm_*` for all that begin so"),
+                );
             }
         }
     }

@@ -26,7 +26,8 @@ impl CacheTurn {
         match phase {
             CachePhase::Hit => format!("fwd={}; collapsed", self.forwarded(cache)),
             CachePhase::Stale if self.served_stale => {
-                let status = self.failed_status.map_or(String::new(), |status| format!("; fwd-status={}", status.as_u16()));
+                let status =
+                    self.failed_status.map_or(String::new(), |status| format!("; fwd-status={}", status.as_u16()));
                 format!("fwd=stale{status}; ttl={}; detail=stale_if_error", ttl(cache, now))
             }
             CachePhase::Revalidated => "fwd=stale; fwd-status=304".to_owned(),

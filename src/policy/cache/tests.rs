@@ -97,12 +97,7 @@ impl ProxyHttp for Gate {
         Ok(self.rule.decide(turn, key, session.req_header(), answer, SystemTime::now()))
     }
 
-    fn cache_vary_filter(
-        &self,
-        meta: &CacheMeta,
-        _: &mut CacheTurn,
-        request: &RequestHeader,
-    ) -> Option<HashBinary> {
+    fn cache_vary_filter(&self, meta: &CacheMeta, _: &mut CacheTurn, request: &RequestHeader) -> Option<HashBinary> {
         CacheRule::variance(meta, request)
     }
 
@@ -232,12 +227,7 @@ impl Answer {
         assert!(self.head.starts_with(&format!("HTTP/1.1 {status} ")), "{}", self.head);
         assert_eq!(self.body, body, "{}", self.head);
         assert_eq!(self.result, Some(result), "{}", self.head);
-        assert_eq!(
-            self.header("cache-status"),
-            Some(format!("tollgate; {cache_status}").as_str()),
-            "{}",
-            self.head
-        );
+        assert_eq!(self.header("cache-status"), Some(format!("tollgate; {cache_status}").as_str()), "{}", self.head);
     }
 
     /// A hit with at most so many seconds left; a busy machine may take a few of them.
