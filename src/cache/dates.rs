@@ -58,7 +58,7 @@ fn moment(year: u64, month: &str, day: u64, time: &str) -> Option<SystemTime> {
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
     let mut fields = time.split(':').map(|field| digits(field, 2));
     let (hour, minute, second) = (fields.next()??, fields.next()??, fields.next()??);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let days_max = match month {
         2 if leap => 29,
         2 => 28,
