@@ -48,17 +48,18 @@ pub struct Collapsed;
 impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
         let (primary, variance) = (key.primary_bin(), key.variance_bin());
-        let family = self.find(&primary);
-        let entry = family.as_ref().and_then(|family| family.find(variance));
-        let fresh = entry.filter(|entry| entry.fresh_until >= SystemTime::now());
-        if fresh.is_none()
-            && let Some(found) = self.follow(&primary, variance)
-        {
-            return Ok(Some(found));
+        let is_fresh = |entry: &Arc<Entry>| entry.fresh_until >= SystemTime::now();
+        let mut family = self.find(&primary);
+        if !family.as_ref().and_then(|family| family.find(variance)).is_some_and(is_fresh) {
+            if let Some(found) = self.follow(&primary, variance) {
+                return Ok(Some(found));
+            }
+            // What was still being received at the first look may be stored since.
+            family = self.find(&primary);
         }
-        let Some(entry) = entry else { return Ok(None) };
+        let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
         let mut meta = entry.meta();
-        if fresh.is_none() {
+        if !meta.is_fresh(SystemTime::now()) {
             meta.extensions_mut().insert(FoundStale(Arc::clone(entry)));
         }
         if let (Some(selected), Some(family)) = (&entry.selected, &family) {

@@ -89,9 +89,8 @@ impl CacheTurn {
         meta: &CacheMeta,
         is_fresh: bool,
     ) -> (Option<ForcedFreshness>, Option<Refresh>) {
-        let now = SystemTime::now();
         let wishes = if rule.obeys_wishes { self.wishes } else { Wishes::default() };
-        if is_fresh && !wants_fresher(&wishes, meta, now) {
+        if is_fresh && (wishes == Wishes::default() || !wants_fresher(&wishes, meta, SystemTime::now())) {
             self.collapsed = meta.extensions().get::<Collapsed>().is_some() || session.cache.lock_duration().is_some();
             return (None, None);
         }
@@ -100,6 +99,7 @@ impl CacheTurn {
             let otherwise = if self.whole { ForcedFreshness::ForceExpired } else { ForcedFreshness::ForceMiss };
             return (Some(otherwise), None);
         }
+        let now = SystemTime::now();
         let fresher_wanted = wishes.no_cache || wishes.max_age.is_some() || wishes.min_fresh.is_some();
         if !self.refreshes && !fresher_wanted {
             let while_revalidating = meta.serve_stale_while_revalidate(now);
