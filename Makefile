@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make run` and `make test`; both install what is missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build release-pgo check fmt bench-quick bench bench-record bench-check bench-micro bench-peers dist
+.PHONY: help run test conformance build release-pgo check fmt bench-quick bench bench-record bench-check bench-micro bench-peers dist
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ run: ## Builds the gateway, starts it with the demo services, says what to try; 
 
 test: ## Installs what the tests need, then runs format check, clippy and all tests
 	@bash scripts/test.sh
+
+conformance: ## Runs http-tests/cache-tests against the gateway; SUITE=/path runs a checkout of it instead of the edition on npm
+	@bash scripts/conformance.sh $(SUITE)
 
 build: ## Builds the release binary target/release/tollgate
 	@bash scripts/build.sh

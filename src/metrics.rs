@@ -98,7 +98,7 @@ struct RouteSeries {
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     auth: [OnceLock<IntCounter>; 8],
-    cache: [OnceLock<IntCounter>; 5],
+    cache: [OnceLock<IntCounter>; 6],
 }
 
 /// The series of one service.
@@ -379,6 +379,7 @@ const fn cache_slot(result: CacheResult) -> usize {
         CacheResult::Stale => 2,
         CacheResult::Revalidated => 3,
         CacheResult::Bypass => 4,
+        CacheResult::Collapsed => 5,
     }
 }
 

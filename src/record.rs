@@ -89,14 +89,16 @@ pub struct Record {
 pub enum CacheResult {
     /// Answered from memory.
     Hit,
-    /// Not there; the instance was asked.
+    /// Not there, or no longer good; an instance sent the answer.
     Miss,
-    /// There, but no longer fresh.
+    /// No longer fresh, and used all the same: while another one is fetched, or because no instance could send one.
     Stale,
     /// No longer fresh, and confirmed by the instance.
     Revalidated,
     /// Not looked up for this request.
     Bypass,
+    /// Fetched by another request that came at the same time.
+    Collapsed,
 }
 
 /// Why a request was tried again: how the try before failed.
@@ -248,6 +250,7 @@ impl CacheResult {
             Self::Stale => "stale",
             Self::Revalidated => "revalidated",
             Self::Bypass => "bypass",
+            Self::Collapsed => "collapsed",
         }
     }
 }

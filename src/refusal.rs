@@ -141,6 +141,8 @@ pub enum Refusal {
     UpstreamConnect,
     /// An instance took longer than a timeout.
     UpstreamTimeout,
+    /// The client only wants what is stored (`only-if-cached`), and it is not.
+    NotCached,
     /// An instance closed or reset the connection before its answer was complete.
     UpstreamClosed,
     /// An instance answered with something that is not HTTP.
@@ -173,7 +175,7 @@ impl Refusal {
             | Self::KeysUnavailable
             | Self::LimitStoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamConnect | Self::UpstreamClosed | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -208,6 +210,7 @@ impl Refusal {
             Self::BreakerOpen { .. } => "breaker_open",
             Self::UpstreamConnect => "upstream_connect",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::NotCached => "not_cached",
             Self::UpstreamClosed => "upstream_closed",
             Self::UpstreamInvalid => "upstream_invalid",
             Self::Internal(_) => "internal",
@@ -244,6 +247,7 @@ impl Refusal {
             | Self::BreakerOpen { .. }
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
+            | Self::NotCached
             | Self::UpstreamClosed
             | Self::UpstreamInvalid
             | Self::Internal(_) => false,
@@ -294,6 +298,7 @@ impl Refusal {
             }
             Self::UpstreamConnect => "No connection to the service.".into(),
             Self::UpstreamTimeout => "The service did not answer in time.".into(),
+            Self::NotCached => "The request only wants a stored answer, and there is none that would do.".into(),
             Self::UpstreamClosed => "The service closed the connection before it answered.".into(),
             Self::UpstreamInvalid => "The service answered with something that is not HTTP.".into(),
             Self::Internal(_) => "The gateway failed. The request id finds it in the log.".into(),
@@ -346,6 +351,7 @@ impl Refusal {
             | Self::ClientClosed
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
+            | Self::NotCached
             | Self::UpstreamClosed
             | Self::UpstreamInvalid
             | Self::Internal(_) => {}

@@ -92,6 +92,7 @@ fn cache_key(query: Option<&'static str>) -> Work {
         path: "/api/product_service/products/42",
         query,
         consumer: query.map(|_| "acme"),
+        additions: None,
     };
     work(move || black_box(parts).key())
 }

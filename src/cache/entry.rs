@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 use pingora_http::ResponseHeader;
 
-use super::vary;
+use super::vary::Selected;
 
 /// Stored answers of one key; the oldest goes when there is one more.
 pub const VARIANTS_MAX: usize = 64;
@@ -21,6 +21,9 @@ pub const VARIANTS_MAX: usize = 64;
 const ENTRY_OVERHEAD: u64 = 512;
 const HEADER_OVERHEAD: u64 = 160;
 const CHUNK_OVERHEAD: u64 = 64;
+
+/// Pieces of a stored body; larger ones are handed to the client in as many writes.
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// One stored answer.
 #[derive(Debug)]
@@ -33,19 +36,69 @@ pub struct Entry {
     pub fresh_until: SystemTime,
     /// When it was made, as far as its `Age` and `Date` told.
     pub epoch: SystemTime,
+    /// Seconds after `fresh_until` for which it may be used while another one is fetched, and instead of an error.
+    pub stale_seconds: (u32, u32),
     /// Which variant it is.
     pub variance: Option<HashBinary>,
+    /// What chose it, where it varies.
+    pub selected: Option<Arc<Selected>>,
     /// Bytes.
     pub weight: u64,
 }
 
+/// In the meta of an answer that varies: what chose it, when it is stored; all that it may be chosen from, when it is found.
+#[derive(Clone)]
+pub struct Chosen(pub Arc<Selected>);
+
+/// In the meta of an answer that varies and was found: all that may be chosen from.
+#[derive(Clone)]
+pub struct Choice(pub Arc<Family>);
+
 /// The bytes of an answer, in the pieces that are handed out.
 #[derive(Debug, Default)]
 pub struct Body {
-    /// None is empty.
+    /// None is empty, and all but the last are of [`CHUNK_BYTES`].
     pub chunks: Vec<Bytes>,
     /// Sum of the chunks' lengths.
     pub length: usize,
+}
+
+impl Body {
+    /// The pieces of a body, copied where they are not of the size that is kept. None of them may be part of a larger buffer.
+    pub fn of(pieces: Vec<Bytes>) -> Self {
+        let length = pieces.iter().map(Bytes::len).sum();
+        let regular = pieces.iter().rev().skip(1).all(|piece| piece.len() == CHUNK_BYTES)
+            && pieces.last().is_none_or(|last| last.len() <= CHUNK_BYTES);
+        if regular {
+            return Self { chunks: pieces, length };
+        }
+        let mut chunks = Vec::with_capacity(length.div_ceil(CHUNK_BYTES));
+        let mut left = length;
+        let mut chunk = Vec::with_capacity(left.min(CHUNK_BYTES));
+        for mut piece in pieces {
+            while !piece.is_empty() {
+                let part = piece.split_to(piece.len().min(CHUNK_BYTES - chunk.len()));
+                chunk.extend_from_slice(&part);
+                left -= part.len();
+                if chunk.len() == CHUNK_BYTES || left == 0 {
+                    chunks.push(Bytes::from(std::mem::take(&mut chunk).into_boxed_slice()));
+                    chunk.reserve_exact(left.min(CHUNK_BYTES));
+                }
+            }
+        }
+        Self { chunks, length }
+    }
+
+    /// What is there from `offset` on, up to `end`, without copying it; none at the end.
+    pub fn read(&self, offset: usize, end: usize) -> Option<Bytes> {
+        let end = end.min(self.length);
+        if offset >= end {
+            return None;
+        }
+        let chunk = self.chunks.get(offset / CHUNK_BYTES)?;
+        let start = offset % CHUNK_BYTES;
+        Some(chunk.slice(start..chunk.len().min(start + end - offset)))
+    }
 }
 
 /// The answers of one key.
@@ -59,8 +112,6 @@ pub struct Family {
     pub variants: Vec<Arc<Entry>>,
     /// Bytes of all variants.
     pub weight: u64,
-    /// What the variants differ by; an answer that varies otherwise replaces them all.
-    nominated: Vec<HeaderName>,
 }
 
 impl Entry {
@@ -73,14 +124,32 @@ impl Entry {
             + head.headers.len() as u64 * HEADER_OVERHEAD
             + body.length as u64
             + body.chunks.len() as u64 * CHUNK_OVERHEAD;
-        Self { head, body, fresh_until: meta.fresh_until(), epoch: meta.epoch(), variance: meta.variance(), weight }
+        Self {
+            head,
+            body,
+            fresh_until: meta.fresh_until(),
+            epoch: meta.epoch(),
+            stale_seconds: (meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()),
+            variance: meta.variance(),
+            selected: meta.extensions().get::<Chosen>().map(|chosen| Arc::clone(&chosen.0)),
+            weight,
+        }
+    }
+
+    /// This answer, of which the whole body has come.
+    pub fn with_body(&self, head: ResponseHeader, body: Arc<Body>) -> Self {
+        let weight = self.weight + (body.length + body.chunks.len() * CHUNK_OVERHEAD as usize) as u64;
+        let selected = self.selected.clone();
+        Self { head, body, selected, weight, ..*self }
     }
 
     /// What Pingora works with.
     pub fn meta(&self) -> CacheMeta {
         // Pingora compares `created` of variants to tell which were purged; here a purge removes them all at once,
         // so every entry is created at the same time. Age and freshness come from `epoch` and `fresh_until`.
-        let mut meta = CacheMeta::new(self.fresh_until, SystemTime::UNIX_EPOCH, 0, 0, self.head.clone());
+        let (revalidating, on_error) = self.stale_seconds;
+        let mut meta =
+            CacheMeta::new(self.fresh_until, SystemTime::UNIX_EPOCH, revalidating, on_error, self.head.clone());
         meta.set_epoch_override(self.epoch);
         if let Some(variance) = self.variance {
             meta.set_variance(variance);
@@ -108,14 +177,23 @@ fn compact(head: &ResponseHeader) -> ResponseHeader {
 impl Family {
     /// The family of one answer.
     pub fn of(url: u64, endpoint: Arc<str>, entry: Arc<Entry>) -> Self {
-        let nominated = vary::nominated(&entry.head.headers).unwrap_or_default();
-        Self { url, endpoint, weight: entry.weight, variants: vec![entry], nominated }
+        Self { url, endpoint, weight: entry.weight, variants: vec![entry] }
+    }
+
+    /// Whether an answer tells requests apart by the same fields as those that are here; one that does not replaces them.
+    fn varies_like(&self, entry: &Entry) -> bool {
+        let here = self.variants.last().and_then(|entry| entry.selected.as_deref());
+        match &entry.selected {
+            Some(selected) => selected.has_names_of(here),
+            None => here.is_none(),
+        }
     }
 
     /// This family with one answer more, or with one replaced; of at most so many bytes.
     pub fn with(&self, entry: Arc<Entry>, weight_max: u64) -> Self {
+        let like = self.varies_like(&entry);
         let mut family = Self::of(self.url, Arc::clone(&self.endpoint), entry);
-        if family.nominated != self.nominated {
+        if !like {
             return family;
         }
         let newest = family.variants.pop();

@@ -1,20 +1,24 @@
 //! Whether an answer may be stored by a shared cache, and for how long it is fresh: RFC 9111 sections 3, 4.2 and 5.
 //! Pure: headers and times in, a decision out. Where the RFC leaves a choice, the one that serves less is taken.
-//! What the upstream allows is never exceeded, and not shortened unless the route's `max` says so;
-//! the route's `ttl` counts only where the upstream says nothing about freshness.
+//! What the upstream allows is not shortened unless the route's `max` says so, and never exceeded unless its `override` does;
+//! the route's `ttl` and `heuristic` count only where the upstream says nothing about freshness.
 
 use std::time::{Duration, SystemTime};
 
 use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TE, UPGRADE,
+    AGE, AUTHORIZATION, CONNECTION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, TE, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::cache_control::{Directives, Seconds, names, parse_seconds};
-use super::vary;
+use super::cache_control::{Directives, Seconds, parse_seconds};
+use super::{dates, vary};
 
-/// Statuses that the route's `ttl` may make fresh: "heuristically cacheable", RFC 9110 section 15.1, without 206.
-const TTL_STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+/// Statuses that `ttl` and `heuristic` may make fresh unless the route says which: "heuristically cacheable", RFC 9110
+/// section 15.1, without 206.
+pub const TTL_STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+/// An answer that was changed long ago is not taken to stay as it is for ever (RFC 9111 section 4.2.2).
+const HEURISTIC_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Request headers that some frameworks take for the method or the path. They reach the instance but are not in the
 /// key, so what was answered to them is not stored.
@@ -32,12 +36,24 @@ const UNKEYED: [&str; 6] = [
 const WRITTEN_BY_GATEWAY: [&str; 4] = ["forwarded", "x-real-ip", "x-request-id", "x-consumer"];
 
 /// What the route says.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// Freshness where the upstream says nothing about it.
     pub ttl: Duration,
     /// Never fresh for longer than this, counted from when the answer came.
     pub max: Option<Duration>,
+    /// Fresh for so long, whatever the upstream says about freshness.
+    pub always: Option<Duration>,
+    /// Where the upstream says nothing: this part, in percent, of the time since `Last-Modified`.
+    pub heuristic_percent: u32,
+    /// Which statuses `ttl` and `heuristic` are for; [`TTL_STATUSES`] where none are named.
+    pub statuses: Vec<StatusCode>,
+    /// Whether an answer that sets a cookie may be stored.
+    pub set_cookie: bool,
+    /// Used where the upstream does not say how long a stale answer may be used while another one is fetched.
+    pub stale_while_revalidate: Duration,
+    /// Used where the upstream does not say how long a stale answer may be used instead of an error.
+    pub stale_if_error: Duration,
 }
 
 /// What counts about the request.
@@ -69,6 +85,10 @@ pub struct Freshness {
     pub remaining: Duration,
     /// How old it already was (`corrected_initial_age`).
     pub age: Duration,
+    /// How long it may be used after that while another one is fetched.
+    pub stale_while_revalidate: Duration,
+    /// How long it may be used after that instead of an error.
+    pub stale_if_error: Duration,
 }
 
 /// Why an answer is not stored.
@@ -102,6 +122,8 @@ pub enum Unstorable {
     TooLarge,
     /// The request has a method, a range or a condition whose answer is not the whole thing.
     NotWhole,
+    /// Too much is being received at once.
+    NoRoom,
 }
 
 impl Unstorable {
@@ -122,20 +144,45 @@ impl Unstorable {
             Self::CloseDelimited => "close_delimited",
             Self::TooLarge => "too_large",
             Self::NotWhole => "not_whole",
+            Self::NoRoom => "no_room",
+        }
+    }
+
+    /// Whether another request for the same thing may well be answered with something that is stored.
+    pub const fn is_of_this_request(self) -> bool {
+        match self {
+            Self::RequestNoStore | Self::RequestUnkeyed | Self::Cookie | Self::NotWhole | Self::NoRoom => true,
+            Self::NoStore
+            | Self::Private
+            | Self::SetCookie
+            | Self::Vary
+            | Self::Authorization
+            | Self::Status
+            | Self::Silent
+            | Self::Stale
+            | Self::CloseDelimited
+            | Self::TooLarge => false,
         }
     }
 }
 
 impl Asked {
-    /// Reads the client's request.
-    pub fn of(request: &HeaderMap, authorization_reaches_instance: bool) -> Self {
+    /// Reads the client's request; `no_store` is what it wishes.
+    pub fn of(request: &HeaderMap, no_store: bool, authorization_reaches_instance: bool) -> Self {
         Self {
-            no_store: request.get_all(CACHE_CONTROL).iter().any(|line| names(line.as_bytes(), b"no-store")),
+            no_store,
             authorization: authorization_reaches_instance && request.contains_key(AUTHORIZATION),
             cookie: request.contains_key(COOKIE),
-            unkeyed: UNKEYED.iter().any(|name| request.contains_key(*name)) || hides_from_instance(request),
+            unkeyed: is_unkeyed(request),
         }
     }
+}
+
+/// Whether the request has a header that may change the answer and is not in the key.
+pub fn is_unkeyed(request: &HeaderMap) -> bool {
+    // Six look-ups cost more than a look at each of a few names.
+    let is_one = |name: &HeaderName| name.as_str().starts_with("x-") && UNKEYED.contains(&name.as_str());
+    request.keys().any(is_one) || hides_from_instance(request)
 }
 
 /// Whether the answer may be stored, and how long it is fresh.
@@ -143,36 +190,91 @@ pub fn decide(
     status: StatusCode,
     answer: &HeaderMap,
     asked: Asked,
-    rules: Rules,
+    rules: &Rules,
     times: Times,
 ) -> Result<Freshness, Unstorable> {
     let directives = Directives::of(answer);
-    forbidden(status, answer, asked, directives).map_or(Ok(()), Err)?;
+    forbidden(status, answer, asked, rules, &directives).map_or(Ok(()), Err)?;
     let dates = Dates::of(answer, times);
-    let lifetime = match (directives.s_maxage, directives.max_age) {
-        (Seconds::Said(seconds), _) | (Seconds::Unsaid, Seconds::Said(seconds)) => Some(Duration::from_secs(seconds)),
-        (Seconds::Invalid, _) | (Seconds::Unsaid, Seconds::Invalid) => Some(Duration::ZERO),
-        (Seconds::Unsaid, Seconds::Unsaid) => dates.expires_after,
-    };
-    let mut remaining = match lifetime {
+    let mut remaining = match (rules.always, said_lifetime(&directives, &dates)) {
+        (Some(always), _) => always,
         _ if directives.no_cache => Duration::ZERO,
-        Some(lifetime) => lifetime.saturating_sub(dates.age),
-        None if rules.ttl.is_zero() || !TTL_STATUSES.contains(&status.as_u16()) => return Err(Unstorable::Silent),
-        None if asked.cookie => return Err(Unstorable::Cookie),
-        // The upstream promised nothing that its clock could shorten; only an age that it states counts.
-        None => rules.ttl.saturating_sub(dates.stated_age),
+        (None, Some(lifetime)) => lifetime.saturating_sub(dates.age),
+        (None, None) => silent_lifetime(status, asked, rules, &directives, &dates)?,
     };
     if let Some(max) = rules.max {
         remaining = remaining.min(max);
     }
     let confirmable = status == StatusCode::OK && (answer.contains_key(ETAG) || answer.contains_key(LAST_MODIFIED));
-    if remaining.is_zero() && !confirmable {
+    let (stale_while_revalidate, stale_if_error) = stale_windows(rules, &directives);
+    if remaining.is_zero() && !confirmable && stale_while_revalidate.is_zero() && stale_if_error.is_zero() {
         return Err(Unstorable::Stale);
     }
-    Ok(Freshness { remaining, age: dates.age })
+    Ok(Freshness { remaining, age: dates.age, stale_while_revalidate, stale_if_error })
 }
 
-fn forbidden(status: StatusCode, answer: &HeaderMap, asked: Asked, directives: Directives) -> Option<Unstorable> {
+/// What the upstream says about freshness (RFC 9111 section 4.2.1); what can't be read says "none".
+fn said_lifetime(directives: &Directives, dates: &Dates) -> Option<Duration> {
+    match (directives.s_maxage, directives.max_age) {
+        (Seconds::Said(seconds), _) | (Seconds::Unsaid, Seconds::Said(seconds)) => Some(Duration::from_secs(seconds)),
+        (Seconds::Invalid, _) | (Seconds::Unsaid, Seconds::Invalid) => Some(Duration::ZERO),
+        (Seconds::Unsaid, Seconds::Unsaid) if directives.targeted => None,
+        (Seconds::Unsaid, Seconds::Unsaid) => dates.expires_after,
+    }
+}
+
+/// What is left of the freshness that the route gives where the upstream says nothing: a part of the time for which the
+/// answer had not changed when it was made, where that is known; else `ttl`.
+fn silent_lifetime(
+    status: StatusCode,
+    asked: Asked,
+    rules: &Rules,
+    directives: &Directives,
+    dates: &Dates,
+) -> Result<Duration, Unstorable> {
+    let is_listed = if rules.statuses.is_empty() {
+        TTL_STATUSES.contains(&status.as_u16())
+    } else {
+        rules.statuses.contains(&status)
+    };
+    let unchanged_for = dates.unchanged_for.filter(|_| rules.heuristic_percent > 0);
+    let remaining = match unchanged_for {
+        // `public` says that any status may be (RFC 9111 section 4.2.2).
+        Some(past) if is_listed || directives.public => {
+            // Dates name whole seconds.
+            let part = past.as_secs().saturating_mul(rules.heuristic_percent.into()) / 100;
+            Duration::from_secs(part).min(HEURISTIC_MAX).saturating_sub(dates.age)
+        }
+        _ if rules.ttl.is_zero() || !is_listed => return Err(Unstorable::Silent),
+        // The upstream promised nothing that its clock could shorten; only an age that it states counts.
+        _ => rules.ttl.saturating_sub(dates.stated_age),
+    };
+    if asked.cookie { Err(Unstorable::Cookie) } else { Ok(remaining) }
+}
+
+/// What the upstream says about the use of stale answers (RFC 5861), or else the route, unless the upstream forbids it.
+fn stale_windows(rules: &Rules, directives: &Directives) -> (Duration, Duration) {
+    if rules.always.is_none() && directives.forbids_stale() {
+        return (Duration::ZERO, Duration::ZERO);
+    }
+    let window = |said: Seconds, otherwise: Duration| match said {
+        Seconds::Said(seconds) => Duration::from_secs(seconds),
+        Seconds::Invalid => Duration::ZERO,
+        Seconds::Unsaid => otherwise,
+    };
+    (
+        window(directives.stale_while_revalidate, rules.stale_while_revalidate),
+        window(directives.stale_if_error, rules.stale_if_error),
+    )
+}
+
+fn forbidden(
+    status: StatusCode,
+    answer: &HeaderMap,
+    asked: Asked,
+    rules: &Rules,
+    directives: &Directives,
+) -> Option<Unstorable> {
     let final_and_whole = status.as_u16() >= 200 && !matches!(status.as_u16(), 206 | 304);
     let understood = !directives.must_understand || TTL_STATUSES.contains(&status.as_u16());
     let stored_despite_authorization =
@@ -183,11 +285,11 @@ fn forbidden(status: StatusCode, answer: &HeaderMap, asked: Asked, directives: D
         Some(Unstorable::RequestUnkeyed)
     } else if !final_and_whole || !understood {
         Some(Unstorable::Status)
-    } else if directives.no_store {
+    } else if directives.no_store && !directives.must_understand {
         Some(Unstorable::NoStore)
     } else if directives.private {
         Some(Unstorable::Private)
-    } else if answer.contains_key(SET_COOKIE) {
+    } else if !rules.set_cookie && answer.contains_key(SET_COOKIE) {
         Some(Unstorable::SetCookie)
     } else if asked.authorization && !stored_despite_authorization {
         Some(Unstorable::Authorization)
@@ -216,6 +318,8 @@ struct Dates {
     age: Duration,
     stated_age: Duration,
     expires_after: Option<Duration>,
+    /// From `Last-Modified` to `Date`.
+    unchanged_for: Option<Duration>,
 }
 
 impl Dates {
@@ -226,7 +330,9 @@ impl Dates {
             let first = age.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
             parse_seconds(first.trim_ascii()).map(Duration::from_secs)
         });
-        let date = answer.get(DATE).and_then(|date| parse_date(date.as_bytes()));
+        let date_of = |name| answer.get(name).and_then(|date| dates::parse(date.as_bytes()));
+        let date = date_of(DATE);
+        let made = date.unwrap_or(times.answered);
         // A date names a whole second; the answer may have been made at its end.
         let apparent = date
             .and_then(|date| times.answered.duration_since(date).ok())
@@ -234,7 +340,8 @@ impl Dates {
         Self {
             age: apparent.max(stated.unwrap_or_default().saturating_add(delay)),
             stated_age: stated.map_or(Duration::ZERO, |age| age.saturating_add(delay)),
-            expires_after: expires_after(answer, date.unwrap_or(times.answered)),
+            expires_after: expires_after(answer, made),
+            unchanged_for: date_of(LAST_MODIFIED).and_then(|modified| made.duration_since(modified).ok()),
         }
     }
 }
@@ -246,281 +353,9 @@ fn expires_after(answer: &HeaderMap, date: SystemTime) -> Option<Duration> {
     if lines.any(|line| line != first) {
         return Some(Duration::ZERO);
     }
-    let expires = parse_date(first.as_bytes());
+    let expires = dates::parse(first.as_bytes());
     Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default())
 }
 
-fn parse_date(value: &[u8]) -> Option<SystemTime> {
-    httpdate::parse_http_date(std::str::from_utf8(value).ok()?.trim()).ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Lines<'a> = &'a [(&'static str, &'a str)];
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn at(seconds: i64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.checked_add_signed(seconds).unwrap())
-    }
-
-    fn date(seconds: i64) -> String {
-        httpdate::fmt_http_date(at(seconds))
-    }
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    fn decide_at(status: u16, answer: &[(&'static str, &str)], asked: Asked, rules: Rules) -> Result<u64, Unstorable> {
-        let times = Times { asked: at(0), answered: at(0) };
-        decide(StatusCode::from_u16(status).unwrap(), &headers(answer), asked, rules, times)
-            .map(|freshness| freshness.remaining.as_secs())
-    }
-
-    fn ttl(seconds: u64) -> Rules {
-        Rules { ttl: Duration::from_secs(seconds), max: None }
-    }
-
-    #[test]
-    fn what_the_upstream_says_about_freshness() {
-        let past_date = date(-10);
-        let expires = date(100);
-        let past = date(-100);
-        let cases: &[(Lines<'_>, Result<u64, Unstorable>)] = &[
-            (&[], Ok(30)),
-            (&[("cache-control", "public")], Ok(30)),
-            (&[("cache-control", "max-age=60")], Ok(60)),
-            (&[("cache-control", "max-age=60, s-maxage=10")], Ok(10)),
-            (&[("cache-control", "max-age=60, s-maxage=x")], Err(Unstorable::Stale)),
-            (&[("cache-control", "max-age=60"), ("age", "20")], Ok(40)),
-            (&[("cache-control", "max-age=60"), ("age", "20, 50")], Ok(40)),
-            (&[("cache-control", "max-age=60"), ("age", "x")], Ok(60)),
-            (&[("cache-control", "max-age=60"), ("age", "60")], Err(Unstorable::Stale)),
-            (&[("cache-control", "max-age=60"), ("date", &past_date)], Ok(51)),
-            (&[("cache-control", "max-age=60"), ("date", &past_date), ("age", "30")], Ok(30)),
-            (&[("expires", &expires)], Ok(100)),
-            (&[("expires", &expires), ("date", &past_date)], Ok(101)),
-            (&[("expires", &expires), ("cache-control", "max-age=5")], Ok(5)),
-            (&[("expires", "0")], Err(Unstorable::Stale)),
-            (&[("expires", &past)], Err(Unstorable::Stale)),
-            (&[("expires", &expires), ("expires", &past)], Err(Unstorable::Stale)),
-            (&[("cache-control", "max-age=0")], Err(Unstorable::Stale)),
-            (&[("cache-control", "max-age=0"), ("etag", "\"1\"")], Ok(0)),
-            (&[("cache-control", "no-cache"), ("last-modified", &past)], Ok(0)),
-            (&[("cache-control", "no-cache, max-age=60")], Err(Unstorable::Stale)),
-            (&[("pragma", "no-cache")], Err(Unstorable::Stale)),
-            (&[("age", "10")], Ok(20)),
-            (&[("date", &past)], Ok(30)),
-        ];
-        for (answer, wanted) in cases {
-            assert_eq!(decide_at(200, answer, Asked::default(), ttl(30)), *wanted, "{answer:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_never_stored() {
-        let fresh = ("cache-control", "max-age=60");
-        let cases: &[(u16, Lines<'_>, Unstorable)] = &[
-            (200, &[("cache-control", "no-store, max-age=60")], Unstorable::NoStore),
-            (200, &[("cache-control", "private, max-age=60")], Unstorable::Private),
-            (200, &[("cache-control", "private=\"x\", max-age=60")], Unstorable::Private),
-            (200, &[fresh, ("set-cookie", "a=b")], Unstorable::SetCookie),
-            (200, &[fresh, ("vary", "*")], Unstorable::Vary),
-            (200, &[fresh, ("vary", "accept, X-Forwarded-For")], Unstorable::Vary),
-            (200, &[fresh, ("vary", "x-consumer")], Unstorable::Vary),
-            (206, &[fresh], Unstorable::Status),
-            (304, &[fresh], Unstorable::Status),
-            (101, &[fresh], Unstorable::Status),
-            (500, &[("cache-control", "max-age=60, must-understand")], Unstorable::Status),
-            (500, &[], Unstorable::Silent),
-            (302, &[("cache-control", "public")], Unstorable::Silent),
-        ];
-        for (status, answer, wanted) in cases {
-            assert_eq!(decide_at(*status, answer, Asked::default(), ttl(30)), Err(*wanted), "{status} {answer:?}");
-        }
-        for status in [200, 302, 404, 500, 599] {
-            assert_eq!(decide_at(status, &[fresh], Asked::default(), ttl(0)), Ok(60), "{status}");
-        }
-        assert_eq!(decide_at(200, &[], Asked::default(), ttl(0)), Err(Unstorable::Silent));
-    }
-
-    #[test]
-    fn what_the_request_forbids() {
-        let authorized = Asked { authorization: true, ..Asked::default() };
-        let check =
-            |control, wanted| assert_eq!(decide_at(200, &[("cache-control", control)], authorized, ttl(30)), wanted);
-        check("max-age=60", Err(Unstorable::Authorization));
-        check("proxy-revalidate, max-age=60", Err(Unstorable::Authorization));
-        check("max-age=60, s-maxage=x", Err(Unstorable::Authorization));
-        check("public, max-age=60", Ok(60));
-        check("must-revalidate, max-age=60", Ok(60));
-        check("s-maxage=60", Ok(60));
-        let cookie = Asked { cookie: true, ..Asked::default() };
-        assert_eq!(decide_at(200, &[], cookie, ttl(30)), Err(Unstorable::Cookie));
-        assert_eq!(decide_at(200, &[("cache-control", "max-age=60")], cookie, ttl(30)), Ok(60));
-        let request = headers(&[("cache-control", "max-age=0, No-Store"), ("authorization", "Basic x")]);
-        assert!(Asked::of(&request, true).no_store);
-        assert!(Asked::of(&request, true).authorization);
-        assert!(!Asked::of(&request, false).authorization);
-        assert!(Asked::of(&headers(&[("x-original-url", "/admin")]), false).unkeyed);
-        let hiding = |connection| {
-            let request = headers(&[("accept-language", "fr"), ("keep-alive", "5"), ("connection", connection)]);
-            Asked::of(&request, false).unkeyed
-        };
-        assert!(hiding("close, Accept-Language"));
-        assert!(!hiding("keep-alive") && !hiding("accept-encoding"));
-    }
-
-    #[test]
-    fn max_shortens_and_never_lengthens() {
-        let rules = Rules { ttl: Duration::from_secs(30), max: Some(Duration::from_secs(10)) };
-        let check = |answer: &[(&'static str, &str)], wanted| {
-            assert_eq!(decide_at(200, answer, Asked::default(), rules), Ok(wanted))
-        };
-        check(&[("cache-control", "max-age=60")], 10);
-        check(&[("cache-control", "max-age=60"), ("age", "45")], 10);
-        check(&[("cache-control", "max-age=5")], 5);
-        check(&[], 10);
-    }
-
-    #[test]
-    fn the_time_an_answer_took_counts_as_age() {
-        let times = Times { asked: at(-4), answered: at(0) };
-        let answer = headers(&[("cache-control", "max-age=60"), ("age", "10")]);
-        let freshness = decide(StatusCode::OK, &answer, Asked::default(), Rules::default(), times).unwrap();
-        assert_eq!((freshness.remaining.as_secs(), freshness.age.as_secs()), (46, 14));
-    }
-
-    /// An answer as the words it is made of, for the naive model.
-    #[derive(Clone, Debug)]
-    struct Story {
-        status: u16,
-        words: Vec<(&'static str, Option<u64>)>,
-        expires: Option<i64>,
-        date: Option<i64>,
-        age: Option<u64>,
-        etag: bool,
-        cookie_set: bool,
-        authorization: bool,
-        ttl: u64,
-        max: Option<u64>,
-    }
-
-    fn any_story() -> impl Strategy<Value = Story> {
-        let word = prop_oneof![
-            Just(("no-store", None)),
-            Just(("private", None)),
-            Just(("no-cache", None)),
-            Just(("public", None)),
-            Just(("must-revalidate", None)),
-            Just(("immutable", None)),
-            (0_u64..100).prop_map(|seconds| ("max-age", Some(seconds))),
-            (0_u64..100).prop_map(|seconds| ("s-maxage", Some(seconds))),
-        ];
-        let status = proptest::sample::select(vec![200_u16, 204, 206, 301, 302, 304, 404, 500]);
-        let times =
-            (proptest::option::of(-100_i64..100), proptest::option::of(-100_i64..10), proptest::option::of(0_u64..100));
-        let flags = (any::<bool>(), proptest::bool::weighted(0.1), proptest::bool::weighted(0.3));
-        let rules = (0_u64..60, proptest::option::of(0_u64..60));
-        (status, proptest::collection::vec(word, 0..4), times, flags, rules).prop_map(
-            |(status, words, (expires, date, age), (etag, cookie_set, authorization), (ttl, max))| Story {
-                status,
-                words,
-                expires,
-                date,
-                age,
-                etag,
-                cookie_set,
-                authorization,
-                ttl,
-                max,
-            },
-        )
-    }
-
-    impl Story {
-        fn says(&self, word: &str) -> bool {
-            self.words.iter().any(|(said, _)| *said == word)
-        }
-
-        /// `Some(None)`: there twice with different numbers.
-        fn seconds(&self, word: &str) -> Option<Option<u64>> {
-            let mut said = self.words.iter().filter(|(name, _)| *name == word).map(|(_, seconds)| seconds.unwrap());
-            let first = said.next()?;
-            Some(said.all(|other| other == first).then_some(first))
-        }
-
-        /// May a shared cache use it without asking, so many seconds after it came? Straight from the RFC's text.
-        fn usable_after(&self, seconds: u64) -> bool {
-            let may_store = !matches!(self.status, 206 | 304)
-                && !self.says("no-store")
-                && !self.says("private")
-                && !self.cookie_set
-                && (!self.authorization
-                    || self.says("public")
-                    || self.says("must-revalidate")
-                    || self.seconds("s-maxage").flatten().is_some());
-            if !may_store || self.says("no-cache") || self.max.is_some_and(|max| seconds >= max) {
-                return false;
-            }
-            let date = self.date.unwrap_or(0);
-            let apparent_age = (-date - 1).max(0);
-            let initial_age = apparent_age.max(self.age.map_or(0, |age| age as i64));
-            let current_age = initial_age + seconds as i64;
-            if let Some(shared) = self.seconds("s-maxage") {
-                shared.is_some_and(|lifetime| lifetime as i64 > current_age)
-            } else if let Some(all) = self.seconds("max-age") {
-                all.is_some_and(|lifetime| lifetime as i64 > current_age)
-            } else if let Some(expires) = self.expires {
-                expires - date > current_age
-            } else {
-                let listed = matches!(self.status, 200 | 204 | 301 | 404);
-                listed && self.ttl > self.age.unwrap_or(0) + seconds
-            }
-        }
-
-        fn headers(&self) -> HeaderMap {
-            let mut answer = HeaderMap::new();
-            for (word, seconds) in &self.words {
-                let text = seconds.map_or_else(|| (*word).to_owned(), |seconds| format!("{word}={seconds}"));
-                answer.append(CACHE_CONTROL, text.parse().unwrap());
-            }
-            let mut set = |name: &'static str, value: Option<String>| {
-                if let Some(value) = value {
-                    answer.insert(name, value.parse().unwrap());
-                }
-            };
-            set("expires", self.expires.map(date));
-            set("date", self.date.map(date));
-            set("age", self.age.map(|age| age.to_string()));
-            set("etag", self.etag.then(|| "\"1\"".to_owned()));
-            set("set-cookie", self.cookie_set.then(|| "a=b".to_owned()));
-            answer
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
-        #[test]
-        fn agrees_with_a_naive_reading_of_the_rfc(story in any_story()) {
-            let asked = Asked { authorization: story.authorization, ..Asked::default() };
-            let rules = Rules { ttl: Duration::from_secs(story.ttl), max: story.max.map(Duration::from_secs) };
-            let times = Times { asked: at(0), answered: at(0) };
-            let status = StatusCode::from_u16(story.status).unwrap();
-            let decision = decide(status, &story.headers(), asked, rules, times);
-            for seconds in [0, 1, 5, 20, 50, 99, 150, 250] {
-                let used = decision.is_ok_and(|freshness| freshness.remaining > Duration::from_secs(seconds));
-                prop_assert_eq!(used, story.usable_after(seconds), "after {} s: {:?}", seconds, decision);
-            }
-        }
-    }
-}
+mod tests;

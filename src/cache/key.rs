@@ -6,7 +6,7 @@ use pingora_cache::CacheKey;
 use pingora_cache::key::hash_key;
 
 /// Grows with the frame, so that a changed frame never meets an old one.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What an answer depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct KeyParts<'a> {
     pub query: Option<&'a str>,
     /// Whose answer it is; none where all callers share it.
     pub consumer: Option<&'a str>,
+    /// What the route adds of headers and cookies; none where it adds nothing.
+    pub additions: Option<&'a str>,
 }
 
 impl<'a> KeyParts<'a> {
@@ -39,9 +41,9 @@ impl<'a> KeyParts<'a> {
     }
 
     fn frame(&self) -> Vec<u8> {
-        let texts =
-            [Some(self.endpoint), Some(self.scheme), Some(self.host), Some(self.path), self.query, self.consumer];
-        let length: usize = texts.iter().map(|text| 5 + text.map_or(0, str::len)).sum();
+        let fixed = [self.endpoint, self.scheme, self.host, self.path].map(Some);
+        let texts = fixed.into_iter().chain([self.query, self.consumer, self.additions]);
+        let length: usize = texts.clone().map(|text| 6 + text.map_or(0, str::len)).sum();
         let mut frame = Vec::with_capacity(9 + length);
         frame.push(VERSION);
         frame.extend_from_slice(&self.fingerprint.to_be_bytes());
@@ -77,6 +79,7 @@ impl<'a> KeyParts<'a> {
             path: text()??,
             query: text()?,
             consumer: text()?,
+            additions: text()?,
         };
         (*version == VERSION && rest.is_empty()).then_some(parts)
     }
@@ -88,10 +91,10 @@ mod tests {
 
     use super::*;
 
-    type Owned = (u64, String, String, String, String, Option<String>, Option<String>);
+    type Owned = (u64, String, String, String, String, Option<String>, Option<String>, Option<String>);
 
     fn parts(owned: &Owned) -> KeyParts<'_> {
-        let (fingerprint, endpoint, scheme, host, path, query, consumer) = owned;
+        let (fingerprint, endpoint, scheme, host, path, query, consumer, additions) = owned;
         KeyParts {
             fingerprint: *fingerprint,
             endpoint,
@@ -100,13 +103,15 @@ mod tests {
             path,
             query: query.as_deref(),
             consumer: consumer.as_deref(),
+            additions: additions.as_deref(),
         }
     }
 
     // A small alphabet, so that parts that run into each other are common.
     fn any_parts() -> impl Strategy<Value = Owned> {
         let text = "[a/?\u{0}\u{1}]{0,3}";
-        (0_u64..3, text, text, text, text, proptest::option::of(text), proptest::option::of(text))
+        let optional = || proptest::option::of(text);
+        (0_u64..3, text, text, text, text, optional(), optional(), optional())
     }
 
     proptest! {
@@ -129,11 +134,13 @@ mod tests {
             path: "/b",
             query: None,
             consumer: None,
+            additions: None,
         };
         let others = [
             KeyParts { host: "a/", path: "b", ..base },
             KeyParts { query: Some(""), ..base },
             KeyParts { consumer: Some(""), ..base },
+            KeyParts { additions: Some(""), ..base },
             KeyParts { path: "/b?", ..base },
             KeyParts { fingerprint: 2, ..base },
             KeyParts { scheme: "https", ..base },

@@ -14,7 +14,9 @@ use quick_cache::sync::Cache as Map;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
+use super::crowd::Memory;
 use super::entry::{Entry, Family};
+use super::filling::Fills;
 
 /// Shards of the map. One answer may weigh at most 15/16 of a shard, so few of them.
 const SHARDS: u64 = 8;
@@ -38,6 +40,12 @@ pub struct Cache {
     routes_cleared: Vec<AtomicU64>,
     bytes_max: AtomicU64,
     pub(super) counts: Arc<Counts>,
+    /// Answers that are being received.
+    pub(super) fills: Fills,
+    /// Keys whose answers were not stored the last time: their requests do not wait for each other.
+    pub uncollapsible: Memory,
+    /// Keys whose answers said no length and grew too large: they are not received as something to be stored.
+    pub oversized: Memory,
 }
 
 /// What is counted as it happens.
@@ -65,7 +73,7 @@ pub struct Stats {
     pub bytes_max: u64,
     /// Bytes of answers that are being received, on top of `bytes`.
     pub filling_bytes: u64,
-    /// `filling_bytes` is never more.
+    /// Nothing more is received to be stored from here on; what passes by without being stored counts, too, and may be more.
     pub filling_bytes_max: u64,
     /// Answers stored since start.
     pub stored: u64,
@@ -157,6 +165,9 @@ impl Cache {
             routes_cleared: std::iter::repeat_with(|| AtomicU64::new(0)).take(ROUTE_CLEARS).collect(),
             bytes_max: AtomicU64::new(bytes_max),
             counts,
+            fills: Fills::default(),
+            uncollapsible: Memory::default(),
+            oversized: Memory::default(),
         }
     }
 
@@ -241,6 +252,11 @@ impl Cache {
         self.hasher.hash_one((host, path, query))
     }
 
+    /// Counts bytes that are being received, whether there is room for them or not.
+    pub(super) fn hold(&self, bytes: u64) {
+        self.counts.filling.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Room for bytes that are being received; false where there is none.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
         let max = self.filling_max();
@@ -276,6 +292,11 @@ impl Cache {
             let family = before.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, confirmed)))?;
             Some(family.with(Arc::new(entry), self.weight_max()))
         })
+    }
+
+    /// Whether a clear since the stamp forbids that this is stored, or given to others.
+    pub(super) fn is_cleared(&self, place: &Place) -> bool {
+        place.stamp < self.last_clear(&self.stripe(place.url).lock(), place)
     }
 
     fn change(&self, place: &Place, make: impl FnOnce(Option<&Family>) -> Option<Family>) -> bool {

@@ -1,20 +1,25 @@
-//! The response cache: what a stored answer is found by (`key`, `vary`), how long it is fresh (`freshness`),
-//! and where it lives (`memory`, behind Pingora's phases through `storage`).
+//! The response cache: what a stored answer is found by (`key`, `vary`), how long it is fresh (`freshness`), where it lives
+//! (`memory`, behind Pingora's phases through `storage`), and how many requests at once share one (`filling`, `crowd`).
 //! Not here: which routes cache and what the client is told about it (`policy/cache.rs`).
 //! One store serves the whole process and lives as long as it; a reload only changes its size.
 
 use std::sync::LazyLock;
 
 pub mod cache_control;
+pub mod crowd;
+pub mod dates;
 pub mod entry;
+mod filling;
 pub mod freshness;
 pub mod key;
 pub mod memory;
 pub mod storage;
+pub mod targeted;
 pub mod vary;
 
+pub use filling::Reservation;
 pub use memory::{Cache, Scope, Stats};
-pub use storage::Ticket;
+pub use storage::{Collapsed, Ticket};
 
 /// Until the configuration says how much.
 const BYTES_MAX_AT_START: u64 = 64 << 20;

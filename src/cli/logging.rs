@@ -13,6 +13,10 @@ const LIBRARIES: &str = "pingora=warn,rustls=warn,mysql_async=warn,h2=warn,hyper
 /// then opens another one: nothing failed, no client saw anything, and nobody can do anything about it.
 const HARMLESS: &str = "failed to acquire reusable stream";
 
+/// Where Pingora says of single requests what their records say already: that a client waited for another one's answer in vain,
+/// that something stale was served, that a shared answer broke off. A line each would be a second log, without bounds.
+const OF_SINGLE_REQUESTS: &str = "pingora_proxy::proxy_cache";
+
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Level {
@@ -68,7 +72,8 @@ impl Log for Messages {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let is_harmless = record.target().starts_with("pingora") && record.args().as_str() == Some(HARMLESS);
+        let is_harmless = record.target() == OF_SINGLE_REQUESTS
+            || (record.target().starts_with("pingora") && record.args().as_str() == Some(HARMLESS));
         if is_harmless {
             self.0.log(&record.to_builder().level(log::Level::Debug).build());
         } else {

@@ -54,12 +54,6 @@ impl Default for Timeouts {
     }
 }
 
-impl Default for CachePolicy {
-    fn default() -> Self {
-        Self { ttl: Span::default(), max: None, shared: false, body_max: Size(1 << 20) }
-    }
-}
-
 impl Default for CacheStore {
     fn default() -> Self {
         Self { memory: Size(64 << 20) }

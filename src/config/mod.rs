@@ -5,6 +5,7 @@
 
 mod access;
 mod balance;
+mod caching;
 mod check;
 mod defaults;
 mod discovery;
@@ -38,6 +39,7 @@ use std::path::{Path, PathBuf};
 
 pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
 pub use balance::{Balance, ConsistentHash, HashBy};
+pub use caching::{CachePolicy, CachedMethod, CachedQuery, KeyPart, RequestDirectives, SetCookie};
 pub use check::DEMO_KEY_SHA256;
 pub use discovery::{Discover, Discovery, DnsServer};
 pub use dump::dump;

@@ -8,10 +8,8 @@ use super::tree::{Kind, Node, join, problem};
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
     "routes.*.breaker",
-    "routes.*.cache.heuristic",
-    "routes.*.cache.set_cookie",
-    "routes.*.cache.stale_while_revalidate",
-    "routes.*.cache.stale_if_error",
+    "routes.*.cache.partial",
+    "routes.*.cache.tags_header",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::balance::Balance;
+use super::caching::CachePolicy;
 use super::discovery::{Discover, Discovery};
 use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
@@ -388,21 +389,6 @@ pub struct Route {
     pub retry: Option<Option<Retry>>,
 }
 
-/// `routes.X.cache`; the short form `30s` is `{ttl: 30s}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, remote = "Self")]
-#[schemars(transform = schema_of_short_forms::cache_policy)]
-pub struct CachePolicy {
-    /// Freshness where the upstream says nothing about it; `0s`: only what the upstream allows.
-    pub ttl: Span,
-    /// Never fresher than this, whatever the upstream says.
-    pub max: Option<Span>,
-    /// One stored answer for all consumers, instead of one for each.
-    pub shared: bool,
-    /// Larger answers are not stored.
-    pub body_max: Size,
-}
-
 /// `routes.X.headers`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -489,9 +475,6 @@ mod schema_of_short_forms {
     }
     pub(super) fn instance(schema: &mut Schema) {
         or_text(schema, "host:port");
-    }
-    pub(super) fn cache_policy(schema: &mut Schema) {
-        or_text(schema, "`30s` is {ttl: 30s}; `none` is no cache");
     }
     pub(super) fn service(schema: &mut Schema) {
         let long = std::mem::take(schema);

@@ -12,6 +12,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::caching::CachePolicy;
 use super::limits::LimitRule;
 use super::scalar_forms::{Network, listen_address};
 use super::schema::*;

@@ -89,10 +89,18 @@ pub(super) async fn admit(request: &RequestHeader, exchange: &mut Exchange) -> R
         pattern: Arc::clone(found.pattern),
         path: kept,
         key_header: key.and_then(|key| key.header),
-        query: route.auth.forwarded_query(query),
+        query: query_that_counts(request, route, query),
         limit_fields: decision.fields,
     });
     Ok(())
+}
+
+/// The query without what may hold a key, and in the form by which the route's cache tells answers apart; none where that is
+/// how it came.
+fn query_that_counts(request: &RequestHeader, route: &Route, query: Option<&[u8]>) -> Option<Vec<u8>> {
+    let forwarded = route.auth.forwarded_query(query);
+    let counts = route.cache.as_ref().zip(forwarded.as_deref().or(query));
+    counts.and_then(|(rule, query)| rule.query_that_counts(&request.method, query)).or(forwarded)
 }
 
 /// The route that a preflight asks about, where it has a policy for that: found by the method that is going to be used.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::header::ORIGIN;
 use http::{HeaderName, Method, StatusCode};
+use pingora_cache::CacheKey;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
@@ -19,6 +20,7 @@ use super::connection::{Connection, Current};
 use super::flow::Flow;
 use super::tunnel::Tunnel;
 use super::{Parts, internal, timeouts};
+use crate::cache::crowd::Refresh;
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
 use crate::policy::cache::CacheTurn;
@@ -76,10 +78,14 @@ pub struct Exchange {
     pub(super) body_bytes: u64,
     pub(super) cache_turn: CacheTurn,
     pub(super) cache: Option<CacheResult>,
+    pub(super) cache_key: Option<CacheKey>,
+    /// Held where this exchange refreshes what is stored.
+    pub(super) refresh: Option<Refresh>,
     recorded: bool,
 }
 
 /// What the request says of itself, in the one form that everything reads.
+#[derive(Clone)]
 pub(super) struct Facts {
     pub method: Method,
     pub protocol: &'static str,
@@ -149,6 +155,8 @@ impl Exchange {
             body_bytes: 0,
             cache_turn: CacheTurn::default(),
             cache: None,
+            cache_key: None,
+            refresh: None,
             recorded: false,
         }
     }
@@ -259,17 +267,22 @@ impl Exchange {
         self.attempt.answered(status);
     }
 
+    /// No client asked for this exchange.
+    pub(super) fn makes_no_record(&mut self) {
+        self.recorded = true;
+    }
+
     /// Turns the exchange into its record, once.
     pub(super) fn record(&mut self, sent: &Sent, decided_by: &'static str) {
-        if std::mem::replace(&mut self.recorded, true) {
-            return;
-        }
-        self.place = None;
         self.begun = None;
         if let Some(last) = self.tried.last_mut() {
             last.end();
         }
         self.seat = None; // at last: who waits for it finds room at the instance, too
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        self.place = None;
         let record = self.make_record(sent, decided_by);
         self.parts.metrics.observe(&record);
         self.parts.log.record(record);

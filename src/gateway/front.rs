@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use super::answer::{self, Raw};
 use super::connection::{Accepted, Busy, Connection, Crowded, Current, with_connection};
+use super::dated::Dated;
 use super::deadline::{Alarm, with_deadline};
 use super::flood::{self, TurnedAway};
 use super::{Gateway, Parts};
@@ -113,7 +114,7 @@ async fn serve(entrance: Arc<Entrance>, stream: Stream, idle_until: Arc<AtomicU6
         // In a box, so that connections of HTTP/1 do not pay for its size.
         Box::pin(serve_http2(entrance, connection, stream, shutdown)).await;
     } else {
-        serve_http1(&entrance, &connection, stream, &shutdown).await;
+        serve_http1(&entrance, &connection, Dated::wrap(stream), &shutdown).await;
     }
 }
 

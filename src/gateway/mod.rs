@@ -8,6 +8,7 @@ mod attempt;
 mod balance_key;
 mod caching;
 mod connection;
+mod dated;
 mod deadline;
 mod exchange;
 mod failure;
@@ -16,6 +17,7 @@ mod flow;
 mod forward;
 mod front;
 mod query;
+mod refreshing;
 mod retrying;
 mod timeouts;
 mod tunnel;
@@ -123,6 +125,11 @@ impl ProxyHttp for Gateway {
         Box::new(Exchange::new(&self.0, connection::begin_exchange()))
     }
 
+    /// For stale answers that are refreshed in the background.
+    fn allow_spawning_subrequest(&self, _session: &Session, _exchange: &Self::CTX) -> bool {
+        true
+    }
+
     /// None: Pingora's own modules cost every request a box.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
@@ -141,6 +148,9 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
+        if exchange.inherit(session) {
+            return Ok(false);
+        }
         let Err(refusal) = admit::admit(session.req_header(), exchange).await else { return Ok(false) };
         admit::name_path(session.req_header(), exchange);
         let cors = exchange.cors_fields(session.req_header(), &refusal);
@@ -153,21 +163,23 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    fn cache_key_callback(&self, session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
-        exchange
-            .cache_key(session)
-            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
+    fn cache_key_callback(&self, _session: &Session, exchange: &mut Self::CTX) -> Result<CacheKey> {
+        exchange.cache_key().ok_or_else(|| Error::explain(ErrorType::InternalError, "a cache key without a rule"))
     }
 
     async fn cache_hit_filter(
         &self,
-        _session: &mut Session,
-        _meta: &CacheMeta,
+        session: &mut Session,
+        meta: &CacheMeta,
         _hit: &mut HitHandler,
         is_fresh: bool,
         exchange: &mut Self::CTX,
     ) -> Result<Option<ForcedFreshness>> {
-        Ok(exchange.cache_hit(is_fresh))
+        let (freshness, refresh) = exchange.cache_hit(session, meta, is_fresh);
+        if let Some(refresh) = refresh {
+            exchange.refresh_in_background(session, refresh);
+        }
+        Ok(freshness)
     }
 
     fn cache_miss(&self, session: &mut Session, exchange: &mut Self::CTX) {
@@ -189,21 +201,23 @@ impl ProxyHttp for Gateway {
         response: &ResponseHeader,
         exchange: &mut Self::CTX,
     ) -> Result<RespCacheable> {
-        Ok(exchange.decide_storing(session.req_header(), response))
+        Ok(exchange.decide_storing(session, response))
     }
 
-    /// No stale answers: neither on errors nor while another one is fetched.
-    fn should_serve_stale(&self, _session: &mut Session, _exchange: &mut Self::CTX, _error: Option<&Error>) -> bool {
-        false
+    /// On errors only: what is served while another one is fetched was decided when it was found.
+    fn should_serve_stale(&self, session: &mut Session, exchange: &mut Self::CTX, error: Option<&Error>) -> bool {
+        error.is_some_and(|error| exchange.serves_stale(session, error))
     }
 
     /// Breakers, once more than for each try, and the first try where a place is needed for it: a refusal from here leaves the client's connection open, which Pingora would close after a failed try.
     async fn proxy_upstream_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
         let Some(pool) = exchange.route.as_ref().map(|route| route.service.pool()) else { return Ok(true) };
         let is_bounded = pool.is_bounded();
-        let refusal = attempt::breakers_refuse(&pool);
+        let breakers = attempt::breakers_refuse(&pool);
         drop(pool);
-        let refusal = match refusal {
+        // With something stale at hand the try is made in vain, and what is stale is served instead of an error.
+        let has_stale = session.cache.can_serve_stale_error();
+        let refusal = match exchange.only_if_cached().or(breakers.filter(|_| !has_stale)) {
             Some(refusal) => refusal,
             None if is_bounded => match exchange.begin_try(session).await {
                 Ok(begun) => {
@@ -211,6 +225,7 @@ impl ProxyHttp for Gateway {
                     return Ok(true);
                 }
                 Err(Refusal::ClientClosed) => return Err(exchange.give_up(Refusal::ClientClosed)),
+                Err(_) if has_stale => return Ok(true),
                 Err(refusal) => refusal,
             },
             None => return Ok(true),
@@ -305,7 +320,7 @@ impl ProxyHttp for Gateway {
         }
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
             remove_hop_by_hop(response);
-            return Ok(()); // the final answer is due as before
+            return caching::pass_at_once(session, response).await; // the final answer is due as before
         }
         exchange.header_came(session, response)?;
         exchange.upstream_answered(response.status);

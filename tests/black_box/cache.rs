@@ -202,7 +202,9 @@ async fn a_cut_answer_is_never_served_from_the_cache() {
     })
     .await;
     let gateway = Gateway::start(&cached(&backend, "1min")).await;
-    assert!(gateway.get("/cached/x").attempt().await.is_err());
+    // Where it broke off before anything was sent, the client is told.
+    let cut = gateway.get("/cached/x").attempt().await;
+    assert!(cut.is_err() || cut.is_ok_and(|answer| answer.status == 502));
     backend.plays(|_| Reply::ok("whole"));
     assert_eq!(gateway.get("/cached/x").await.text(), "whole");
 }

@@ -3,6 +3,7 @@
 //! Not here: whether files exist and names resolve; that is compiled in `runtime`.
 
 mod access;
+mod caching;
 mod keys;
 mod limits;
 mod listeners;

@@ -50,10 +50,8 @@ impl Check<'_> {
         if let Some(Some(retry)) = &route.retry {
             self.retry(&format!("{path}.retry"), retry);
         }
-        if let Some(cache) = &route.cache
-            && cache.max.is_some_and(|max| max < cache.ttl)
-        {
-            self.problem(format!("{path}.cache.max"), "shorter than `ttl`: nothing is ever fresh that long");
+        if let Some(cache) = &route.cache {
+            self.cache(&format!("{path}.cache"), cache);
         }
         self.paths(path, route);
         self.headers(&format!("{path}.headers"), &route.headers);

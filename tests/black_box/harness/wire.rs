@@ -148,6 +148,11 @@ impl Wire {
         self.buffer.drain(..count).collect()
     }
 
+    /// Puts bytes back that were taken, to be read again.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        self.buffer.splice(0..0, bytes.iter().copied());
+    }
+
     /// Everything until the other side closes; fails when it does not within this time.
     pub async fn rest(&mut self, within: Duration) -> String {
         let reading = async { while self.more().await.is_ok() {} };

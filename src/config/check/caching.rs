@@ -1,0 +1,61 @@
+//! Rules across the fields of `routes.NAME.cache`, and of what they hold.
+//! Not here: what each field may look like (`caching.rs` beside this folder).
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, RANGE};
+
+use super::Check;
+use crate::config::CachePolicy;
+
+/// Parts of a whole are not freshness longer than the answer has lasted.
+const HEURISTIC_PERCENT_MAX: u32 = 100;
+
+impl Check<'_> {
+    pub(super) fn cache(&mut self, path: &str, cache: &CachePolicy) {
+        if cache.max.is_some_and(|max| max < cache.ttl) {
+            self.problem(format!("{path}.max"), "shorter than `ttl`: nothing is ever fresh that long");
+        }
+        if let (Some(max), Some(always)) = (cache.max, cache.always)
+            && max < always
+        {
+            self.problem(format!("{path}.max"), "shorter than `override`: nothing is ever fresh that long");
+        }
+        if let Some(always) = cache.always {
+            self.not_zero(format!("{path}.override"), always);
+        }
+        if cache.heuristic.0 > HEURISTIC_PERCENT_MAX {
+            self.problem(format!("{path}.heuristic"), "more than 100%; 10% is what the field uses");
+        }
+        for (index, status) in cache.statuses.iter().enumerate() {
+            let at = self.element(&format!("{path}.statuses"), index, cache.statuses.len());
+            match status {
+                206 | 304 => self.problem(at, format!("{status} is no whole answer, and is never stored")),
+                200..=599 => {}
+                _ => self.problem(at, format!("{status} is no status of a final answer: 200 to 599")),
+            }
+        }
+        if cache.methods.is_empty() {
+            self.problem(format!("{path}.methods"), "without a method nothing is cached: leave `cache` out instead");
+        }
+        for (index, name) in cache.vary.iter().enumerate() {
+            let at = self.element(&format!("{path}.vary"), index, cache.vary.len());
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) if [AUTHORIZATION, COOKIE, RANGE].contains(&name) => {
+                    self.problem(at, format!("`{name}` tells every client apart: name a part of it in `key`"));
+                }
+                Ok(_) => {}
+                Err(_) => self.problem(at, format!("`{name}` is no header name")),
+            }
+        }
+        for (index, name) in cache.query.ignore.iter().enumerate() {
+            let at = self.element(&format!("{path}.query.ignore"), index, cache.query.ignore.len());
+            let bare = name.strip_suffix('*').unwrap_or(name);
+            if name.is_empty() || bare.contains(['*', '&', '=', '#', '?']) {
+                self.problem(
+                    at,
+                    format!("`{name}` is no name of a parameter: `page`, or `utm_*` for all that begin so"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `Cache-Status` (RFC 9211): what the cache did, told to the client behind what the caches of the upstream said.
+//! Not here: what it did (`turn.rs`).
+
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use pingora_cache::{CachePhase, HttpCache, NoCacheReason};
+
+use super::request::Bypass;
+use super::turn::{CacheTurn, Consulted};
+
+const HIT: HeaderValue = HeaderValue::from_static("tollgate; hit");
+const FORWARDED: HeaderValue = HeaderValue::from_static("tollgate; fwd=miss");
+
+impl CacheTurn {
+    /// In `response_filter`: the value of `Cache-Status`, to be appended.
+    pub fn status(&self, cache: &HttpCache, now: SystemTime) -> HeaderValue {
+        let phase = cache.phase();
+        if phase == CachePhase::Hit && !self.collapsed {
+            return HeaderValue::try_from(format!("tollgate; hit; ttl={}", ttl(cache, now))).unwrap_or(HIT);
+        }
+        HeaderValue::try_from(format!("tollgate; {}", self.way(cache, phase, now))).unwrap_or(FORWARDED)
+    }
+
+    fn way(&self, cache: &HttpCache, phase: CachePhase, now: SystemTime) -> String {
+        match phase {
+            CachePhase::Hit => format!("fwd={}; collapsed", self.forwarded(cache)),
+            CachePhase::Stale if self.served_stale => {
+                let status =
+                    self.failed_status.map_or(String::new(), |status| format!("; fwd-status={}", status.as_u16()));
+                format!("fwd=stale{status}; ttl={}; detail=stale_if_error", ttl(cache, now))
+            }
+            CachePhase::Revalidated => "fwd=stale; fwd-status=304".to_owned(),
+            CachePhase::RevalidatedNoCache(reason) => {
+                format!("fwd=stale; fwd-status=304; detail={}", word(reason))
+            }
+            CachePhase::Miss | CachePhase::Expired if cache.maybe_cache_meta().is_some() => {
+                format!("fwd={}; stored", self.forwarded(cache))
+            }
+            CachePhase::Disabled(reason) if self.consulted == Consulted::Yes => {
+                format!("fwd={}; detail={}", self.forwarded(cache), word(reason))
+            }
+            _ => match self.consulted {
+                Consulted::No(Bypass::Method) => "fwd=method".to_owned(),
+                Consulted::No(reason) => format!("fwd=bypass; detail={}", reason.as_str()),
+                Consulted::NotYet => "fwd=bypass".to_owned(),
+                Consulted::Yes => format!("fwd={}", self.forwarded(cache)),
+            },
+        }
+    }
+
+    fn forwarded(&self, cache: &HttpCache) -> &'static str {
+        let has_variants = || cache.maybe_cache_key().is_some_and(|key| key.get_variance_key().is_some());
+        if self.stale {
+            "stale"
+        } else if has_variants() {
+            "vary-miss"
+        } else {
+            "uri-miss"
+        }
+    }
+}
+
+/// Seconds of freshness that are left; below zero, for how long it has been stale.
+fn ttl(cache: &HttpCache, now: SystemTime) -> i64 {
+    let seconds = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match cache.cache_meta().fresh_until().duration_since(now) {
+        Ok(left) => seconds(left),
+        // A second that has begun counts: what is stale has a number below zero.
+        Err(past) => -seconds(past.duration()).saturating_add(1),
+    }
+}
+
+fn word(reason: NoCacheReason) -> &'static str {
+    match reason {
+        NoCacheReason::Custom(word) => word,
+        NoCacheReason::CacheLockGiveUp => "not_shared",
+        NoCacheReason::CacheLockTimeout | NoCacheReason::CacheLockRetryLimit => "waited_in_vain",
+        NoCacheReason::StorageError => "store",
+        _ => "off",
+    }
+}
