@@ -517,18 +517,22 @@ mod tests {
             cache_evictions: 1,
             limit_entries: 8,
             limit_overflow: 0,
-            limit_store: Some(LimitStoreState {
-                up: true,
-                gateways: 3,
-                buckets: vec![(0.001, 4), (0.01, 5)],
-                decided: (6, 0.25),
-                fallback: vec![("fallback_local", 1)],
-                errors: vec![("timeout", 2)],
-                opened: 1,
-            }),
+            limit_store: Some(limit_store()),
             limits_saved_age: None,
             limits_saved_rows: 0,
             limits_save_failures: 0,
+        }
+    }
+
+    fn limit_store() -> LimitStoreState {
+        LimitStoreState {
+            up: true,
+            gateways: 3,
+            buckets: vec![(0.001, 4), (0.01, 5)],
+            decided: (6, 0.25),
+            fallback: vec![("fallback_local", 1)],
+            errors: vec![("timeout", 2)],
+            opened: 1,
         }
     }
 
