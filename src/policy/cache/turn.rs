@@ -74,7 +74,8 @@ impl CacheTurn {
         // A refresh is always of the whole, whatever the request that found it stale asked for.
         self.whole = self.refreshes || (request.method == Method::GET && !request.headers.contains_key(RANGE));
         // Who will not have something to share keeps nobody waiting.
-        let shares = self.whole && !self.refreshes && !self.wishes.no_store && !store().uncollapsible.knows(key);
+        let may_share = self.whole && !self.refreshes && !self.wishes.no_store && !authorization;
+        let shares = may_share && !store().uncollapsible.knows(key);
         let mut bounds = CacheOptionOverrides::default();
         bounds.wait_timeout = Some(crowd::WAIT_MAX);
         session.cache.enable(store(), None, None, shares.then(crowd::lock), Some(bounds));
