@@ -38,8 +38,10 @@ async fn without_a_queue_what_is_too_much_is_refused_at_once_and_the_connection_
     drop(first);
     backend.plays(|_| Reply::ok("in"));
     eventually("there is a place again", seconds(5), async || gateway.get("/").await.status == 200).await;
+    // An answer may reach its client a moment before its place is free.
+    eventually("nobody is in", seconds(5), async || capacity(&gateway).await["in_flight"] == 0).await;
     let capacity = capacity(&gateway).await;
-    assert_eq!((&capacity["concurrent_max"], &capacity["in_flight"]), (&1.into(), &0.into()), "{capacity}");
+    assert_eq!(capacity["concurrent_max"], 1, "{capacity}");
     assert!(capacity["overloaded"].as_u64() >= Some(3), "{capacity}");
     let metrics = gateway.metrics().await;
     assert!(metrics.sum("tollgate_service_overloaded_total", &[("service", "service")]) >= 3.0);
