@@ -225,3 +225,21 @@ async fn a_slow_client_keeps_no_others_waiting() {
     assert_eq!(backend.requests(), 1);
     assert_eq!(slow.answer().await.body.len(), 900_000);
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_before_anything_is_sent_is_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let backend = Backend::scripted(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        1 => Reply::RawThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec()),
+        _ => Reply::ok("whole"),
+    })
+    .await;
+    let gateway = gateway(&backend, "1min").await;
+    // On a connection that was used before a try is repeated.
+    assert_eq!(gateway.get("/cached/first").await.text(), "whole");
+    let again = gateway.get("/cached/x").attempt().await;
+    assert!(again.is_err() || again.is_ok_and(|answer| answer.status == 502 || answer.text() == "whole"));
+    assert_eq!(gateway.get("/cached/x").await.text(), "whole");
+    assert!(!gateway.said().contains("panicked"));
+}

@@ -40,6 +40,8 @@ pub struct CacheTurn {
     pub(super) upstream_age: bool,
     /// Of an answer that is stored without them.
     pub(super) cookies: Vec<HeaderValue>,
+    /// An answer is being stored.
+    pub(super) fills: bool,
     /// This exchange only refreshes what is stored.
     refreshes: bool,
 }
@@ -156,6 +158,13 @@ impl CacheTurn {
         self.served_stale = true;
         self.failed_status = status;
         true
+    }
+
+    /// In `error_while_proxy`: a fill that broke off is given up, as another try cannot go on with it; that goes without the cache.
+    pub fn broke_off(&mut self, session: &mut Session) {
+        if std::mem::take(&mut self.fills) && session.response_written().is_none() && session.cache.enabled() {
+            session.cache.disable(NoCacheReason::UpstreamError);
+        }
     }
 
     /// In `response_filter`: gives the client whose request fetched or confirmed what is stored what only it gets.
