@@ -34,11 +34,11 @@ pub trait Control: Send + Sync + 'static {
     /// Every problem, one line each; the old configuration serves on.
     fn reload(&self) -> impl Future<Output = Result<u32, Vec<String>>> + Send;
 
-    /// Removes answers from the cache; returns how many.
+    /// Removes answers from the cache, or makes them stale; returns how many. Takes as long as looking at all of them.
     ///
     /// # Errors
     /// Why the scope names nothing, such as a route that is not configured.
-    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String>;
+    fn purge_cache(&self, scope: &CacheScope, soft: bool) -> Result<u64, String>;
 
     /// Who is near or over a limit now; of limits that gateways share, those who came near through this one lately.
     fn rate_limits(&self) -> impl Future<Output = Vec<LimitEntry>> + Send;
@@ -257,7 +257,7 @@ pub struct Summary {
     pub since: SystemTime,
 }
 
-/// Which answers are removed from the cache.
+/// Which answers are purged from the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheScope {
     /// All of them.
@@ -266,6 +266,12 @@ pub enum CacheScope {
     Route(String),
     /// Those of one URL, `http://HOST[:PORT]/PATH[?QUERY]`, whatever its scheme.
     Url(String),
+    /// Those of a host whose paths begin so, `http://HOST[:PORT]/PATH`, whatever their query.
+    Prefix(String),
+    /// Those that an instance gave this tag.
+    Tag(String),
+    /// Those that were stored for this consumer alone.
+    Consumer(String),
 }
 
 /// Of whom a question is.

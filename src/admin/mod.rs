@@ -4,6 +4,7 @@
 //! time and number, so that a slow client of the admin API costs one connection for a bounded time.
 
 mod api;
+mod cache;
 mod control;
 mod guard;
 mod keys;

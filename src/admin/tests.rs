@@ -119,11 +119,11 @@ impl Control for Gateway {
         if problems.is_empty() { Ok(self.generation.fetch_add(1, Ordering::SeqCst) + 1) } else { Err(problems) }
     }
 
-    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String> {
-        if scope == CacheScope::Route("nowhere".into()) {
+    fn purge_cache(&self, scope: &CacheScope, _soft: bool) -> Result<u64, String> {
+        if *scope == CacheScope::Route("nowhere".into()) {
             return Err("There is no route named `nowhere`.".into());
         }
-        self.cleared.lock().push(scope);
+        self.cleared.lock().push(scope.clone());
         Ok(3)
     }
 

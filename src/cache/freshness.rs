@@ -124,6 +124,8 @@ pub enum Unstorable {
     NotWhole,
     /// Too much is being received at once.
     NoRoom,
+    /// It has more or longer tags than are kept.
+    Tags,
 }
 
 impl Unstorable {
@@ -145,6 +147,7 @@ impl Unstorable {
             Self::TooLarge => "too_large",
             Self::NotWhole => "not_whole",
             Self::NoRoom => "no_room",
+            Self::Tags => "tags",
         }
     }
 
@@ -161,7 +164,8 @@ impl Unstorable {
             | Self::Silent
             | Self::Stale
             | Self::CloseDelimited
-            | Self::TooLarge => false,
+            | Self::TooLarge
+            | Self::Tags => false,
         }
     }
 }

@@ -13,12 +13,17 @@ mod filling;
 pub mod freshness;
 pub mod key;
 pub mod memory;
+pub mod purge;
+mod stats;
 pub mod storage;
+pub mod tags;
 pub mod targeted;
 pub mod vary;
 
 pub use filling::Reservation;
-pub use memory::{Cache, Scope, Stats};
+pub use memory::Cache;
+pub use purge::{How, Scope};
+pub use stats::Stats;
 pub use storage::{Collapsed, Ticket};
 
 /// Until the configuration says how much.

@@ -1,5 +1,5 @@
 //! The store as Pingora's cache phases see it: look up, read, fill, confirm.
-//! A fill is stored only when it is whole; one that is dropped, cut, too large or overtaken by a clear leaves nothing. While
+//! A fill is stored only when it is whole; one that is dropped, cut, too large or overtaken by a purge leaves nothing. While
 //! it comes, others may follow it (`filling.rs`). What is being received is bounded and counted apart from what is stored.
 //! Pingora's eviction, purge and size limit are not used: they count less than is held, or cut the client's answer.
 
@@ -22,6 +22,7 @@ use super::entry::{Body, Choice, Chosen, Entry};
 use super::filling::{Filling, Follower, Reservation};
 use super::key::KeyParts;
 use super::memory::{Cache, Place};
+use super::tags::Tags;
 
 /// What an answer that may be stored brings along in its meta; one without is not stored.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Ticket {
     pub body_max: u64,
     /// The route's pattern or name.
     pub endpoint: Arc<str>,
+    /// What the answer can be purged by beside its URL; none where it does not say: a 304 then leaves what was.
+    pub tags: Option<Tags>,
     /// Room for as much of the body as is known.
     pub reservation: Arc<Reservation>,
 }
@@ -48,7 +51,7 @@ pub struct Collapsed;
 impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
         let (primary, variance) = (key.primary_bin(), key.variance_bin());
-        let is_fresh = |entry: &Arc<Entry>| entry.fresh_until >= SystemTime::now();
+        let is_fresh = |entry: &Arc<Entry>| entry.fresh_until() >= SystemTime::now();
         let mut family = self.find(&primary);
         if !family.as_ref().and_then(|family| family.find(variance)).is_some_and(is_fresh) {
             if let Some(found) = self.follow(&primary, variance) {
@@ -58,6 +61,9 @@ impl Storage for Cache {
             family = self.find(&primary);
         }
         let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
+        if entry.variance == variance {
+            entry.hits.fetch_add(1, Ordering::Relaxed);
+        }
         let mut meta = entry.meta();
         if !meta.is_fresh(SystemTime::now()) {
             meta.extensions_mut().insert(FoundStale(Arc::clone(entry)));
@@ -83,7 +89,7 @@ impl Storage for Cache {
         let Some((place, ticket)) = self.place(key, meta) else {
             return Error::e_explain(ErrorType::InternalError, "an answer without a ticket cannot be stored");
         };
-        let entry = Entry::new(meta, Arc::default());
+        let entry = Entry::new(meta, Arc::default(), place.tags.clone());
         let filling = Arc::new(Filling::new(place, entry, ticket.reservation));
         self.fills.add(&filling);
         Ok(Box::new(Fill {
@@ -98,16 +104,20 @@ impl Storage for Cache {
     }
 
     async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
-        // Clears go through `Cache::clear`, which knows all variants and consumers; Pingora never calls this,
+        // Purges go through `Cache::purge`, which knows all variants and consumers; Pingora never calls this,
         // as there is no eviction manager and no PURGE method.
         log::warn!("cache: a purge of {target} through Pingora is not supported");
         Ok(PurgeOutcome::NotFound)
     }
 
     async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
-        let Some((place, _)) = self.place(key, meta) else { return Ok(false) };
+        let Some((mut place, ticket)) = self.place(key, meta) else { return Ok(false) };
         let Some(FoundStale(found)) = meta.extensions().get::<FoundStale>() else { return Ok(false) };
-        let mut entry = Entry::new(meta, Arc::clone(&found.body));
+        if ticket.tags.is_none() {
+            place.tags = found.tags.clone();
+        }
+        let mut entry = Entry::new(meta, Arc::clone(&found.body), place.tags.clone());
+        entry.hits = found.hits.load(Ordering::Relaxed).into();
         // The request that confirmed it may have asked in other words.
         entry.selected.clone_from(&found.selected);
         Ok(self.confirm(&place, found, entry))
@@ -128,13 +138,21 @@ impl Cache {
         let parts = KeyParts::of(key)?;
         let url = self.url(parts.host, parts.path, parts.query);
         let primary: HashBinary = key.primary_bin();
-        Some((Place { primary, url, endpoint: Arc::clone(&ticket.endpoint), stamp: ticket.stamp }, ticket))
+        let place = Place {
+            primary,
+            url,
+            endpoint: Arc::clone(&ticket.endpoint),
+            key: Arc::from(key.primary_key()),
+            tags: ticket.tags.clone().unwrap_or_default(),
+            stamp: ticket.stamp,
+        };
+        Some((place, ticket))
     }
 
     /// A fresh answer that is being received for another request.
     fn follow(&self, primary: &HashBinary, variance: Option<HashBinary>) -> Option<(CacheMeta, HitHandler)> {
         let filling = self.fills.find(primary, variance)?;
-        if filling.entry.fresh_until < SystemTime::now() || self.is_cleared(&filling.place) {
+        if filling.entry.fresh_until() < SystemTime::now() || self.is_overtaken(&filling.place) {
             return None;
         }
         let follower = filling.follow()?;

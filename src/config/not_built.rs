@@ -11,7 +11,6 @@ const NOT_BUILT: &[&str] = &[
     "services.*.queue",
     "routes.*.breaker",
     "routes.*.cache.partial",
-    "routes.*.cache.tags_header",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",

@@ -170,7 +170,8 @@ impl Exchange {
     /// # Errors
     /// Pingora's, when the header can't be set.
     pub(super) fn say_cache_status(&mut self, session: &Session, response: &mut ResponseHeader) -> Result<()> {
-        if self.cache_rule().is_some() {
+        if let Some(rule) = self.cache_rule() {
+            rule.hide_tags(response);
             self.cache_turn.restore(session, response);
             Dated::keep(session, response);
             response.append_header(CACHE_STATUS, self.cache_turn.status(&session.cache, SystemTime::now()))?;

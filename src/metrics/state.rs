@@ -37,6 +37,8 @@ pub struct State {
     pub cache_bytes: u64,
     /// Answers that were removed to make room.
     pub cache_evictions: u64,
+    /// Answers that were purged.
+    pub cache_purged: u64,
     /// Keys.
     pub keys: KeysState,
     /// Counts that limits hold.
@@ -193,6 +195,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             "Answers removed from the cache to make room.",
             state.cache_evictions as f64,
         ),
+        counter("tollgate_cache_purged_total", "Stored answers that were purged.", state.cache_purged as f64),
     ]);
     families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));

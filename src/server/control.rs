@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::counters::Saved;
-use super::{Ready, breakers};
+use super::{Ready, breakers, stored};
 use crate::admin::{
     CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
     LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
-use crate::cache::{self, Scope};
+use crate::cache::{self, How, Scope};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::Parts;
 use crate::keys::{KeyPoll, Status};
@@ -91,18 +91,26 @@ impl Control for Wiring {
             .unwrap_or_else(|error| Err(vec![format!("the reload ended without a result: {error}")]))
     }
 
-    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String> {
+    fn purge_cache(&self, scope: &CacheScope, soft: bool) -> Result<u64, String> {
+        let how = if soft { How::Soft } else { How::Hard };
+        let purge = |scope| Ok(cache::store().purge(scope, how));
         match scope {
-            CacheScope::All => Ok(cache::store().clear(Scope::All)),
+            CacheScope::All => purge(Scope::All),
             CacheScope::Route(endpoint) => {
                 let runtime = self.parts.live.load();
-                runtime.route(&endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
-                Ok(cache::store().clear(Scope::Route(&endpoint)))
+                runtime.route(endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
+                purge(Scope::Route(endpoint))
             }
             CacheScope::Url(url) => {
-                let (host, path_and_query) = split_url(&url)?;
-                Ok(cache::store().clear(Scope::Url { host: &host, path_and_query: &path_and_query }))
+                let url = stored::Target::of(url, &self.parts.live.load())?;
+                purge(Scope::Url { host: &url.host, path_and_query: &url.path_and_query })
             }
+            CacheScope::Prefix(prefix) => {
+                let prefix = stored::Target::prefix(prefix)?;
+                purge(Scope::Prefix { host: &prefix.host, path: &prefix.path_and_query })
+            }
+            CacheScope::Tag(tag) => purge(Scope::Tag(tag)),
+            CacheScope::Consumer(consumer) => purge(Scope::Consumer(consumer)),
         }
     }
 
@@ -299,15 +307,6 @@ fn limit_entry(status: LimitStatus) -> LimitEntry {
     }
 }
 
-/// Host (lower case, with the port where one is written) and path with query, as stored answers are found by.
-fn split_url(url: &str) -> Result<(String, String), String> {
-    let uri: http::Uri = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
-    let host = uri.authority().ok_or_else(|| format!("`{url}` names no host: http://HOST/PATH"))?;
-    let path = crate::policy::path::normalise(uri.path().as_bytes()).map_err(|why| format!("`{url}`: {why}"))?;
-    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
-    Ok((host.as_str().to_ascii_lowercase(), format!("{path}{query}")))
-}
-
 /// The state of every part, for one scrape.
 fn state(parts: &Parts, saved: &Saved) -> metrics::State {
     let runtime = parts.live.load();
@@ -340,6 +339,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         cache_entries: stored.entries,
         cache_bytes: stored.bytes,
         cache_evictions: stored.evictions,
+        cache_purged: stored.purged,
         keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
@@ -378,15 +378,4 @@ fn instances(pool: &Arc<Pool>) -> impl Iterator<Item = metrics::InstanceState> {
 
 fn limit_entries(runtime: &Runtime) -> u64 {
     runtime.limits.tables().iter().map(|table| table.entries as u64).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_split_as_answers_are_stored() {
-        assert_eq!(split_url("http://Example.com:80/a/../b?c").unwrap(), ("example.com:80".into(), "/b?c".into()));
-        assert!(split_url("/only/a/path").is_err());
-    }
 }

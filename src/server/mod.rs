@@ -7,6 +7,7 @@ mod control;
 mod counters;
 mod listeners;
 mod shutdown;
+mod stored;
 
 use std::path::Path;
 use std::process::ExitCode;
