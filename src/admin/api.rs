@@ -8,21 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{DefaultBodyLimit, Extension, FromRequest, Path, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, StatusCode, Uri};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::control::{CacheScope, ClientName, Control, LimitEntry, LogStatus, ServiceStatus};
+use super::control::{ClientName, Control, LimitEntry, LogStatus, ServiceStatus};
 use super::guard::Guard;
 use super::problem::Problem;
-use super::{instances, keys, questions, tail};
+use super::{cache, instances, keys, questions, tail};
 use crate::config::Admin;
 
 /// Bytes of a request body.
@@ -35,7 +34,7 @@ const LIMIT_ENTRIES_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local(pub SocketAddr);
 
-type Answer = Result<Json<Value>, Problem>;
+pub(super) type Answer = Result<Json<Value>, Problem>;
 
 /// What every request has to pass.
 struct Passage {
@@ -57,7 +56,10 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/admin/services/{service}/instances/{address}", delete(instances::remove::<C>))
         .route("/admin/services/{service}/instances/{address}/drain", post(instances::drain::<C>))
         .route("/admin/services/{service}/instances/{address}/undrain", post(instances::undrain::<C>))
-        .route("/admin/cache/clear", post(clear_cache::<C>))
+        .route("/admin/cache", get(cache::status::<C>))
+        .route("/admin/cache/show", get(cache::show::<C>))
+        .route("/admin/cache/clear", post(cache::clear::<C>))
+        .route("/admin/cache/purge", post(cache::purge::<C>))
         .route("/admin/rate-limits", get(rate_limits::<C>))
         .route("/admin/clients/{client}", get(client::<C>))
         .route("/admin/clients/{client}/reset", post(reset_client::<C>))
@@ -183,46 +185,6 @@ async fn summary<C: Control>(State(control): State<Arc<C>>) -> Answer {
 
 async fn services<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {
     Json(json!({"services": control.services()}))
-}
-
-/// The body or query of `/admin/cache/clear`: exactly one of them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ClearRequest {
-    all: Option<bool>,
-    route: Option<String>,
-    url: Option<String>,
-}
-
-impl ClearRequest {
-    fn scope(self) -> Option<CacheScope> {
-        match (self.all, self.route, self.url) {
-            (Some(true), None, None) => Some(CacheScope::All),
-            (None | Some(false), Some(route), None) => Some(CacheScope::Route(route)),
-            (None | Some(false), None, Some(url)) => Some(CacheScope::Url(url)),
-            _ => None,
-        }
-    }
-}
-
-async fn clear_cache<C: Control>(
-    State(control): State<Arc<C>>,
-    query: Result<Query<ClearRequest>, QueryRejection>,
-    uri: Uri,
-    body: Bytes,
-) -> Answer {
-    const FIX: &str = "Name what to clear: {\"all\": true}, {\"route\": \"PATTERN OR NAME\"} or {\"url\": \"http://HOST/PATH\"}, as body or query.";
-    let asked_in_query = uri.query().is_some_and(|query| !query.is_empty());
-    let request = match (asked_in_query, body.trim_ascii()) {
-        (true, []) => query.map(|Query(request)| request).map_err(|rejection| rejection.body_text()),
-        (false, []) => Ok(ClearRequest::default()),
-        (true, _) => Err("There is a body and a query.".into()),
-        (false, body) => serde_json::from_slice(body).map_err(|error| format!("The body can't be read: {error}.")),
-    };
-    let request = request.map_err(|why| Problem::bad_request("bad_request", format!("{why} {FIX}")))?;
-    let scope = request.scope().ok_or_else(|| Problem::bad_request("bad_request", FIX))?;
-    let cleared = control.clear_cache(scope).map_err(|why| Problem::bad_request("bad_request", why))?;
-    Ok(Json(json!({"cleared": cleared})))
 }
 
 async fn rate_limits<C: Control>(State(control): State<Arc<C>>) -> Json<Value> {

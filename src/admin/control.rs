@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::cached::{CacheStatus, CachedUrl};
 use crate::config::{Config, Retention, Span, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
@@ -46,11 +47,20 @@ pub trait Control: Send + Sync + 'static {
     /// Every problem, one line each; the old configuration serves on.
     fn reload(&self) -> impl Future<Output = Result<u32, Vec<String>>> + Send;
 
-    /// Removes answers from the cache; returns how many.
+    /// The cache as a whole, with so many of the largest and of the hottest answers. Takes as long as looking at all of them.
+    fn cache(&self, top: usize) -> CacheStatus;
+
+    /// What is stored of a URL.
+    ///
+    /// # Errors
+    /// Why it is no URL.
+    fn cached(&self, url: &str) -> Result<CachedUrl, String>;
+
+    /// Removes answers from the cache, or makes them stale; returns how many. Takes as long as looking at all of them.
     ///
     /// # Errors
     /// Why the scope names nothing, such as a route that is not configured.
-    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String>;
+    fn purge_cache(&self, scope: &CacheScope, soft: bool) -> Result<u64, String>;
 
     /// Who is near or over a limit now; of limits that gateways share, those who came near through this one lately.
     fn rate_limits(&self) -> impl Future<Output = Vec<LimitEntry>> + Send;
@@ -361,7 +371,7 @@ pub struct Summary {
     pub since: SystemTime,
 }
 
-/// Which answers are removed from the cache.
+/// Which answers are purged from the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheScope {
     /// All of them.
@@ -370,6 +380,12 @@ pub enum CacheScope {
     Route(String),
     /// Those of one URL, `http://HOST[:PORT]/PATH[?QUERY]`, whatever its scheme.
     Url(String),
+    /// Those of a host whose paths begin so, `http://HOST[:PORT]/PATH`, whatever their query.
+    Prefix(String),
+    /// Those that an instance gave this tag.
+    Tag(String),
+    /// Those that were stored for this consumer alone.
+    Consumer(String),
 }
 
 /// Of whom a question is.

@@ -4,6 +4,8 @@
 //! time and number, so that a slow client of the admin API costs one connection for a bounded time.
 
 mod api;
+mod cache;
+mod cached;
 mod control;
 mod guard;
 mod instances;
@@ -13,6 +15,7 @@ mod problem;
 mod questions;
 mod tail;
 
+pub use cached::{CacheCount, CacheStatus, CachedEntry, CachedUrl};
 pub use control::{
     BreakerStatus, CacheScope, CapacityStatus, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged,
     InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals, LogStatus, NotChanged, Readiness,

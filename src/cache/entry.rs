@@ -4,7 +4,8 @@
 //! Pingora reads into are larger than what it hands out of them.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -12,6 +13,7 @@ use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 use pingora_http::ResponseHeader;
 
+use super::tags::Tags;
 use super::vary::Selected;
 
 /// Stored answers of one key; the oldest goes when there is one more.
@@ -32,8 +34,10 @@ pub struct Entry {
     pub head: ResponseHeader,
     /// Shared with the entries that a revalidation replaced.
     pub body: Arc<Body>,
-    /// Usable without asking until then.
-    pub fresh_until: SystemTime,
+    /// Usable without asking until then, unless a purge said otherwise.
+    fresh_until: SystemTime,
+    /// A purge took the freshness away, at that time in seconds since 1970; 0 where none did.
+    stale_since: AtomicU64,
     /// When it was made, as far as its `Age` and `Date` told.
     pub epoch: SystemTime,
     /// Seconds after `fresh_until` for which it may be used while another one is fetched, and instead of an error.
@@ -42,6 +46,10 @@ pub struct Entry {
     pub variance: Option<HashBinary>,
     /// What chose it, where it varies.
     pub selected: Option<Arc<Selected>>,
+    /// What it can be purged by beside its URL.
+    pub tags: Tags,
+    /// How often it was served.
+    pub hits: AtomicU64,
     /// Bytes.
     pub weight: u64,
 }
@@ -108,39 +116,80 @@ pub struct Family {
     pub url: u64,
     /// The route's pattern or name.
     pub endpoint: Arc<str>,
+    /// The frame of its key (`key.rs`).
+    pub key: Arc<[u8]>,
     /// The last stored answer comes last.
     pub variants: Vec<Arc<Entry>>,
-    /// Bytes of all variants.
+    /// Bytes of key and all variants.
     pub weight: u64,
 }
 
 impl Entry {
     /// Takes what Pingora would keep in `meta`.
-    pub fn new(meta: &CacheMeta, body: Arc<Body>) -> Self {
+    pub fn new(meta: &CacheMeta, body: Arc<Body>, tags: Tags) -> Self {
         let head = compact(meta.response_header());
         let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let weight = ENTRY_OVERHEAD
             + headers as u64
             + head.headers.len() as u64 * HEADER_OVERHEAD
             + body.length as u64
-            + body.chunks.len() as u64 * CHUNK_OVERHEAD;
+            + body.chunks.len() as u64 * CHUNK_OVERHEAD
+            + tags.weight();
         Self {
             head,
             body,
             fresh_until: meta.fresh_until(),
+            stale_since: AtomicU64::new(0),
             epoch: meta.epoch(),
             stale_seconds: (meta.stale_while_revalidate_sec(), meta.stale_if_error_sec()),
             variance: meta.variance(),
             selected: meta.extensions().get::<Chosen>().map(|chosen| Arc::clone(&chosen.0)),
+            tags,
+            hits: AtomicU64::new(0),
             weight,
         }
+    }
+
+    /// Usable without asking until then.
+    pub fn fresh_until(&self) -> SystemTime {
+        match self.stale_since.load(Ordering::Relaxed) {
+            0 => self.fresh_until,
+            seconds => self.fresh_until.min(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+        }
+    }
+
+    /// Whether a purge took its freshness away.
+    pub fn is_purged(&self) -> bool {
+        self.stale_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes its freshness away; false where it was stale already.
+    pub fn mark_stale(&self, now: SystemTime) -> bool {
+        let was_fresh = self.fresh_until() >= now;
+        if was_fresh {
+            let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            // A second that has begun is over for it.
+            self.stale_since.store(seconds.saturating_sub(1).max(1), Ordering::Relaxed);
+        }
+        was_fresh
     }
 
     /// This answer, of which the whole body has come.
     pub fn with_body(&self, head: ResponseHeader, body: Arc<Body>) -> Self {
         let weight = self.weight + (body.length + body.chunks.len() * CHUNK_OVERHEAD as usize) as u64;
-        let selected = self.selected.clone();
-        Self { head, body, selected, weight, ..*self }
+        Self {
+            head,
+            body,
+            fresh_until: self.fresh_until,
+            stale_since: AtomicU64::new(self.stale_since.load(Ordering::Relaxed)),
+            epoch: self.epoch,
+            stale_seconds: self.stale_seconds,
+            variance: self.variance,
+            selected: self.selected.clone(),
+            tags: self.tags.clone(),
+            hits: AtomicU64::new(0),
+            weight,
+        }
     }
 
     /// What Pingora works with.
@@ -149,7 +198,7 @@ impl Entry {
         // so every entry is created at the same time. Age and freshness come from `epoch` and `fresh_until`.
         let (revalidating, on_error) = self.stale_seconds;
         let mut meta =
-            CacheMeta::new(self.fresh_until, SystemTime::UNIX_EPOCH, revalidating, on_error, self.head.clone());
+            CacheMeta::new(self.fresh_until(), SystemTime::UNIX_EPOCH, revalidating, on_error, self.head.clone());
         meta.set_epoch_override(self.epoch);
         if let Some(variance) = self.variance {
             meta.set_variance(variance);
@@ -176,8 +225,8 @@ fn compact(head: &ResponseHeader) -> ResponseHeader {
 
 impl Family {
     /// The family of one answer.
-    pub fn of(url: u64, endpoint: Arc<str>, entry: Arc<Entry>) -> Self {
-        Self { url, endpoint, weight: entry.weight, variants: vec![entry] }
+    pub fn of(url: u64, endpoint: Arc<str>, key: Arc<[u8]>, entry: Arc<Entry>) -> Self {
+        Self { url, endpoint, weight: entry.weight + key.len() as u64, key, variants: vec![entry] }
     }
 
     /// Whether an answer tells requests apart by the same fields as those that are here; one that does not replaces them.
@@ -192,7 +241,7 @@ impl Family {
     /// This family with one answer more, or with one replaced; of at most so many bytes.
     pub fn with(&self, entry: Arc<Entry>, weight_max: u64) -> Self {
         let like = self.varies_like(&entry);
-        let mut family = Self::of(self.url, Arc::clone(&self.endpoint), entry);
+        let mut family = Self::of(self.url, Arc::clone(&self.endpoint), Arc::clone(&self.key), entry);
         if !like {
             return family;
         }
@@ -200,7 +249,7 @@ impl Family {
         family.variants = self.variants.clone();
         family.variants.retain(|other| newest.as_ref().is_none_or(|newest| newest.variance != other.variance));
         family.variants.extend(newest);
-        family.weight = family.variants.iter().map(|entry| entry.weight).sum();
+        family.weight = self.key.len() as u64 + family.variants.iter().map(|entry| entry.weight).sum::<u64>();
         while family.variants.len() > VARIANTS_MAX || (family.weight > weight_max && family.variants.len() > 1) {
             family.weight -= family.variants.remove(0).weight;
         }

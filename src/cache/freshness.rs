@@ -124,9 +124,31 @@ pub enum Unstorable {
     NotWhole,
     /// Too much is being received at once.
     NoRoom,
+    /// It has more or longer tags than are kept.
+    Tags,
 }
 
 impl Unstorable {
+    /// Every one, in the order of their declaration.
+    pub const ALL: [Self; 16] = [
+        Self::RequestNoStore,
+        Self::RequestUnkeyed,
+        Self::NoStore,
+        Self::Private,
+        Self::SetCookie,
+        Self::Vary,
+        Self::Authorization,
+        Self::Status,
+        Self::Silent,
+        Self::Cookie,
+        Self::Stale,
+        Self::CloseDelimited,
+        Self::TooLarge,
+        Self::NotWhole,
+        Self::NoRoom,
+        Self::Tags,
+    ];
+
     /// The word in `Cache-Status` and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -145,6 +167,7 @@ impl Unstorable {
             Self::TooLarge => "too_large",
             Self::NotWhole => "not_whole",
             Self::NoRoom => "no_room",
+            Self::Tags => "tags",
         }
     }
 
@@ -161,7 +184,8 @@ impl Unstorable {
             | Self::Cookie
             | Self::Stale
             | Self::CloseDelimited
-            | Self::TooLarge => false,
+            | Self::TooLarge
+            | Self::Tags => false,
         }
     }
 }

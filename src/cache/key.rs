@@ -58,7 +58,12 @@ impl<'a> KeyParts<'a> {
 
     /// Reads a frame back; `None` for anything that is not one.
     pub fn of(key: &'a CacheKey) -> Option<Self> {
-        let mut rest = key.primary_key();
+        Self::read(key.primary_key())
+    }
+
+    /// Reads the bytes of a frame back.
+    pub fn read(frame: &'a [u8]) -> Option<Self> {
+        let mut rest = frame;
         let (version, tail) = rest.split_first()?;
         let (fingerprint, tail) = tail.split_first_chunk::<8>()?;
         rest = tail;

@@ -1,12 +1,13 @@
 //! The store: families of answers by key, in bounded memory.
-//! `quick_cache` holds the bytes and chooses what goes; beside it stands an index by URL, so that a URL can be forgotten
-//! for all consumers at once. Whoever stores or removes holds the stripe of the URL, readers hold nothing.
-//! Invariants: what is in the map is in the index; a fill that began before a clear is not stored after it.
+//! `quick_cache` holds the bytes and chooses what goes; beside it stands an index by URL, tag and consumer, by which answers
+//! are purged. Whoever stores or removes holds the stripe of the URL, readers hold nothing.
+//! Invariants: what is in the map is in the index; a fill that began before a purge of it is not stored after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use pingora_cache::key::HashBinary;
@@ -17,15 +18,17 @@ use smallvec::SmallVec;
 use super::crowd::Memory;
 use super::entry::{Entry, Family};
 use super::filling::Fills;
+use super::key::KeyParts;
+use super::purge::{How, Marks, Purges, Scope};
+use super::stats::{Counts, Stats};
+use super::tags::Tags;
 
 /// Shards of the map. One answer may weigh at most 15/16 of a shard, so few of them.
 const SHARDS: u64 = 8;
 /// Locks that writers of different URLs do not share.
 const STRIPES: usize = 64;
-/// Remembered clears of a stripe; two URLs that share one only lose a fill to the other's clear.
-const CLEARS: usize = 64;
-/// Remembered clears of routes.
-const ROUTE_CLEARS: usize = 256;
+/// Remembered purges of URLs in a stripe; two URLs that share one only lose a fill to the other's purge.
+const URL_PURGES: usize = 64;
 /// Sizes the ghost list, which remembers hashes of what was evicted.
 const ANSWER_BYTES_USUAL: u64 = 4096;
 
@@ -34,10 +37,7 @@ pub struct Cache {
     map: Map<HashBinary, Arc<Family>, ByWeight, DefaultHashBuilder, Reported>,
     stripes: Vec<Mutex<Stripe>>,
     hasher: RandomState,
-    /// Counts clears; a fill that began at a lower count than a clear of its URL is not stored.
-    clears: AtomicU64,
-    all_cleared: AtomicU64,
-    routes_cleared: Vec<AtomicU64>,
+    purges: Purges,
     bytes_max: AtomicU64,
     pub(super) counts: Arc<Counts>,
     /// Answers that are being received.
@@ -48,76 +48,29 @@ pub struct Cache {
     pub oversized: Memory,
 }
 
-/// What is counted as it happens.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) entries: AtomicU64,
-    pub(super) stored: AtomicU64,
-    gone: AtomicU64,
-    replaced: AtomicU64,
-    pub(super) filling: AtomicU64,
-    pub(super) dropped_too_large: AtomicU64,
-    pub(super) dropped_no_room: AtomicU64,
-    pub(super) dropped_cleared: AtomicU64,
-    pub(super) dropped_truncated: AtomicU64,
-}
-
-/// The state of the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Stats {
-    /// Stored answers, each variant for itself.
-    pub entries: u64,
-    /// Bytes held: bodies, headers, keys and overhead.
-    pub bytes: u64,
-    /// `bytes` is never more.
-    pub bytes_max: u64,
-    /// Bytes of answers that are being received, on top of `bytes`.
-    pub filling_bytes: u64,
-    /// Nothing more is received to be stored from here on; what passes by without being stored counts, too, and may be more.
-    pub filling_bytes_max: u64,
-    /// Answers stored since start.
-    pub stored: u64,
-    /// Answers that went to make room, since start.
-    pub evictions: u64,
-    /// Answers not stored because they grew over the route's `body_max`, since start.
-    pub dropped_too_large: u64,
-    /// Answers not stored because too many were being received at once, since start.
-    pub dropped_no_room: u64,
-    /// Answers not stored because their URL or route was cleared meanwhile, since start.
-    pub dropped_cleared: u64,
-    /// Answers not stored because they did not arrive whole, since start.
-    pub dropped_truncated: u64,
-}
-
-/// What to clear.
-#[derive(Clone, Copy, Debug)]
-pub enum Scope<'a> {
-    /// Everything.
-    All,
-    /// What one route stored; by pattern or name.
-    Route(&'a str),
-    /// What is stored of one URL, for all consumers, variants and schemes.
-    Url {
-        /// As in the key: lower case, with the port where one was sent.
-        host: &'a str,
-        /// The normalised path, with `?` and the query where there is one.
-        path_and_query: &'a str,
-    },
-}
-
 /// Where an answer goes, and since when it is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) primary: HashBinary,
     pub(super) url: u64,
     pub(super) endpoint: Arc<str>,
+    /// The frame of its key.
+    pub(super) key: Arc<[u8]>,
+    pub(super) tags: Tags,
     pub(super) stamp: u64,
 }
 
-#[derive(Default)]
 struct Stripe {
     urls: HashMap<u64, SmallVec<[HashBinary; 1]>>,
-    cleared: Vec<u64>,
+    /// Hashes of tags and consumers, each with the keys that it finds.
+    labels: BTreeSet<(u64, HashBinary)>,
+    purged: [u64; URL_PURGES],
+}
+
+impl Default for Stripe {
+    fn default() -> Self {
+        Self { urls: HashMap::new(), labels: BTreeSet::new(), purged: [0; URL_PURGES] }
+    }
 }
 
 #[derive(Clone)]
@@ -155,14 +108,11 @@ impl Cache {
         // Fails only where one of the two capacities is missing.
         let options = options.build().unwrap_or_else(|_| unreachable!("capacities are set above"));
         let counts = Arc::new(Counts::default());
-        let stripe = || Mutex::new(Stripe { urls: HashMap::new(), cleared: vec![0; CLEARS] });
         Self {
             map: Map::with_options(options, ByWeight, DefaultHashBuilder::default(), Reported(Arc::clone(&counts))),
-            stripes: std::iter::repeat_with(stripe).take(STRIPES).collect(),
+            stripes: std::iter::repeat_with(Mutex::default).take(STRIPES).collect(),
             hasher: RandomState::new(),
-            clears: AtomicU64::new(0),
-            all_cleared: AtomicU64::new(0),
-            routes_cleared: std::iter::repeat_with(|| AtomicU64::new(0)).take(ROUTE_CLEARS).collect(),
+            purges: Purges::default(),
             bytes_max: AtomicU64::new(bytes_max),
             counts,
             fills: Fills::default(),
@@ -179,41 +129,119 @@ impl Cache {
         // The map does not say which families this evicts, so the index is swept.
         self.map.set_capacity(capacity(bytes_max));
         for stripe in &self.stripes {
-            stripe.lock().urls.retain(|_, families| {
+            let mut stripe = stripe.lock();
+            stripe.urls.retain(|_, families| {
                 families.retain(|primary| self.map.contains_key(primary));
                 !families.is_empty()
             });
+            stripe.labels.retain(|(_, primary)| self.map.contains_key(primary));
         }
     }
 
-    /// Removes stored answers, and those that are being received; returns how many stored ones went.
-    pub fn clear(&self, scope: Scope<'_>) -> u64 {
-        match scope {
-            Scope::Url { host, path_and_query } => self.invalidate(host, path_and_query),
+    /// Removes stored answers, or makes them stale, and forgets those that are being received; returns how many stored ones
+    /// it was. Of a key with a purged tag all variants go.
+    pub fn purge(&self, scope: Scope<'_>, how: How) -> u64 {
+        let purged = match scope {
+            Scope::Url { host, path_and_query } => self.purge_url(host, path_and_query, how),
             Scope::All => {
-                let count = self.next_clear();
-                self.all_cleared.store(count, Ordering::SeqCst);
-                self.remove_where(|_| true)
+                self.purges.of_all();
+                self.purge_where(how, |_| true)
             }
             Scope::Route(endpoint) => {
-                let count = self.next_clear();
-                self.route_cleared(endpoint).store(count, Ordering::SeqCst);
-                self.remove_where(|family| &*family.endpoint == endpoint)
+                self.purges.of_label(self.purges.route(endpoint));
+                self.purge_where(how, |family| &*family.endpoint == endpoint)
             }
-        }
+            Scope::Prefix { host, path } => {
+                self.purges.of_prefix(host, path);
+                self.purge_where(how, |family| {
+                    KeyParts::read(&family.key).is_some_and(|key| key.host == host && key.path.starts_with(path))
+                })
+            }
+            Scope::Tag(tag) => {
+                let has = |family: &Family| family.variants.iter().any(|entry| entry.tags.has(tag));
+                self.purge_label(self.purges.tag(tag), how, has)
+            }
+            Scope::Consumer(consumer) => {
+                let is = |family: &Family| consumer_of(family) == Some(consumer);
+                self.purge_label(self.purges.consumer(consumer), how, is)
+            }
+        };
+        self.counts.purged.fetch_add(purged, Ordering::Relaxed);
+        purged
     }
 
     /// Forgets one URL for all consumers, variants and schemes (RFC 9111 section 4.4); returns how many answers went.
     pub fn invalidate(&self, host: &str, path_and_query: &str) -> u64 {
-        let (path, query) = match path_and_query.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (path_and_query, None),
-        };
-        let url = self.url(host, path, query);
+        self.purge_url(host, path_and_query, How::Hard)
+    }
+
+    fn purge_url(&self, host: &str, path_and_query: &str, how: How) -> u64 {
+        let url = self.url_of(host, path_and_query);
         let mut stripe = self.stripe(url).lock();
-        stripe.cleared[slot(url)] = self.next_clear();
-        let families = stripe.urls.remove(&url).unwrap_or_default();
-        families.iter().map(|primary| self.take(primary)).sum()
+        stripe.purged[slot(url)] = self.purges.next();
+        let families = stripe.urls.get(&url).cloned().unwrap_or_default();
+        families.iter().map(|primary| self.purge_family(&mut stripe, primary, how, |_| true)).sum()
+    }
+
+    fn purge_label(&self, label: u64, how: How, condition: impl Fn(&Family) -> bool) -> u64 {
+        self.purges.of_label(label);
+        let mut purged = 0;
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock();
+            let found = stripe.labels.range((label, HashBinary::default())..=(label, [u8::MAX; 16]));
+            let found: Vec<HashBinary> = found.map(|(_, primary)| *primary).collect();
+            for primary in found {
+                purged += self.purge_family(&mut stripe, &primary, how, &condition);
+            }
+        }
+        purged
+    }
+
+    fn purge_where(&self, how: How, condition: impl Fn(&Family) -> bool) -> u64 {
+        let mut purged = 0;
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock();
+            let all: Vec<HashBinary> = stripe.urls.values().flatten().copied().collect();
+            for primary in all {
+                purged += self.purge_family(&mut stripe, &primary, how, &condition);
+            }
+        }
+        purged
+    }
+
+    fn purge_family(
+        &self,
+        stripe: &mut Stripe,
+        primary: &HashBinary,
+        how: How,
+        condition: impl Fn(&Family) -> bool,
+    ) -> u64 {
+        let Some(family) = self.map.peek(primary).filter(|family| condition(family)) else { return 0 };
+        if how == How::Soft {
+            let now = SystemTime::now();
+            return family.variants.iter().filter(|entry| entry.mark_stale(now)).count() as u64;
+        }
+        // None where it gave way to another URL's answer meanwhile: whoever pushed it out takes it out of the index.
+        let Some((_, family)) = self.map.remove(primary) else { return 0 };
+        self.forget(stripe, primary, &family);
+        let removed = family.variants.len() as u64;
+        self.counts.entries.fetch_sub(removed, Ordering::Relaxed);
+        removed
+    }
+
+    /// The families of one URL.
+    pub(super) fn families(&self, host: &str, path_and_query: &str) -> Vec<Arc<Family>> {
+        let url = self.url_of(host, path_and_query);
+        let families = self.stripe(url).lock().urls.get(&url).cloned().unwrap_or_default();
+        families.iter().filter_map(|primary| self.map.peek(primary)).collect()
+    }
+
+    /// Shows every family to `see`, without holding up more than a part of those who store.
+    pub(super) fn each(&self, mut see: impl FnMut(&Arc<Family>)) {
+        for stripe in &self.stripes {
+            let all: Vec<HashBinary> = stripe.lock().urls.values().flatten().copied().collect();
+            all.iter().filter_map(|primary| self.map.peek(primary)).for_each(|family| see(&family));
+        }
     }
 
     /// A snapshot of sizes and counts.
@@ -227,6 +255,7 @@ impl Cache {
             filling_bytes_max: self.filling_max(),
             stored: count(&self.counts.stored),
             evictions: count(&self.counts.gone).saturating_sub(count(&self.counts.replaced)),
+            purged: count(&self.counts.purged),
             dropped_too_large: count(&self.counts.dropped_too_large),
             dropped_no_room: count(&self.counts.dropped_no_room),
             dropped_cleared: count(&self.counts.dropped_cleared),
@@ -234,9 +263,9 @@ impl Cache {
         }
     }
 
-    /// What a request takes along before anything is asked of an instance: a clear after this wins over its fill.
+    /// What a request takes along before anything is asked of an instance: a purge after this wins over its fill.
     pub fn stamp(&self) -> u64 {
-        self.clears.load(Ordering::SeqCst)
+        self.purges.count()
     }
 
     /// The largest answer that can be stored at all, in bytes.
@@ -250,6 +279,13 @@ impl Cache {
 
     pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {
         self.hasher.hash_one((host, path, query))
+    }
+
+    fn url_of(&self, host: &str, path_and_query: &str) -> u64 {
+        match path_and_query.split_once('?') {
+            Some((path, query)) => self.url(host, path, Some(query)),
+            None => self.url(host, path_and_query, None),
+        }
     }
 
     /// Counts bytes that are being received, whether there is room for them or not.
@@ -268,7 +304,7 @@ impl Cache {
         self.counts.filling.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Stores an answer; false where a clear since its stamp or its size forbids it.
+    /// Stores an answer; false where a purge since its stamp or its size forbids it.
     pub(super) fn store(&self, place: &Place, entry: Entry) -> bool {
         if entry.weight > self.weight_max() {
             self.counts.dropped_too_large.fetch_add(1, Ordering::Relaxed);
@@ -278,7 +314,7 @@ impl Cache {
         self.change(place, |before| {
             Some(match before {
                 Some(family) => family.with(entry, self.weight_max()),
-                None => Family::of(place.url, Arc::clone(&place.endpoint), entry),
+                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
             })
         })
     }
@@ -294,48 +330,62 @@ impl Cache {
         })
     }
 
-    /// Whether a clear since the stamp forbids that this is stored, or given to others.
-    pub(super) fn is_cleared(&self, place: &Place) -> bool {
-        place.stamp < self.last_clear(&self.stripe(place.url).lock(), place)
+    /// Whether a purge since the stamp forbids that this is stored, or given to others.
+    pub(super) fn is_overtaken(&self, place: &Place) -> bool {
+        self.is_purged(&self.stripe(place.url).lock(), place)
     }
 
     fn change(&self, place: &Place, make: impl FnOnce(Option<&Family>) -> Option<Family>) -> bool {
         let mut gone = Vec::new();
         {
             let mut stripe = self.stripe(place.url).lock();
-            if place.stamp < self.last_clear(&stripe, place) {
+            if self.is_purged(&stripe, place) {
                 self.counts.dropped_cleared.fetch_add(1, Ordering::Relaxed);
                 return false;
             }
             let before = self.map.peek(&place.primary);
             let Some(family) = make(before.as_deref()) else { return false };
-            let families = stripe.urls.entry(place.url).or_default();
-            if !families.contains(&place.primary) {
-                families.push(place.primary);
+            if family.weight > self.weight_max() {
+                self.counts.dropped_too_large.fetch_add(1, Ordering::Relaxed);
+                return false;
             }
             self.counts.entries.fetch_add(family.variants.len() as u64, Ordering::Relaxed);
-            self.map.insert_with_lifecycle(place.primary, Arc::new(family), &mut gone);
+            let family = Arc::new(family);
+            self.map.insert_with_lifecycle(place.primary, Arc::clone(&family), &mut gone);
             if let Some(before) = before {
+                self.forget(&mut stripe, &place.primary, &before);
                 // Reported like an eviction, unless another URL's answer pushed it out meanwhile.
                 if let Some(at) = gone.iter().position(|(_, family)| Arc::ptr_eq(family, &before)) {
                     gone.swap_remove(at);
                     self.counts.replaced.fetch_add(before.variants.len() as u64, Ordering::Relaxed);
                 }
             }
+            let families = stripe.urls.entry(place.url).or_default();
+            if !families.contains(&place.primary) {
+                families.push(place.primary);
+            }
+            stripe.labels.extend(self.labels(&family).map(|label| (label, place.primary)));
         }
         self.counts.stored.fetch_add(1, Ordering::Relaxed);
         for (primary, family) in gone {
-            self.forget_evicted(&primary, &family);
+            let mut stripe = self.stripe(family.url).lock();
+            // Someone may have stored it again since; nobody can while the stripe is held.
+            let now = self.map.peek(&primary);
+            self.forget(&mut stripe, &primary, &family);
+            if let Some(now) = now {
+                stripe.urls.entry(now.url).or_default().push(primary);
+                stripe.labels.extend(self.labels(&now).map(|label| (label, primary)));
+            }
         }
         true
     }
 
-    fn forget_evicted(&self, primary: &HashBinary, family: &Family) {
-        let mut stripe = self.stripe(family.url).lock();
-        // Someone may have stored it again since; nobody can while the stripe is held.
-        if !self.map.contains_key(primary)
-            && let Some(families) = stripe.urls.get_mut(&family.url)
-        {
+    /// Takes a family out of the index.
+    fn forget(&self, stripe: &mut Stripe, primary: &HashBinary, family: &Family) {
+        for label in self.labels(family) {
+            stripe.labels.remove(&(label, *primary));
+        }
+        if let Some(families) = stripe.urls.get_mut(&family.url) {
             families.retain(|other| *other != *primary);
             if families.is_empty() {
                 stripe.urls.remove(&family.url);
@@ -343,45 +393,30 @@ impl Cache {
         }
     }
 
-    fn remove_where(&self, condition: impl Fn(&Family) -> bool) -> u64 {
-        let mut removed = 0;
-        for stripe in &self.stripes {
-            stripe.lock().urls.retain(|_, families| {
-                families.retain(|primary| {
-                    let goes = self.map.peek(primary).is_none_or(|family| condition(&family));
-                    if goes {
-                        removed += self.take(primary);
-                    }
-                    !goes
-                });
-                !families.is_empty()
-            });
+    /// What the index finds it by beside its URL; the same one may come more than once.
+    fn labels(&self, family: &Family) -> impl Iterator<Item = u64> {
+        let tags = family.variants.iter().flat_map(|entry| entry.tags.iter()).map(|tag| self.purges.tag(tag));
+        tags.chain(consumer_of(family).map(|consumer| self.purges.consumer(consumer)))
+    }
+
+    fn is_purged(&self, stripe: &Stripe, place: &Place) -> bool {
+        if place.stamp == self.purges.count() {
+            return false;
         }
-        removed
-    }
-
-    fn take(&self, primary: &HashBinary) -> u64 {
-        let removed = self.map.remove(primary).map_or(0, |(_, family)| family.variants.len() as u64);
-        self.counts.entries.fetch_sub(removed, Ordering::Relaxed);
-        removed
-    }
-
-    fn last_clear(&self, stripe: &Stripe, place: &Place) -> u64 {
-        stripe.cleared[slot(place.url)]
-            .max(self.route_cleared(&place.endpoint).load(Ordering::SeqCst))
-            .max(self.all_cleared.load(Ordering::SeqCst))
-    }
-
-    fn next_clear(&self) -> u64 {
-        self.clears.fetch_add(1, Ordering::SeqCst) + 1
-    }
-
-    fn route_cleared(&self, endpoint: &str) -> &AtomicU64 {
-        &self.routes_cleared[self.hasher.hash_one(endpoint) as usize % ROUTE_CLEARS]
+        let Some(key) = KeyParts::read(&place.key) else { return true };
+        let marks = Marks { endpoint: &place.endpoint, host: key.host, path: key.path, consumer: key.consumer };
+        place.stamp < stripe.purged[slot(place.url)].max(self.purges.last(&marks, &place.tags))
     }
 
     fn stripe(&self, url: u64) -> &Mutex<Stripe> {
         &self.stripes[url as usize % STRIPES]
+    }
+
+    /// URLs and labels in the index.
+    #[cfg(test)]
+    pub(super) fn indexed(&self) -> (usize, usize) {
+        let stripes = self.stripes.iter().map(|stripe| stripe.lock());
+        stripes.fold((0, 0), |(urls, labels), stripe| (urls + stripe.urls.len(), labels + stripe.labels.len()))
     }
 
     fn filling_max(&self) -> u64 {
@@ -395,5 +430,9 @@ fn capacity(bytes_max: u64) -> u64 {
 }
 
 fn slot(url: u64) -> usize {
-    (url as usize / STRIPES) % CLEARS
+    (url as usize / STRIPES) % URL_PURGES
+}
+
+fn consumer_of(family: &Family) -> Option<&str> {
+    KeyParts::read(&family.key)?.consumer
 }

@@ -1,5 +1,5 @@
 //! The store as Pingora's cache phases see it: look up, read, fill, confirm.
-//! A fill is stored only when it is whole; one that is dropped, cut, too large or overtaken by a clear leaves nothing. While
+//! A fill is stored only when it is whole; one that is dropped, cut, too large or overtaken by a purge leaves nothing. While
 //! it comes, others may follow it (`filling.rs`). What is being received is bounded and counted apart from what is stored.
 //! Pingora's eviction, purge and size limit are not used: they count less than is held, or cut the client's answer.
 
@@ -18,10 +18,11 @@ use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta, HitHandler, MissHandler, PurgeOutcome, PurgeTarget, PurgeType, Storage};
 use pingora_core::{Error, ErrorType, Result};
 
-use super::entry::{Body, Choice, Chosen, Entry};
+use super::entry::{Choice, Chosen, Entry};
 use super::filling::{Filling, Follower, Reservation};
 use super::key::KeyParts;
 use super::memory::{Cache, Place};
+use super::tags::Tags;
 
 /// What an answer that may be stored brings along in its meta; one without is not stored.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Ticket {
     pub body_max: u64,
     /// The route's pattern or name.
     pub endpoint: Arc<str>,
+    /// What the answer can be purged by beside its URL; none where it does not say: a 304 then leaves what was.
+    pub tags: Option<Tags>,
     /// Room for as much of the body as is known.
     pub reservation: Arc<Reservation>,
 }
@@ -48,7 +51,7 @@ pub struct Collapsed;
 impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
         let (primary, variance) = (key.primary_bin(), key.variance_bin());
-        let is_fresh = |entry: &Arc<Entry>| entry.fresh_until >= SystemTime::now();
+        let is_fresh = |entry: &Arc<Entry>| entry.fresh_until() >= SystemTime::now();
         let mut family = self.find(&primary);
         if !family.as_ref().and_then(|family| family.find(variance)).is_some_and(is_fresh) {
             if let Some(found) = self.follow(&primary, variance) {
@@ -66,7 +69,7 @@ impl Storage for Cache {
             meta.extensions_mut().insert(Chosen(Arc::clone(selected)));
             meta.extensions_mut().insert(Choice(Arc::clone(family)));
         }
-        Ok(Some((meta, Box::new(Hit::of(Arc::clone(&entry.body))))))
+        Ok(Some((meta, Box::new(Hit::of(Arc::clone(entry))))))
     }
 
     async fn lookup_streaming_write(
@@ -83,7 +86,7 @@ impl Storage for Cache {
         let Some((place, ticket)) = self.place(key, meta) else {
             return Error::e_explain(ErrorType::InternalError, "an answer without a ticket cannot be stored");
         };
-        let entry = Entry::new(meta, Arc::default());
+        let entry = Entry::new(meta, Arc::default(), place.tags.clone());
         let filling = Arc::new(Filling::new(place, entry, ticket.reservation));
         self.fills.add(&filling);
         Ok(Box::new(Fill {
@@ -98,16 +101,20 @@ impl Storage for Cache {
     }
 
     async fn purge(&'static self, target: PurgeTarget<'_>, _: PurgeType, _: &SpanHandle) -> Result<PurgeOutcome> {
-        // Clears go through `Cache::clear`, which knows all variants and consumers; Pingora never calls this,
+        // Purges go through `Cache::purge`, which knows all variants and consumers; Pingora never calls this,
         // as there is no eviction manager and no PURGE method.
         log::warn!("cache: a purge of {target} through Pingora is not supported");
         Ok(PurgeOutcome::NotFound)
     }
 
     async fn update_meta(&'static self, key: &CacheKey, meta: &CacheMeta, _: &SpanHandle) -> Result<bool> {
-        let Some((place, _)) = self.place(key, meta) else { return Ok(false) };
+        let Some((mut place, ticket)) = self.place(key, meta) else { return Ok(false) };
         let Some(FoundStale(found)) = meta.extensions().get::<FoundStale>() else { return Ok(false) };
-        let mut entry = Entry::new(meta, Arc::clone(&found.body));
+        if ticket.tags.is_none() {
+            place.tags = found.tags.clone();
+        }
+        let mut entry = Entry::new(meta, Arc::clone(&found.body), place.tags.clone());
+        entry.hits = found.hits.load(Ordering::Relaxed).into();
         // The request that confirmed it may have asked in other words.
         entry.selected.clone_from(&found.selected);
         Ok(self.confirm(&place, found, entry))
@@ -128,13 +135,21 @@ impl Cache {
         let parts = KeyParts::of(key)?;
         let url = self.url(parts.host, parts.path, parts.query);
         let primary: HashBinary = key.primary_bin();
-        Some((Place { primary, url, endpoint: Arc::clone(&ticket.endpoint), stamp: ticket.stamp }, ticket))
+        let place = Place {
+            primary,
+            url,
+            endpoint: Arc::clone(&ticket.endpoint),
+            key: Arc::from(key.primary_key()),
+            tags: ticket.tags.clone().unwrap_or_default(),
+            stamp: ticket.stamp,
+        };
+        Some((place, ticket))
     }
 
     /// A fresh answer that is being received for another request.
     fn follow(&self, primary: &HashBinary, variance: Option<HashBinary>) -> Option<(CacheMeta, HitHandler)> {
         let filling = self.fills.find(primary, variance)?;
-        if filling.entry.fresh_until < SystemTime::now() || self.is_cleared(&filling.place) {
+        if filling.entry.fresh_until() < SystemTime::now() || self.is_overtaken(&filling.place) {
             return None;
         }
         let follower = filling.follow()?;
@@ -153,27 +168,37 @@ fn content_length(meta: &CacheMeta) -> Option<u64> {
 
 /// Reads a stored body, whole or one range of it; hands out what is stored without copying.
 struct Hit {
-    body: Arc<Body>,
+    entry: Arc<Entry>,
     next: usize,
     end: usize,
+    is_counted: bool,
 }
 
 impl Hit {
-    fn of(body: Arc<Body>) -> Self {
-        let end = body.length;
-        Self { body, next: 0, end }
+    fn of(entry: Arc<Entry>) -> Self {
+        let end = entry.body.length;
+        Self { entry, next: 0, end, is_counted: false }
+    }
+
+    /// Not when it is found: Pingora may then look for another variant.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.entry.hits.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let piece = self.body.read(self.next, self.end);
+        self.count();
+        let piece = self.entry.body.read(self.next, self.end);
         self.next += piece.as_ref().map_or(0, Bytes::len);
         Ok(piece)
     }
 
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+    async fn finish(mut self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+        self.count();
         Ok(())
     }
 
@@ -182,7 +207,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        let length = self.body.length;
+        let length = self.entry.body.length;
         if start >= length {
             return Error::e_explain(ErrorType::InternalError, format!("range starts at {start} of {length} bytes"));
         }

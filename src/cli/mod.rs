@@ -3,6 +3,7 @@
 //! audit), 2 is also that there is none.
 //! Results go to stdout, everything else to stderr. Not here: what the answers are made of.
 
+mod cache;
 mod commands;
 mod keys;
 mod logging;
@@ -100,6 +101,9 @@ Examples:
     /// The request log: where it stands, whether its database accounts for every record, its tables
     #[command(subcommand)]
     Log(LogCommand),
+    /// What the running gateway has stored, and how it is purged
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Makes keys, and what becomes of them
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -273,6 +277,7 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Schema) => finish(Ok(crate::config::json_schema())),
         Command::Reload { gateway } => finish(gateway.find().and_then(|gateway| reload::reload(&gateway))),
         Command::Log(command) => log(command),
+        Command::Cache(command) => cache::run(command),
         Command::Keys(command) => keys::run(command),
         Command::Usage(line) => questions::usage(line),
         Command::Tail { gateway, filter, json } => match gateway.find() {
@@ -337,6 +342,10 @@ mod tests {
             "tollgate keys rotate acme --for 30d -c x.yaml --format json",
             "tollgate keys expire acme --in 30d",
             "tollgate keys unused --for 90d",
+            "tollgate cache purge --tag a --soft --admin 127.0.0.1:1",
+            "tollgate cache purge --all --json",
+            "tollgate cache stats --top 3 --json",
+            "tollgate cache show http://a/b -c x.yaml",
         ] {
             assert!(Line::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -344,6 +353,8 @@ mod tests {
             "tollgate usage --watch=0",
             "tollgate usage --nonsense",
             "tollgate keys expire acme",
+            "tollgate cache purge",
+            "tollgate cache purge --all --tag a",
             "tollgate keys expire acme --never --in 30d",
             "tollgate keys rotate acme --for soon",
             "tollgate requests show nonsense",

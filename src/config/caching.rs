@@ -55,6 +55,12 @@ pub struct CachePolicy {
     pub request_directives: RequestDirectives,
     /// Larger answers are not stored.
     pub body_max: Size,
+    /// Headers of the instance's answer that hold its tags, by which it can be purged.
+    #[serde(deserialize_with = "short_forms::one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub tags_header: Vec<String>,
+    /// Whether clients get these headers, too: a cache in front may want them.
+    pub tags_to_clients: bool,
 }
 
 /// `routes.X.cache.set_cookie`
@@ -164,6 +170,8 @@ impl Default for CachePolicy {
             query: CachedQuery::default(),
             request_directives: RequestDirectives::Ignore,
             body_max: Size(1 << 20),
+            tags_header: vec!["Surrogate-Key".to_owned(), "Cache-Tag".to_owned()],
+            tags_to_clients: false,
         }
     }
 }

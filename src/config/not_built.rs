@@ -9,7 +9,6 @@ const NOT_BUILT: &[&str] = &[
     "cache.disk",
     "routes.*.breaker",
     "routes.*.cache.partial",
-    "routes.*.cache.tags_header",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",

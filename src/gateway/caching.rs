@@ -170,7 +170,8 @@ impl Exchange {
     /// # Errors
     /// Pingora's, when the header can't be set.
     pub(super) fn say_cache_status(&mut self, session: &Session, response: &mut ResponseHeader) -> Result<()> {
-        if self.cache_rule().is_some() {
+        if let Some(rule) = self.cache_rule() {
+            rule.hide_tags(response);
             self.cache_turn.restore(session, response);
             Dated::keep(session, response);
             response.append_header(CACHE_STATUS, self.cache_turn.status(&session.cache, SystemTime::now()))?;
@@ -182,6 +183,11 @@ impl Exchange {
     pub(super) fn note_cache_result(&mut self, session: &Session) {
         if self.cache_rule().is_some() {
             self.cache = self.cache_turn.result(session.cache.phase());
+            if matches!(self.cache, Some(CacheResult::Hit | CacheResult::Stale))
+                && let Some(meta) = session.cache.maybe_cache_meta()
+            {
+                cache::store().serves(meta.age());
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{counter, family, gauge, histogram, sample, summary};
-use super::{BuildFacts, CapacityState, capacity};
+use super::{BuildFacts, CacheState, CapacityState, cache, capacity};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
@@ -36,12 +36,8 @@ pub struct State {
     pub reloads_succeeded: u64,
     /// Reloads that were refused because of problems.
     pub reloads_failed: u64,
-    /// Answers in the cache.
-    pub cache_entries: u64,
-    /// Bytes they take.
-    pub cache_bytes: u64,
-    /// Answers that were removed to make room.
-    pub cache_evictions: u64,
+    /// The store of the cache.
+    pub cache: CacheState,
     /// Keys.
     pub keys: KeysState,
     /// Counts that limits hold.
@@ -208,14 +204,8 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             state.requests_in_flight as f64,
         ),
         gauge("tollgate_connections_open", "Open client connections.", state.connections_open as f64),
-        gauge("tollgate_cache_entries", "Answers in the cache.", state.cache_entries as f64),
-        gauge("tollgate_cache_bytes", "Bytes of the answers in the cache.", state.cache_bytes as f64),
-        counter(
-            "tollgate_cache_evictions_total",
-            "Answers removed from the cache to make room.",
-            state.cache_evictions as f64,
-        ),
     ]);
+    families.extend(cache::families(&state.cache));
     families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::counters::Saved;
-use super::{Ready, breakers, capacity, instances};
+use super::{Ready, breakers, capacity, instances, stored};
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, LimitEntry, LimitTotals, LogStatus,
-    NotChanged, Readiness, RetentionStatus, ServiceStatus, Summary,
+    CacheScope, CacheStatus, CachedUrl, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged, LimitEntry,
+    LimitTotals, LogStatus, NotChanged, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
-use crate::cache::{self, Scope};
+use crate::cache::{self, How, Scope};
 use crate::config::{Config, StoreUrl};
 use crate::gateway::Parts;
 use crate::keys::{KeyPoll, Status};
@@ -107,19 +107,35 @@ impl Control for Wiring {
             .unwrap_or_else(|error| Err(vec![format!("the reload ended without a result: {error}")]))
     }
 
-    fn clear_cache(&self, scope: CacheScope) -> Result<u64, String> {
+    fn purge_cache(&self, scope: &CacheScope, soft: bool) -> Result<u64, String> {
+        let how = if soft { How::Soft } else { How::Hard };
+        let purge = |scope| Ok(cache::store().purge(scope, how));
         match scope {
-            CacheScope::All => Ok(cache::store().clear(Scope::All)),
+            CacheScope::All => purge(Scope::All),
             CacheScope::Route(endpoint) => {
                 let runtime = self.parts.live.load();
-                runtime.route(&endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
-                Ok(cache::store().clear(Scope::Route(&endpoint)))
+                runtime.route(endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
+                purge(Scope::Route(endpoint))
             }
             CacheScope::Url(url) => {
-                let (host, path_and_query) = split_url(&url)?;
-                Ok(cache::store().clear(Scope::Url { host: &host, path_and_query: &path_and_query }))
+                let url = stored::Target::of(url, &self.parts.live.load())?;
+                purge(Scope::Url { host: &url.host, path_and_query: &url.path_and_query })
             }
+            CacheScope::Prefix(prefix) => {
+                let prefix = stored::Target::prefix(prefix)?;
+                purge(Scope::Prefix { host: &prefix.host, path: &prefix.path_and_query })
+            }
+            CacheScope::Tag(tag) => purge(Scope::Tag(tag)),
+            CacheScope::Consumer(consumer) => purge(Scope::Consumer(consumer)),
         }
+    }
+
+    fn cache(&self, top: usize) -> CacheStatus {
+        stored::status(&self.parts.metrics, &self.parts.live.load(), top)
+    }
+
+    fn cached(&self, url: &str) -> Result<CachedUrl, String> {
+        stored::find(url, &self.parts.live.load())
     }
 
     async fn rate_limits(&self) -> Vec<LimitEntry> {
@@ -267,21 +283,11 @@ fn limit_entry(status: LimitStatus) -> LimitEntry {
     }
 }
 
-/// Host (lower case, with the port where one is written) and path with query, as stored answers are found by.
-fn split_url(url: &str) -> Result<(String, String), String> {
-    let uri: http::Uri = url.parse().map_err(|error| format!("`{url}` is no URL: {error}"))?;
-    let host = uri.authority().ok_or_else(|| format!("`{url}` names no host: http://HOST/PATH"))?;
-    let path = crate::policy::path::normalise(uri.path().as_bytes()).map_err(|why| format!("`{url}`: {why}"))?;
-    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
-    Ok((host.as_str().to_ascii_lowercase(), format!("{path}{query}")))
-}
-
 /// The state of every part, for one scrape.
 fn state(parts: &Parts, saved: &Saved) -> metrics::State {
     let runtime = parts.live.load();
     let log = parts.log.counts();
     let reloads = parts.live.reloads();
-    let stored = cache::store().stats();
     metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
@@ -307,9 +313,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         reloaded: Some(reloads.in_force_since),
         reloads_succeeded: reloads.succeeded,
         reloads_failed: reloads.failed,
-        cache_entries: stored.entries,
-        cache_bytes: stored.bytes,
-        cache_evictions: stored.evictions,
+        cache: stored::state(),
         keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
@@ -335,15 +339,4 @@ fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {
 
 fn limit_entries(runtime: &Runtime) -> u64 {
     runtime.limits.tables().iter().map(|table| table.entries as u64).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_split_as_answers_are_stored() {
-        assert_eq!(split_url("http://Example.com:80/a/../b?c").unwrap(), ("example.com:80".into(), "/b?c".into()));
-        assert!(split_url("/only/a/path").is_err());
-    }
 }

@@ -9,6 +9,7 @@ mod counters;
 mod instances;
 mod listeners;
 mod shutdown;
+mod stored;
 
 use std::path::Path;
 use std::process::ExitCode;

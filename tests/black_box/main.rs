@@ -15,6 +15,8 @@ mod breaker;
 mod cache;
 mod cache_crowds;
 mod cache_keys;
+mod cache_purge;
+mod cache_show;
 mod cache_stale;
 mod capacity;
 mod cli;

@@ -8,7 +8,7 @@ use pingora_http::ResponseHeader;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::memory::Scope;
+use super::super::purge::{How, Scope};
 use super::super::vary::Selected;
 use super::*;
 
@@ -34,7 +34,13 @@ fn meta(cache: &'static Cache, headers: &[(&'static str, &str)]) -> CacheMeta {
     let mut meta = CacheMeta::new(now + Duration::from_secs(60), now, 0, 0, head);
     meta.set_epoch_override(now);
     let reservation = Arc::new(Reservation::of(cache, 0).unwrap());
-    meta.extensions_mut().insert(Ticket { stamp: cache.stamp(), body_max: MB, endpoint: Arc::from("/*"), reservation });
+    meta.extensions_mut().insert(Ticket {
+        stamp: cache.stamp(),
+        body_max: MB,
+        endpoint: Arc::from("/*"),
+        tags: None,
+        reservation,
+    });
     meta
 }
 
@@ -201,17 +207,17 @@ async fn a_url_is_cleared_for_all_consumers_and_nothing_else() {
         fill(cache, &key("/a", consumer), &variant(cache, 2), &[b"2"]).await;
         fill(cache, &key("/b", consumer), &meta(cache, &[]), &[b"b"]).await;
     }
-    assert_eq!(cache.clear(Scope::Url { host: "example.com", path_and_query: "/a?" }), 0);
-    assert_eq!(cache.clear(Scope::Url { host: "example.com", path_and_query: "/a" }), 6);
+    assert_eq!(cache.purge(Scope::Url { host: "example.com", path_and_query: "/a?" }, How::Hard), 0);
+    assert_eq!(cache.purge(Scope::Url { host: "example.com", path_and_query: "/a" }, How::Hard), 6);
     assert_eq!(cache.invalidate("example.com", "/a"), 0);
     for consumer in consumers {
         assert!(look(cache, &key("/a", consumer)).await.is_none());
         assert!(look(cache, &key("/b", consumer)).await.is_some());
     }
-    assert_eq!(cache.clear(Scope::Route("/other/*")), 0);
-    assert_eq!(cache.clear(Scope::Route("/*")), 3);
+    assert_eq!(cache.purge(Scope::Route("/other/*"), How::Hard), 0);
+    assert_eq!(cache.purge(Scope::Route("/*"), How::Hard), 3);
     fill(cache, &key("/c", None), &meta(cache, &[]), &[b"c"]).await;
-    assert_eq!(cache.clear(Scope::All), 1);
+    assert_eq!(cache.purge(Scope::All, How::Hard), 1);
     assert_eq!((cache.stats().entries, cache.stats().bytes), (0, 0));
 }
 
@@ -222,13 +228,95 @@ async fn a_clear_wins_over_what_was_asked_before_it() {
     let url = Scope::Url { host: "example.com", path_and_query: "/a" };
     for scope in [Scope::All, Scope::Route("/*"), url] {
         let before = meta(cache, &[]);
-        cache.clear(scope);
+        cache.purge(scope, How::Hard);
         assert_eq!(fill(cache, &key, &before, &[b"old"]).await, 0, "{scope:?}");
         assert!(look(cache, &key).await.is_none());
         assert!(fill(cache, &key, &meta(cache, &[]), &[b"new"]).await > 0);
-        assert_eq!(cache.clear(Scope::All), 1);
+        assert_eq!(cache.purge(Scope::All, How::Hard), 1);
     }
     assert_eq!(cache.stats().dropped_cleared, 3);
+}
+
+fn tagged(cache: &'static Cache, tags: &str) -> CacheMeta {
+    let mut meta = meta(cache, &[]);
+    let fields = http::HeaderMap::from_iter([(http::HeaderName::from_static("cache-tag"), tags.parse().unwrap())]);
+    let tags = Tags::read(&fields, &[http::HeaderName::from_static("cache-tag")]).unwrap();
+    let ticket = meta.extensions().get::<Ticket>().unwrap().clone();
+    meta.extensions_mut().insert(Ticket { tags, ..ticket });
+    meta
+}
+
+#[tokio::test]
+async fn a_purge_finds_what_it_names_and_nothing_else() {
+    let cache = cache(8 * MB);
+    let host = "example.com";
+    for consumer in [None, Some("acme"), Some("other")] {
+        fill(cache, &key("/img/a", consumer), &tagged(cache, "blog front"), &[b"a"]).await;
+        fill(cache, &key("/img/b", consumer), &tagged(cache, "blog"), &[b"b"]).await;
+        fill(cache, &key("/image", consumer), &meta(cache, &[]), &[b"c"]).await;
+    }
+    assert_eq!(cache.purge(Scope::Tag("blo"), How::Hard), 0);
+    assert_eq!(cache.purge(Scope::Consumer("acme"), How::Hard), 3);
+    assert_eq!(cache.purge(Scope::Tag("front"), How::Hard), 2);
+    assert_eq!(cache.purge(Scope::Tag("front"), How::Hard), 0);
+    assert_eq!(cache.purge(Scope::Prefix { host: "example.net", path: "/" }, How::Hard), 0);
+    assert_eq!(cache.purge(Scope::Prefix { host, path: "/img/" }, How::Hard), 2);
+    assert_eq!(cache.purge(Scope::Prefix { host, path: "/im" }, How::Hard), 2);
+    let stats = cache.stats();
+    assert_eq!((stats.entries, stats.bytes, stats.purged, stats.evictions), (0, 0, 9, 0));
+}
+
+#[tokio::test]
+async fn a_soft_purge_leaves_a_stale_answer() {
+    let cache = cache(8 * MB);
+    let key = key("/a", None);
+    fill(cache, &key, &tagged(cache, "t"), &[b"old"]).await;
+    let before = tagged(cache, "t");
+    assert_eq!(cache.purge(Scope::Tag("t"), How::Soft), 1);
+    assert_eq!(cache.purge(Scope::Tag("t"), How::Soft), 0, "it is stale already");
+    let (meta, body) = look(cache, &key).await.unwrap();
+    assert!(!meta.is_fresh(SystemTime::now()) && body == b"old");
+    assert_eq!(fill(cache, &key, &before, &[b"asked before"]).await, 0);
+    assert!(fill(cache, &key, &tagged(cache, "t"), &[b"new"]).await > 0);
+    assert!(look(cache, &key).await.unwrap().0.is_fresh(SystemTime::now()));
+}
+
+#[tokio::test]
+async fn every_kind_of_purge_wins_over_what_was_asked_before_it() {
+    let cache = cache(8 * MB);
+    let key = key("/a/b", Some("acme"));
+    let (host, path) = ("example.com", "/a/");
+    for scope in [Scope::Tag("t"), Scope::Consumer("acme"), Scope::Prefix { host, path }] {
+        for how in [How::Hard, How::Soft] {
+            let before = tagged(cache, "s t");
+            cache.purge(scope, how);
+            assert_eq!(fill(cache, &key, &before, &[b"old"]).await, 0, "{scope:?}");
+            assert!(fill(cache, &key, &tagged(cache, "s t"), &[b"new"]).await > 0);
+            assert_eq!(cache.purge(Scope::All, How::Hard), 1);
+        }
+    }
+    for other in [Scope::Tag("u"), Scope::Consumer("other"), Scope::Prefix { host, path: "/b" }] {
+        let before = tagged(cache, "s t");
+        cache.purge(other, How::Hard);
+        assert!(fill(cache, &key, &before, &[b"good"]).await > 0, "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_gives_way_leaves_nothing_in_the_index() {
+    let cache = cache(MB);
+    for number in 0..5_000 {
+        let meta = tagged(cache, &format!("all t{number}"));
+        fill(cache, &key(&format!("/{number}"), Some("acme")), &meta, &[&[0; 500]]).await;
+    }
+    let stats = cache.stats();
+    assert!(stats.evictions > 3_000, "{stats:?}");
+    assert_eq!(cache.indexed(), (stats.entries as usize, 3 * stats.entries as usize));
+    cache.resize(MB / 2);
+    let entries = cache.stats().entries;
+    assert!(entries < stats.entries);
+    assert_eq!(cache.purge(Scope::Tag("all"), How::Hard), entries);
+    assert_eq!(cache.indexed(), (0, 0));
 }
 
 #[tokio::test]
@@ -251,7 +339,7 @@ async fn a_confirmation_changes_only_the_answer_that_was_confirmed() {
     assert_eq!((body.as_slice(), &fresh.headers()["x-new"]), (b"body".as_slice(), &"yes".parse().unwrap()));
     // Replaced meanwhile: the old confirmation is of another answer.
     assert!(!cache.update_meta(&key, &confirm(&found), &span).await.unwrap());
-    cache.clear(Scope::All);
+    cache.purge(Scope::All, How::Hard);
     assert!(!cache.update_meta(&key, &confirm(&found), &span).await.unwrap());
     assert_eq!(cache.stats().entries, 0);
 }
@@ -276,8 +364,35 @@ async fn the_bound_holds_over_random_inserts_and_resizes() {
     let stats = cache.stats();
     assert!(stats.bytes > stats.bytes_max / 2 && stats.evictions > 100_000, "{stats:?}");
     // Everything that is stored is in the index, so that clearing by route finds all of it.
-    assert_eq!(cache.clear(Scope::Route("/*")), stats.entries);
+    assert_eq!(cache.purge(Scope::Route("/*"), How::Hard), stats.entries);
     assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
+}
+
+#[tokio::test]
+async fn a_scan_does_not_push_out_what_is_used() {
+    let cache = cache(8 * MB);
+    let mut random = StdRng::seed_from_u64(11);
+    let body = [7_u8; 4_000];
+    let hot = |number: u32| key(&format!("/hot/{number}"), None);
+    let ask = async |key: CacheKey| {
+        let is_hit = look(cache, &key).await.is_some();
+        if !is_hit {
+            fill(cache, &key, &meta(cache, &[]), &[&body]).await;
+        }
+        is_hit
+    };
+    for _ in 0..10_000 {
+        ask(hot(random.random_range(0..500))).await;
+    }
+    // A crawler asks for a hundred thousand things once, far more than there is room for, ten for each hot request.
+    let mut hits = 0;
+    for number in 0..100_000 {
+        ask(key(&format!("/scan/{number}"), None)).await;
+        if number % 10 == 0 {
+            hits += u32::from(ask(hot(random.random_range(0..500))).await);
+        }
+    }
+    assert!(hits > 9_000, "{hits} of 10,000 requests for hot answers found them");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -291,7 +406,7 @@ async fn readers_writers_and_clears_at_once_never_mix_answers() {
                 let (key, path) = (key(&format!("/{id}"), None), format!("/{id}"));
                 match random.random_range(0..20) {
                     0 => drop(cache.invalidate("example.com", &path)),
-                    1 if random.random_bool(0.02) => drop(cache.clear(Scope::All)),
+                    1 if random.random_bool(0.02) => drop(cache.purge(Scope::All, How::Hard)),
                     2 if random.random_bool(0.02) => cache.resize(random.random_range(1..4) * MB),
                     1..=9 => {
                         let whole = id.to_be_bytes().repeat(random.random_range(1..4_000));
@@ -314,6 +429,6 @@ async fn readers_writers_and_clears_at_once_never_mix_answers() {
     }
     let stats = cache.stats();
     assert!(stats.bytes <= stats.bytes_max && stats.filling_bytes == 0, "{stats:?}");
-    assert_eq!(cache.clear(Scope::All), stats.entries);
+    assert_eq!(cache.purge(Scope::All, How::Hard), stats.entries);
     assert_eq!(cache.stats().bytes, 0);
 }

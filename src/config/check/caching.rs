@@ -47,6 +47,12 @@ impl Check<'_> {
                 Err(_) => self.problem(at, format!("`{name}` is no header name")),
             }
         }
+        for (index, name) in cache.tags_header.iter().enumerate() {
+            let at = self.element(&format!("{path}.tags_header"), index, cache.tags_header.len());
+            if HeaderName::from_bytes(name.as_bytes()).is_err() {
+                self.problem(at, format!("`{name}` is no header name"));
+            }
+        }
         for (index, name) in cache.query.ignore.iter().enumerate() {
             let at = self.element(&format!("{path}.query.ignore"), index, cache.query.ignore.len());
             let bare = name.strip_suffix('*').unwrap_or(name);

@@ -17,6 +17,7 @@ use super::turn::CacheTurn;
 use crate::cache::entry::{Choice, Chosen};
 use crate::cache::freshness::{self, Asked, Freshness, Rules, Times, Unstorable};
 use crate::cache::key::KeyParts;
+use crate::cache::tags::Tags;
 use crate::cache::vary::Selected;
 use crate::cache::{Reservation, Ticket, store};
 use crate::config::{CachePolicy, CachedMethod, KeyPart, RequestDirectives, SetCookie};
@@ -32,6 +33,8 @@ pub struct CacheRule {
     key: Vec<KeyPart>,
     vary: Vec<HeaderName>,
     query: QueryRule,
+    tags: Vec<HeaderName>,
+    tags_to_clients: bool,
     body_max: u64,
     endpoint: Arc<str>,
     fingerprint: u64,
@@ -64,6 +67,8 @@ impl CacheRule {
             key: policy.key.clone(),
             vary: policy.vary.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect(),
             query: QueryRule::compile(&policy.query),
+            tags: policy.tags_header.iter().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect(),
+            tags_to_clients: policy.tags_to_clients,
             body_max: policy.body_max.0,
             endpoint: endpoint.into(),
             fingerprint,
@@ -118,9 +123,14 @@ impl CacheRule {
         }
         let asked = Asked::of(&request.headers, turn.wishes.no_store, turn.authorization_reaches_instance);
         let judged = self.judge(turn, key, asked, &head, not_modified.is_some(), now);
+        let judged = judged.and_then(|(freshness, reservation)| {
+            let tags = Tags::read(&head.headers, &self.tags).map_err(|_| Unstorable::Tags)?;
+            Ok((freshness, reservation, tags))
+        });
         self.remember(key, judged.as_ref().err().copied());
         match judged {
-            Ok((freshness, reservation)) => {
+            Ok((freshness, reservation, tags)) => {
+                self.hide_tags(&mut head);
                 turn.upstream_age = head.headers.contains_key(AGE);
                 turn.fills = not_modified.is_none();
                 if self.set_cookie != SetCookie::Store {
@@ -128,9 +138,12 @@ impl CacheRule {
                     turn.cookies = setting.headers.get_all(SET_COOKIE).iter().cloned().collect();
                     head.remove_header(&SET_COOKIE);
                 }
-                RespCacheable::Cacheable(self.meta(turn, request, head, freshness, reservation, now))
+                RespCacheable::Cacheable(self.meta(turn, request, head, freshness, (reservation, tags), now))
             }
-            Err(reason) => RespCacheable::Uncacheable(NoCacheReason::Custom(reason.as_str())),
+            Err(reason) => {
+                store().refuses(reason);
+                RespCacheable::Uncacheable(NoCacheReason::Custom(reason.as_str()))
+            }
         }
     }
 
@@ -177,7 +190,7 @@ impl CacheRule {
         request: &RequestHeader,
         mut head: ResponseHeader,
         freshness: Freshness,
-        reservation: Reservation,
+        (reservation, tags): (Reservation, Option<Tags>),
         now: SystemTime,
     ) -> CacheMeta {
         remove_hop_by_hop(&mut head);
@@ -200,12 +213,27 @@ impl CacheRule {
             stamp: turn.stamp,
             body_max: self.body_max,
             endpoint: Arc::clone(&self.endpoint),
+            tags,
             reservation: Arc::new(reservation),
         });
         if let Some(selected) = selected {
             extensions.insert(Chosen(Arc::new(selected)));
         }
         meta
+    }
+
+    /// Takes the instance's tags out of what a client gets, unless the route passes them on.
+    pub fn hide_tags(&self, head: &mut ResponseHeader) {
+        if !self.tags_to_clients {
+            for name in &self.tags {
+                head.remove_header(name);
+            }
+        }
+    }
+
+    /// Whether what instances say about freshness does not count.
+    pub fn overrides(&self) -> bool {
+        self.rules.always.is_some()
     }
 
     /// In `cache_vary_filter`: which variant of the stored answer the request asks for, and by which one a new one is known.
