@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs http-tests/cache-tests (the suite behind cache-tests.fyi) against tollgate as the proxy in front of the suite's own origin.
 # usage: scripts/conformance.sh [SUITE]: a checkout of the suite; without one, the edition on npm that tests/conformance pins,
-# whose failing tests have to be exactly those in tests/conformance/failing.txt.
+# whose failing tests have to be exactly those in tests/conformance/failing.txt. TOLLGATE=PROGRAM asks that one instead of building one.
 set -euo pipefail
 suite=${1:+$(realpath "$1")}
 source "$(dirname "$0")/setup.sh"
@@ -25,9 +25,15 @@ engine=$suite
 if [ -d "$suite/test-engine" ]; then engine=$suite/test-engine; fi
 [ -f "$engine/cli.mjs" ] || fail "$suite is no checkout of http-tests/cache-tests"
 
-step "building the gateway"
-name_the_build
-cargo build --package tollgate --locked
+# The program that is asked; it is built where nothing is said.
+program=${TOLLGATE:-}
+if [ -z "$program" ]; then
+    step "building the gateway"
+    name_the_build
+    cargo build --package tollgate --locked
+    program=target/debug/tollgate
+fi
+[ -x "$program" ] || fail "$program is no program"
 
 out=$(mktemp -d)
 pids=()
@@ -56,13 +62,21 @@ export ORIGIN_PORT PORT
 pids+=($!)
 answers "$ORIGIN_PORT" "$out/origin.log"
 cp tests/conformance/gateway.yaml "$out/"
-target/debug/tollgate run -c "$out/gateway.yaml" >"$out/gateway.log" 2>&1 &
+"$program" run -c "$out/gateway.yaml" >"$out/gateway.log" 2>&1 &
 pids+=($!)
 answers "$PORT" "$out/gateway.log"
 
 step "running the suite ($suite), about two minutes"
-(cd "$suite" && npm_config_base="http://127.0.0.1:$PORT" node --no-warnings "$engine/cli.mjs") >"$out/results.json" 2>"$out/cli.log" || {
-    cat "$out/cli.log" >&2
-    fail "the suite did not end"
+ask() {
+    (cd "$suite" && npm_config_base="http://127.0.0.1:$PORT" node --no-warnings "$engine/cli.mjs") >"$out/results.json" 2>"$out/cli.log" || {
+        cat "$out/cli.log" >&2
+        fail "the suite did not end"
+    }
+    node tests/conformance/report.mjs "$suite" "$out/results.json" "${known[@]}"
 }
-node tests/conformance/report.mjs "$suite" "$out/results.json" "${known[@]}"
+# Many of its tests wait for answers to become stale, and a machine that stands still for a second makes one fail or pass: what is not as it should
+# be is asked again, and only counts the second time.
+if ! ask; then
+    step "not as expected: running the suite once more"
+    ask
+fi
