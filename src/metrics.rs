@@ -3,6 +3,8 @@
 //! instances) is a plain [`State`] that is read at scrape time, so no part imports this file.
 //! Labels come from the configuration or from fixed lists, never from what a client sends: cardinality is bounded.
 
+mod cache;
+mod families;
 mod state;
 
 use std::collections::HashMap;
@@ -16,6 +18,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
+pub use cache::CacheState;
 pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
@@ -63,6 +66,7 @@ pub struct Metrics {
     auth: IntCounterVec,
     limits: IntCounterVec,
     cache: IntCounterVec,
+    cache_bytes: IntCounterVec,
     attempts: IntCounterVec,
     retries: IntCounterVec,
     retries_over_budget: IntCounterVec,
@@ -79,6 +83,8 @@ struct AtomicTotals {
     blocked: AtomicU64,
     errors: AtomicU64,
     response_time_nanos: AtomicU64,
+    /// In the order of [`CacheResult::ALL`]: requests, and bytes of their answers' bodies.
+    cache: [(AtomicU64, AtomicU64); 6],
 }
 
 /// Keys are ours: nobody outside can choose ones that meet in one place, so a hash without secrets will do.
@@ -95,7 +101,7 @@ struct RouteSeries {
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     auth: [OnceLock<IntCounter>; 8],
-    cache: [OnceLock<IntCounter>; 6],
+    cache: [OnceLock<(IntCounter, IntCounter)>; 6],
 }
 
 /// The series of one service.
@@ -173,6 +179,11 @@ impl Metrics {
                 "What the cache did, on routes that have one.",
                 &["route", "result"],
             )?,
+            cache_bytes: counter(
+                "tollgate_cache_response_body_bytes_total",
+                "Bytes of the answers' bodies by what the cache did, on routes that have one.",
+                &["route", "result"],
+            )?,
             attempts: counter("tollgate_upstream_attempts_total", "Tries at instances.", &["service"])?,
             retries: counter(
                 "tollgate_upstream_retries_total",
@@ -240,9 +251,12 @@ impl Metrics {
             series.auth[result as usize].get_or_init(|| self.auth.with_label_values(&[route, result.as_str()])).inc();
         }
         if let Some(result) = record.cache {
-            series.cache[cache_slot(result)]
-                .get_or_init(|| self.cache.with_label_values(&[route, result.as_str()]))
-                .inc();
+            let (requests, bytes) = series.cache[result as usize].get_or_init(|| {
+                let labels = [route, result.as_str()];
+                (self.cache.with_label_values(&labels), self.cache_bytes.with_label_values(&labels))
+            });
+            requests.inc();
+            add(bytes, record.bytes_out);
         }
         let reason = record.decided_by;
         if reason != DECIDED_BY_UPSTREAM && reason != DECIDED_BY_CACHE {
@@ -264,6 +278,14 @@ impl Metrics {
             errors: self.totals.errors.load(Ordering::Relaxed),
             response_time: Duration::from_nanos(self.totals.response_time_nanos.load(Ordering::Relaxed)),
         }
+    }
+
+    /// What the cache did since process start, on all routes: the word, requests, and bytes of their answers' bodies.
+    pub fn cache_totals(&self) -> [(CacheResult, u64, u64); 6] {
+        CacheResult::ALL.map(|result| {
+            let (requests, bytes) = &self.totals.cache[result as usize];
+            (result, requests.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+        })
     }
 
     /// When these metrics began to count: the start of the process.
@@ -334,6 +356,11 @@ impl AtomicTotals {
         count.fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX);
         self.response_time_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if let Some(result) = record.cache {
+            let (requests, bytes) = &self.cache[result as usize];
+            requests.fetch_add(1, Ordering::Relaxed);
+            bytes.fetch_add(record.bytes_out, Ordering::Relaxed);
+        }
     }
 }
 
@@ -366,17 +393,6 @@ fn auth_result(record: &Record) -> Option<AuthResult> {
         _ if record.key.is_some() => Some(AuthResult::Accepted),
         _ if record.endpoint.as_ref() == NO_ENDPOINT => None,
         _ => Some(AuthResult::Anonymous),
-    }
-}
-
-const fn cache_slot(result: CacheResult) -> usize {
-    match result {
-        CacheResult::Hit => 0,
-        CacheResult::Miss => 1,
-        CacheResult::Stale => 2,
-        CacheResult::Revalidated => 3,
-        CacheResult::Bypass => 4,
-        CacheResult::Collapsed => 5,
     }
 }
 
@@ -492,9 +508,7 @@ mod tests {
             reloaded: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
             reloads_succeeded: 3,
             reloads_failed: 1,
-            cache_entries: 7,
-            cache_bytes: 70,
-            cache_evictions: 1,
+            cache: CacheState { entries: 7, bytes: (70, 100), evictions: 1, ..CacheState::default() },
             limit_entries: 8,
             limit_overflow: 0,
             limit_store: Some(LimitStoreState {

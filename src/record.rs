@@ -200,6 +200,9 @@ impl Retries {
 }
 
 impl CacheResult {
+    /// Every one, in the order of their declaration.
+    pub const ALL: [Self; 6] = [Self::Hit, Self::Miss, Self::Stale, Self::Revalidated, Self::Bypass, Self::Collapsed];
+
     /// The word in log and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

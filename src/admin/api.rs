@@ -52,6 +52,8 @@ pub(super) fn router<C: Control>(admin: &Admin, control: Arc<C>, body_timeout: D
         .route("/metrics", get(metrics::<C>))
         .route("/admin/summary", get(summary::<C>))
         .route("/admin/services", get(services::<C>))
+        .route("/admin/cache", get(cache::status::<C>))
+        .route("/admin/cache/show", get(cache::show::<C>))
         .route("/admin/cache/clear", post(cache::clear::<C>))
         .route("/admin/cache/purge", post(cache::purge::<C>))
         .route("/admin/rate-limits", get(rate_limits::<C>))

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::cached::{CacheStatus, CachedUrl};
 use crate::config::{Config, Retention, StoreUrl};
 use crate::request_log::{Counts, Following, Wanted};
 use crate::store::Kept;
@@ -33,6 +34,15 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// Every problem, one line each; the old configuration serves on.
     fn reload(&self) -> impl Future<Output = Result<u32, Vec<String>>> + Send;
+
+    /// The cache as a whole, with so many of the largest and of the hottest answers. Takes as long as looking at all of them.
+    fn cache(&self, top: usize) -> CacheStatus;
+
+    /// What is stored of a URL.
+    ///
+    /// # Errors
+    /// Why it is no URL.
+    fn cached(&self, url: &str) -> Result<CachedUrl, String>;
 
     /// Removes answers from the cache, or makes them stale; returns how many. Takes as long as looking at all of them.
     ///

@@ -5,6 +5,7 @@
 
 mod api;
 mod cache;
+mod cached;
 mod control;
 mod guard;
 mod keys;
@@ -13,6 +14,7 @@ mod problem;
 mod questions;
 mod tail;
 
+pub use cached::{CacheCount, CacheStatus, CachedEntry, CachedUrl};
 pub use control::{
     BreakerStatus, CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry,
     LimitTotals, LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,

@@ -119,6 +119,17 @@ impl Control for Gateway {
         if problems.is_empty() { Ok(self.generation.fetch_add(1, Ordering::SeqCst) + 1) } else { Err(problems) }
     }
 
+    fn cache(&self, top: usize) -> CacheStatus {
+        CacheStatus { entries: top as u64, ..CacheStatus::default() }
+    }
+
+    fn cached(&self, url: &str) -> Result<CachedUrl, String> {
+        if !url.starts_with("http") {
+            return Err(format!("`{url}` names no host"));
+        }
+        Ok(CachedUrl { url: url.to_owned(), route: None, why: "no route matches".into(), entries: Vec::new() })
+    }
+
     fn purge_cache(&self, scope: &CacheScope, _soft: bool) -> Result<u64, String> {
         if *scope == CacheScope::Route("nowhere".into()) {
             return Err("There is no route named `nowhere`.".into());

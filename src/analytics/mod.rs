@@ -1,7 +1,7 @@
 //! Questions to the request log, and their answers as tables, JSON and CSV: usage, single requests, and the audit.
 //! The same questions from the command line and the admin API, as names and values; docs/analytics.md describes both.
 //! Reads only: no question creates a database, a table or a row. The SQL behind it is in `store`.
-//! Not here: live figures of a running gateway (`metrics`, `admin`).
+//! What a running gateway tells of its cache gets its tables here, too (`stored`). Not here: live figures (`metrics`, `admin`).
 
 mod audit;
 mod filter;
@@ -9,6 +9,7 @@ mod inventory;
 mod parameters;
 pub mod requests;
 mod sheet;
+mod stored;
 mod tail;
 mod text;
 pub mod usage;
@@ -25,6 +26,7 @@ pub use audit::Audit;
 pub use inventory::Inventory;
 pub use parameters::Parameters;
 pub use sheet::Style;
+pub use stored::{stored_facts, stored_summary, stored_table};
 pub use tail::wanted;
 pub use text::{printable, printable_json};
 

@@ -48,7 +48,7 @@ pub struct Entry {
     pub selected: Option<Arc<Selected>>,
     /// What it can be purged by beside its URL.
     pub tags: Tags,
-    /// How often it was found, revalidations included.
+    /// How often it was served.
     pub hits: AtomicU64,
     /// Bytes.
     pub weight: u64,
@@ -156,6 +156,11 @@ impl Entry {
             0 => self.fresh_until,
             seconds => self.fresh_until.min(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
         }
+    }
+
+    /// Whether a purge took its freshness away.
+    pub fn is_purged(&self) -> bool {
+        self.stale_since.load(Ordering::Relaxed) != 0
     }
 
     /// Takes its freshness away; false where it was stale already.

@@ -129,6 +129,26 @@ pub enum Unstorable {
 }
 
 impl Unstorable {
+    /// Every one, in the order of their declaration.
+    pub const ALL: [Self; 16] = [
+        Self::RequestNoStore,
+        Self::RequestUnkeyed,
+        Self::NoStore,
+        Self::Private,
+        Self::SetCookie,
+        Self::Vary,
+        Self::Authorization,
+        Self::Status,
+        Self::Silent,
+        Self::Cookie,
+        Self::Stale,
+        Self::CloseDelimited,
+        Self::TooLarge,
+        Self::NotWhole,
+        Self::NoRoom,
+        Self::Tags,
+    ];
+
     /// The word in `Cache-Status` and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -229,6 +229,21 @@ impl Cache {
         removed
     }
 
+    /// The families of one URL.
+    pub(super) fn families(&self, host: &str, path_and_query: &str) -> Vec<Arc<Family>> {
+        let url = self.url_of(host, path_and_query);
+        let families = self.stripe(url).lock().urls.get(&url).cloned().unwrap_or_default();
+        families.iter().filter_map(|primary| self.map.peek(primary)).collect()
+    }
+
+    /// Shows every family to `see`, without holding up more than a part of those who store.
+    pub(super) fn each(&self, mut see: impl FnMut(&Arc<Family>)) {
+        for stripe in &self.stripes {
+            let all: Vec<HashBinary> = stripe.lock().urls.values().flatten().copied().collect();
+            all.iter().filter_map(|primary| self.map.peek(primary)).for_each(|family| see(&family));
+        }
+    }
+
     /// A snapshot of sizes and counts.
     pub fn stats(&self) -> Stats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

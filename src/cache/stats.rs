@@ -1,7 +1,14 @@
 //! What the store counts, and what it tells about itself.
 //! Counts are since process start and never fall. Not here: the exchanges, which are counted by their records (`metrics.rs`).
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::freshness::Unstorable;
+use super::memory::Cache;
+
+/// Upper bounds of ages, in seconds: 1 s to a week.
+const AGES: [u64; 9] = [1, 10, 60, 300, 1_800, 3_600, 21_600, 86_400, 604_800];
 
 /// What is counted as it happens.
 #[derive(Debug, Default)]
@@ -16,6 +23,61 @@ pub(super) struct Counts {
     pub(super) dropped_no_room: AtomicU64,
     pub(super) dropped_cleared: AtomicU64,
     pub(super) dropped_truncated: AtomicU64,
+    /// In the order of [`Unstorable::ALL`].
+    refused: [AtomicU64; 16],
+    /// In the order of [`AGES`], and those beyond.
+    ages: [AtomicU64; 10],
+    age_seconds: AtomicU64,
+}
+
+/// How old answers were when they were served.
+#[derive(Clone, Debug, Default)]
+pub struct Ages {
+    /// Upper bound in seconds, and answers that were at most so old.
+    pub buckets: Vec<(f64, u64)>,
+    /// All answers, and the sum of their ages in seconds.
+    pub sum: (u64, f64),
+}
+
+impl Cache {
+    /// Counts an answer that is not stored.
+    pub fn refuses(&self, why: Unstorable) {
+        self.counts.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an answer of this age that is served.
+    pub fn serves(&self, age: Duration) {
+        let bucket = AGES.partition_point(|bound| *bound < age.as_secs());
+        self.counts.ages[bucket].fetch_add(1, Ordering::Relaxed);
+        self.counts.age_seconds.fetch_add(age.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Answers that were not stored, by why; also those that went wrong after they had begun.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        let stats = self.stats();
+        let refused = Unstorable::ALL.iter().zip(&self.counts.refused);
+        let refused = refused.map(|(why, count)| (why.as_str(), count.load(Ordering::Relaxed)));
+        let dropped = [
+            ("dropped_too_large", stats.dropped_too_large),
+            ("dropped_no_room", stats.dropped_no_room),
+            ("dropped_purged", stats.dropped_cleared),
+            ("dropped_truncated", stats.dropped_truncated),
+        ];
+        refused.chain(dropped).collect()
+    }
+
+    /// How old answers were when they were served.
+    pub fn ages(&self) -> Ages {
+        let mut count = 0;
+        let counts: Vec<u64> = self.counts.ages.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+        let buckets = AGES.iter().zip(&counts).map(|(bound, bucket)| {
+            count += bucket;
+            (*bound as f64, count)
+        });
+        let buckets = buckets.collect();
+        let seconds = self.counts.age_seconds.load(Ordering::Relaxed) as f64;
+        Ages { buckets, sum: (counts.iter().sum(), seconds) }
+    }
 }
 
 /// The state of the store.

@@ -18,7 +18,7 @@ use pingora_cache::trace::SpanHandle;
 use pingora_cache::{CacheKey, CacheMeta, HitHandler, MissHandler, PurgeOutcome, PurgeTarget, PurgeType, Storage};
 use pingora_core::{Error, ErrorType, Result};
 
-use super::entry::{Body, Choice, Chosen, Entry};
+use super::entry::{Choice, Chosen, Entry};
 use super::filling::{Filling, Follower, Reservation};
 use super::key::KeyParts;
 use super::memory::{Cache, Place};
@@ -61,9 +61,6 @@ impl Storage for Cache {
             family = self.find(&primary);
         }
         let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
-        if entry.variance == variance {
-            entry.hits.fetch_add(1, Ordering::Relaxed);
-        }
         let mut meta = entry.meta();
         if !meta.is_fresh(SystemTime::now()) {
             meta.extensions_mut().insert(FoundStale(Arc::clone(entry)));
@@ -72,7 +69,7 @@ impl Storage for Cache {
             meta.extensions_mut().insert(Chosen(Arc::clone(selected)));
             meta.extensions_mut().insert(Choice(Arc::clone(family)));
         }
-        Ok(Some((meta, Box::new(Hit::of(Arc::clone(&entry.body))))))
+        Ok(Some((meta, Box::new(Hit::of(Arc::clone(entry))))))
     }
 
     async fn lookup_streaming_write(
@@ -171,27 +168,37 @@ fn content_length(meta: &CacheMeta) -> Option<u64> {
 
 /// Reads a stored body, whole or one range of it; hands out what is stored without copying.
 struct Hit {
-    body: Arc<Body>,
+    entry: Arc<Entry>,
     next: usize,
     end: usize,
+    is_counted: bool,
 }
 
 impl Hit {
-    fn of(body: Arc<Body>) -> Self {
-        let end = body.length;
-        Self { body, next: 0, end }
+    fn of(entry: Arc<Entry>) -> Self {
+        let end = entry.body.length;
+        Self { entry, next: 0, end, is_counted: false }
+    }
+
+    /// Not when it is found: Pingora may then look for another variant.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.entry.hits.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[async_trait]
 impl HandleHit for Hit {
     async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        let piece = self.body.read(self.next, self.end);
+        self.count();
+        let piece = self.entry.body.read(self.next, self.end);
         self.next += piece.as_ref().map_or(0, Bytes::len);
         Ok(piece)
     }
 
-    async fn finish(self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+    async fn finish(mut self: Box<Self>, _: &'static (dyn Storage + Sync), _: &CacheKey, _: &SpanHandle) -> Result<()> {
+        self.count();
         Ok(())
     }
 
@@ -200,7 +207,7 @@ impl HandleHit for Hit {
     }
 
     fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        let length = self.body.length;
+        let length = self.entry.body.length;
         if start >= length {
             return Error::e_explain(ErrorType::InternalError, format!("range starts at {start} of {length} bytes"));
         }

@@ -4,7 +4,7 @@
 //! request likes best, and the coding that was chosen although more were at hand.
 //! Not here: `Vary: *` and fields that the gateway itself writes, whose answers are never stored (`freshness.rs`).
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, COOKIE, VARY};
 use http::{HeaderMap, HeaderName};
 use pingora_cache::VarianceBuilder;
 use pingora_cache::key::HashBinary;
@@ -47,6 +47,18 @@ fn sorted(mut names: Vec<HeaderName>) -> Vec<HeaderName> {
 }
 
 impl Selected {
+    /// For people, each as `name: value`; what opens a door is not shown.
+    pub fn tell(&self) -> impl Iterator<Item = String> {
+        self.names.iter().zip(&self.values).map(|(name, value)| {
+            let is_secret = [COOKIE, AUTHORIZATION].contains(name);
+            match value.split_first() {
+                Some((b'+', _)) if is_secret => format!("{name}: (hidden)"),
+                Some((b'+', value)) => format!("{name}: {}", value.escape_ascii()),
+                _ => format!("{name}: (none)"),
+            }
+        })
+    }
+
     /// What chose this answer to this request; `always` are fields that count although no `Vary` says so.
     /// None where the answer does not vary.
     pub fn of(response: &HeaderMap, always: &[HeaderName], request: &HeaderMap) -> Option<Self> {

@@ -344,6 +344,8 @@ mod tests {
             "tollgate keys unused --for 90d",
             "tollgate cache purge --tag a --soft --admin 127.0.0.1:1",
             "tollgate cache purge --all --json",
+            "tollgate cache stats --top 3 --json",
+            "tollgate cache show http://a/b -c x.yaml",
         ] {
             assert!(Line::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -183,6 +183,11 @@ impl Exchange {
     pub(super) fn note_cache_result(&mut self, session: &Session) {
         if self.cache_rule().is_some() {
             self.cache = self.cache_turn.result(session.cache.phase());
+            if matches!(self.cache, Some(CacheResult::Hit | CacheResult::Stale))
+                && let Some(meta) = session.cache.maybe_cache_meta()
+            {
+                cache::store().serves(meta.age());
+            }
         }
     }
 

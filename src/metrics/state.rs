@@ -6,9 +6,10 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType, Summary};
+use prometheus::proto::{MetricFamily, MetricType};
 
-use super::BuildFacts;
+use super::families::{counter, family, gauge, histogram, sample, summary};
+use super::{BuildFacts, CacheState, cache};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +32,8 @@ pub struct State {
     pub reloads_succeeded: u64,
     /// Reloads that were refused because of problems.
     pub reloads_failed: u64,
-    /// Answers in the cache.
-    pub cache_entries: u64,
-    /// Bytes they take.
-    pub cache_bytes: u64,
-    /// Answers that were removed to make room.
-    pub cache_evictions: u64,
-    /// Answers that were purged.
-    pub cache_purged: u64,
+    /// The store of the cache.
+    pub cache: CacheState,
     /// Keys.
     pub keys: KeysState,
     /// Counts that limits hold.
@@ -188,15 +183,8 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
             state.requests_in_flight as f64,
         ),
         gauge("tollgate_connections_open", "Open client connections.", state.connections_open as f64),
-        gauge("tollgate_cache_entries", "Answers in the cache.", state.cache_entries as f64),
-        gauge("tollgate_cache_bytes", "Bytes of the answers in the cache.", state.cache_bytes as f64),
-        counter(
-            "tollgate_cache_evictions_total",
-            "Answers removed from the cache to make room.",
-            state.cache_evictions as f64,
-        ),
-        counter("tollgate_cache_purged_total", "Stored answers that were purged.", state.cache_purged as f64),
     ]);
+    families.extend(cache::families(&state.cache));
     families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {
@@ -415,70 +403,6 @@ fn process_families(started: SystemTime) -> Vec<MetricFamily> {
         families.push(gauge("process_max_fds", "Most file descriptors that may be open.", soft as f64));
     }
     families
-}
-
-fn gauge(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::GAUGE, name, help, vec![sample(MetricType::GAUGE, &[], value)])
-}
-
-fn counter(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(MetricType::COUNTER, name, help, vec![sample(MetricType::COUNTER, &[], value)])
-}
-
-/// Count and sum, without quantiles.
-fn summary(name: &str, help: &str, (count, time): (u64, Duration)) -> MetricFamily {
-    let mut summary = Summary::default();
-    summary.set_sample_count(count);
-    summary.set_sample_sum(time.as_secs_f64());
-    let mut metric = Metric::default();
-    metric.set_summary(summary);
-    family(MetricType::SUMMARY, name, help, vec![metric])
-}
-
-/// Cumulative buckets by their upper bound in seconds, count and sum.
-fn histogram(name: &str, help: &str, buckets: &[(f64, u64)], (count, sum): (u64, f64)) -> MetricFamily {
-    let bucket = |(bound, count): &(f64, u64)| {
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(*count);
-        bucket
-    };
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.iter().map(bucket).collect());
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(sum);
-    let mut metric = Metric::default();
-    metric.set_histogram(histogram);
-    family(MetricType::HISTOGRAM, name, help, vec![metric])
-}
-
-fn family(kind: MetricType, name: &str, help: &str, samples: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.into());
-    family.set_help(help.into());
-    family.set_field_type(kind);
-    family.set_metric(samples);
-    family
-}
-
-fn sample(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {
-    let pairs = labels.iter().map(|(name, text)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*text).into());
-        pair
-    });
-    let mut metric = Metric::from_label(pairs.collect());
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    }
-    metric
 }
 
 fn unix_seconds(time: SystemTime) -> f64 {

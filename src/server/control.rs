@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::counters::Saved;
 use super::{Ready, breakers, stored};
 use crate::admin::{
-    CacheScope, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals,
-    LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
+    CacheScope, CacheStatus, CachedUrl, ClientLimit, ClientName, Control, InstanceState, InstanceStatus, LastCheck,
+    LimitEntry, LimitTotals, LogStatus, Readiness, RetentionStatus, ServiceStatus, Summary,
 };
 use crate::cache::{self, How, Scope};
 use crate::config::{Config, StoreUrl};
@@ -112,6 +112,14 @@ impl Control for Wiring {
             CacheScope::Tag(tag) => purge(Scope::Tag(tag)),
             CacheScope::Consumer(consumer) => purge(Scope::Consumer(consumer)),
         }
+    }
+
+    fn cache(&self, top: usize) -> CacheStatus {
+        stored::status(&self.parts.metrics, &self.parts.live.load(), top)
+    }
+
+    fn cached(&self, url: &str) -> Result<CachedUrl, String> {
+        stored::find(url, &self.parts.live.load())
     }
 
     async fn rate_limits(&self) -> Vec<LimitEntry> {
@@ -312,7 +320,6 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
     let runtime = parts.live.load();
     let log = parts.log.counts();
     let reloads = parts.live.reloads();
-    let stored = cache::store().stats();
     metrics::State {
         requests_in_flight: parts.exchanges() as u64,
         connections_open: parts.census.open() as u64,
@@ -336,10 +343,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         reloaded: Some(reloads.in_force_since),
         reloads_succeeded: reloads.succeeded,
         reloads_failed: reloads.failed,
-        cache_entries: stored.entries,
-        cache_bytes: stored.bytes,
-        cache_evictions: stored.evictions,
-        cache_purged: stored.purged,
+        cache: stored::state(),
         keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),

@@ -1,9 +1,15 @@
-//! Stored answers as an operator names them: by the URL that clients ask for.
-//! Not here: how they are purged (`cache`).
+//! Stored answers as an operator names and sees them: by the URL that clients ask for, with what is known of each.
+//! Not here: how they are found and purged (`cache`).
+
+use std::time::Duration;
 
 use http::{Method, Uri};
 
+use crate::admin::{CacheCount, CacheStatus, CachedEntry, CachedUrl};
+use crate::cache::{self, Told};
+use crate::metrics::{CacheState, Metrics};
 use crate::policy::path;
+use crate::record::CacheResult;
 use crate::runtime::Runtime;
 
 /// A URL as stored answers are found by.
@@ -13,6 +19,8 @@ pub(super) struct Target {
     pub(super) host: String,
     /// The normalised path, with the query that counts.
     pub(super) path_and_query: String,
+    /// The route that answers GET for it.
+    pub(super) route: Option<String>,
 }
 
 impl Target {
@@ -32,7 +40,8 @@ impl Target {
             Some(counts) => format!("?{}", String::from_utf8_lossy(counts)),
             None => uri.query().map_or(String::new(), |query| format!("?{query}")),
         };
-        Ok(Self { host, path_and_query: path + &query })
+        let route = found.map(|found| found.route.endpoint.to_string());
+        Ok(Self { host, path_and_query: path + &query, route })
     }
 
     /// The beginning of such URLs.
@@ -46,7 +55,7 @@ impl Target {
                 "`{url}`: a prefix is of the path, and covers every query: leave out what follows `?`"
             ));
         }
-        Ok(Self { host, path_and_query: path })
+        Ok(Self { host, path_and_query: path, route: None })
     }
 }
 
@@ -56,6 +65,108 @@ fn read(url: &str) -> Result<(Uri, String, String), String> {
     let host = authority.as_str().to_ascii_lowercase();
     let path = path::normalise(uri.path().as_bytes()).map_err(|why| format!("`{url}`: {why}"))?.into_owned();
     Ok((uri, host, path))
+}
+
+/// The series of the store.
+pub(super) fn state() -> CacheState {
+    let (stored, ages) = (cache::store().stats(), cache::store().ages());
+    CacheState {
+        entries: stored.entries,
+        bytes: (stored.bytes, stored.bytes_max),
+        filling_bytes: stored.filling_bytes,
+        stored: stored.stored,
+        evictions: stored.evictions,
+        purged: stored.purged,
+        refused: cache::store().refused(),
+        ages: ages.buckets,
+        served: ages.sum,
+    }
+}
+
+/// The cache as a whole.
+pub(super) fn status(metrics: &Metrics, runtime: &Runtime, top: usize) -> CacheStatus {
+    let totals = metrics.cache_totals();
+    let of = |results: &[CacheResult]| {
+        let found = totals.iter().filter(|(result, ..)| results.contains(result));
+        found.fold((0, 0), |(requests, bytes), (_, more, more_bytes)| (requests + more, bytes + more_bytes))
+    };
+    use CacheResult::{Collapsed, Hit, Miss, Revalidated, Stale};
+    let (found, _) = of(&[Hit, Stale, Collapsed]);
+    let (looked_up, _) = of(&[Hit, Stale, Collapsed, Miss, Revalidated]);
+    let (stored, (largest, hottest)) = (cache::store().stats(), cache::store().top(top));
+    let told = |told: Vec<Told>| told.into_iter().map(|told| entry(told, runtime, false)).collect();
+    CacheStatus {
+        entries: stored.entries,
+        bytes: stored.bytes,
+        bytes_max: stored.bytes_max,
+        filling_bytes: stored.filling_bytes,
+        filling_bytes_max: stored.filling_bytes_max,
+        stored: stored.stored,
+        evictions: stored.evictions,
+        purged: stored.purged,
+        results: totals
+            .iter()
+            .map(|(result, requests, bytes)| (result.as_str(), CacheCount { requests: *requests, bytes: *bytes }))
+            .collect(),
+        hit_ratio: (looked_up > 0).then(|| found as f64 / looked_up as f64),
+        saved_bytes: of(&[Hit, Stale, Collapsed, Revalidated]).1,
+        refused: cache::store().refused().into_iter().filter(|(_, count)| *count > 0).collect(),
+        largest: told(largest),
+        hottest: told(hottest),
+    }
+}
+
+/// What is stored of a URL.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn find(url: &str, runtime: &Runtime) -> Result<CachedUrl, String> {
+    let target = Target::of(url, runtime)?;
+    let told = cache::store().tell(&target.host, &target.path_and_query);
+    let entries: Vec<CachedEntry> = told.into_iter().map(|told| entry(told, runtime, true)).collect();
+    let route = target.route;
+    let why = match (&route, entries.len()) {
+        (_, 1) => "one answer is stored".to_owned(),
+        (_, 2..) => format!("{} answers are stored", entries.len()),
+        (None, _) => "nothing is stored: no route matches a GET of this URL".to_owned(),
+        (Some(route), _) if runtime.route(route).is_some_and(|route| route.cache.is_none()) => {
+            format!("nothing is stored: the route {route} has no cache")
+        }
+        (Some(route), _) => {
+            format!("nothing is stored, although the route {route} has a cache: Cache-Status of an answer says why")
+        }
+    };
+    Ok(CachedUrl { url: url.to_owned(), route, why, entries })
+}
+
+fn entry(told: Told, runtime: &Runtime, with_headers: bool) -> CachedEntry {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let (state, ttl_seconds) = match told.fresh {
+        _ if told.always_confirmed => ("confirmed", None),
+        Ok(left) => ("fresh", Some(seconds(left))),
+        // A second that has begun counts: what is stale has a number below zero.
+        Err(past) => ("stale", Some(-seconds(past).saturating_add(1))),
+    };
+    let overrides =
+        runtime.route(&told.endpoint).and_then(|route| route.cache.as_ref()).is_some_and(|rule| rule.overrides());
+    CachedEntry {
+        url: told.url,
+        route: told.endpoint.to_string(),
+        consumer: told.consumer,
+        variant: told.variant,
+        status: told.status,
+        state,
+        ttl_seconds,
+        why: if overrides && !told.purged { "the route: override".to_owned() } else { told.why },
+        age_seconds: told.age.as_secs(),
+        stale_while_revalidate_seconds: told.stale_seconds.0,
+        stale_if_error_seconds: told.stale_seconds.1,
+        bytes: told.bytes.0,
+        body_bytes: told.bytes.1,
+        hits: told.hits,
+        tags: told.tags,
+        headers: if with_headers { told.headers } else { Vec::new() },
+    }
 }
 
 #[cfg(test)]

@@ -368,6 +368,33 @@ async fn the_bound_holds_over_random_inserts_and_resizes() {
     assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
 }
 
+#[tokio::test]
+async fn a_scan_does_not_push_out_what_is_used() {
+    let cache = cache(8 * MB);
+    let mut random = StdRng::seed_from_u64(11);
+    let body = [7_u8; 4_000];
+    let hot = |number: u32| key(&format!("/hot/{number}"), None);
+    let ask = async |key: CacheKey| {
+        let is_hit = look(cache, &key).await.is_some();
+        if !is_hit {
+            fill(cache, &key, &meta(cache, &[]), &[&body]).await;
+        }
+        is_hit
+    };
+    for _ in 0..10_000 {
+        ask(hot(random.random_range(0..500))).await;
+    }
+    // A crawler asks for a hundred thousand things once, far more than there is room for, ten for each hot request.
+    let mut hits = 0;
+    for number in 0..100_000 {
+        ask(key(&format!("/scan/{number}"), None)).await;
+        if number % 10 == 0 {
+            hits += u32::from(ask(hot(random.random_range(0..500))).await);
+        }
+    }
+    assert!(hits > 9_000, "{hits} of 10,000 requests for hot answers found them");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_writers_and_clears_at_once_never_mix_answers() {
     let cache = cache(2 * MB);

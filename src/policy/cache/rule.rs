@@ -139,7 +139,10 @@ impl CacheRule {
                 }
                 RespCacheable::Cacheable(self.meta(turn, request, head, freshness, (reservation, tags), now))
             }
-            Err(reason) => RespCacheable::Uncacheable(NoCacheReason::Custom(reason.as_str())),
+            Err(reason) => {
+                store().refuses(reason);
+                RespCacheable::Uncacheable(NoCacheReason::Custom(reason.as_str()))
+            }
         }
     }
 
@@ -225,6 +228,11 @@ impl CacheRule {
                 head.remove_header(name);
             }
         }
+    }
+
+    /// Whether what instances say about freshness does not count.
+    pub fn overrides(&self) -> bool {
+        self.rules.always.is_some()
     }
 
     /// In `cache_vary_filter`: which variant of the stored answer the request asks for, and by which one a new one is known.
