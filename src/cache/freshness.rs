@@ -174,14 +174,14 @@ impl Unstorable {
     /// Whether another request for the same thing may well be answered with something that is stored.
     pub const fn is_of_this_request(self) -> bool {
         match self {
-            Self::RequestNoStore | Self::RequestUnkeyed | Self::Cookie | Self::NotWhole | Self::NoRoom => true,
+            Self::RequestNoStore | Self::RequestUnkeyed | Self::Authorization | Self::NotWhole | Self::NoRoom => true,
             Self::NoStore
             | Self::Private
             | Self::SetCookie
             | Self::Vary
-            | Self::Authorization
             | Self::Status
             | Self::Silent
+            | Self::Cookie
             | Self::Stale
             | Self::CloseDelimited
             | Self::TooLarge

@@ -322,6 +322,7 @@ impl ProxyHttp for Gateway {
         if retrying::is_thrown_away(&error) {
             return error; // decided, and told, when its header came
         }
+        exchange.cache_turn.broke_off(session);
         if failure::client_stalled(&error, session.is_body_done(), session.req_header(), session.response_written()) {
             error.as_down(); // the instance is not to blame: it waits for the rest of the body, too
         }

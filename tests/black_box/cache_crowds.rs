@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Backend, Config, Gateway, Reply, Wire, milliseconds, seconds};
+use crate::harness::{Authority, Backend, Config, Folder, Gateway, Reply, Wire, milliseconds, seconds};
 
 const CLIENTS: usize = 1_000;
 
@@ -180,4 +180,66 @@ async fn an_answer_without_length_that_grows_too_large_arrives_whole() {
     let says = gateway.get("/cached/x").await;
     assert!(says.header("cache-status").is_some_and(|status| status.ends_with("detail=too_large")), "{says:?}");
     assert_eq!(backend.requests(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_http2_share_an_answer_as_connections_do() {
+    let backend = Backend::scripted(|_| {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n".to_vec();
+        let half = vec![b'x'; 100_000];
+        Reply::Pieces(vec![(milliseconds(300), head), (milliseconds(0), half.clone()), (milliseconds(500), half)])
+    })
+    .await;
+    let (folder, authority) = (Folder::new(), Authority::of("gateway.test"));
+    authority.write(&folder);
+    let listen = format!("[{{address: \"{{main}}\", tls: [{}]}}]", authority.entry());
+    let config = Config::open(&backend).listen(&listen).route("/cached/*", "to: service, keys: none, cache: 1min");
+    let gateway = Gateway::start_in(folder, &config).await;
+    let client = authority.client(gateway.address);
+    let url = format!("https://gateway.test:{}/cached/x", gateway.address.port());
+    for expected in [1, 1] {
+        let asks = (0..50).map(|_| async {
+            let answer = client.get(&url).send().await.expect("an answer");
+            assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+            answer.bytes().await.expect("a body").len()
+        });
+        assert!(futures::future::join_all(asks).await.iter().all(|length| *length == 200_000));
+        assert_eq!(backend.requests(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_keeps_no_others_waiting() {
+    let backend = Backend::scripted(|_| Reply::ok(&"x".repeat(900_000))).await;
+    let gateway = gateway(&backend, "1min").await;
+    // It asks first, and reads nothing.
+    let mut slow = gateway.wire().await;
+    slow.send("GET /cached/x HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+    tokio::time::sleep(milliseconds(300)).await;
+    let begin = Instant::now();
+    for _ in 0..5 {
+        let answer = gateway.wire().await.get("/cached/x", "").await;
+        assert_eq!(answer.body.len(), 900_000);
+    }
+    assert!(begin.elapsed() < seconds(3), "{:?}", begin.elapsed());
+    assert_eq!(backend.requests(), 1);
+    assert_eq!(slow.answer().await.body.len(), 900_000);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_before_anything_is_sent_is_asked_for_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let backend = Backend::scripted(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        1 => Reply::RawThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec()),
+        _ => Reply::ok("whole"),
+    })
+    .await;
+    let gateway = gateway(&backend, "1min").await;
+    // On a connection that was used before a try is repeated.
+    assert_eq!(gateway.get("/cached/first").await.text(), "whole");
+    let again = gateway.get("/cached/x").attempt().await;
+    assert!(again.is_err() || again.is_ok_and(|answer| answer.status == 502 || answer.text() == "whole"));
+    assert_eq!(gateway.get("/cached/x").await.text(), "whole");
+    assert!(!gateway.said().contains("panicked"));
 }

@@ -132,6 +132,7 @@ impl CacheRule {
             Ok((freshness, reservation, tags)) => {
                 self.hide_tags(&mut head);
                 turn.upstream_age = head.headers.contains_key(AGE);
+                turn.fills = not_modified.is_none();
                 if self.set_cookie != SetCookie::Store {
                     let setting = not_modified.as_deref().unwrap_or(&head);
                     turn.cookies = setting.headers.get_all(SET_COOKIE).iter().cloned().collect();

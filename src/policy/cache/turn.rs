@@ -40,6 +40,8 @@ pub struct CacheTurn {
     pub(super) upstream_age: bool,
     /// Of an answer that is stored without them.
     pub(super) cookies: Vec<HeaderValue>,
+    /// An answer is being stored.
+    pub(super) fills: bool,
     /// This exchange only refreshes what is stored.
     refreshes: bool,
 }
@@ -74,7 +76,8 @@ impl CacheTurn {
         // A refresh is always of the whole, whatever the request that found it stale asked for.
         self.whole = self.refreshes || (request.method == Method::GET && !request.headers.contains_key(RANGE));
         // Who will not have something to share keeps nobody waiting.
-        let shares = self.whole && !self.refreshes && !self.wishes.no_store && !store().uncollapsible.knows(key);
+        let may_share = self.whole && !self.refreshes && !self.wishes.no_store && !authorization;
+        let shares = may_share && !store().uncollapsible.knows(key);
         let mut bounds = CacheOptionOverrides::default();
         bounds.wait_timeout = Some(crowd::WAIT_MAX);
         session.cache.enable(store(), None, None, shares.then(crowd::lock), Some(bounds));
@@ -155,6 +158,13 @@ impl CacheTurn {
         self.served_stale = true;
         self.failed_status = status;
         true
+    }
+
+    /// In `error_while_proxy`: a fill that broke off is given up, as another try cannot go on with it; that goes without the cache.
+    pub fn broke_off(&mut self, session: &mut Session) {
+        if std::mem::take(&mut self.fills) && session.response_written().is_none() && session.cache.enabled() {
+            session.cache.disable(NoCacheReason::UpstreamError);
+        }
     }
 
     /// In `response_filter`: gives the client whose request fetched or confirmed what is stored what only it gets.
