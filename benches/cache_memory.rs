@@ -54,16 +54,16 @@ fn measure((name, most, one_in_fifty): (&str, usize, usize)) {
     let (before, begun) = (resident(), Instant::now());
     let mut at_most = 0;
     for number in 0..ANSWERS {
-        let length = if number % 50 == 0 { one_in_fifty } else { most };
+        let length = if number.is_multiple_of(50) { one_in_fifty } else { most };
         let body = body.slice(..random.random_range(0..=length));
-        let key = key(random.random(), (number % 3 == 0).then_some("acme"));
+        let key = key(random.random(), (number.is_multiple_of(3)).then_some("acme"));
         let meta = meta(cache, number);
         block_on(async {
             let mut fill = cache.get_miss_handler(&key, &meta, &Span::inactive().handle()).await.unwrap();
             fill.write_body(body, true).await.unwrap();
             fill.finish().await.unwrap();
         });
-        if number % 5_000 == 0 {
+        if number.is_multiple_of(5_000) {
             at_most = at_most.max(resident() - before);
         }
     }
@@ -109,7 +109,7 @@ fn meta(cache: &'static Cache, number: u32) -> CacheMeta {
         stamp: cache.stamp(),
         body_max: 1 << 20,
         endpoint: Arc::from("/api/*"),
-        tags: if number % 4 == 0 { Tags::read(&tags, &[field]).unwrap() } else { None },
+        tags: if number.is_multiple_of(4) { Tags::read(&tags, &[field]).unwrap() } else { None },
         reservation,
     });
     meta

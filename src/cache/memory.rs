@@ -269,8 +269,13 @@ impl Cache {
     }
 
     /// The largest answer that can be stored at all, in bytes.
-    pub fn weight_max(&self) -> u64 {
+    fn weight_max(&self) -> u64 {
         self.bytes_max.load(Ordering::Relaxed) / SHARDS / 16 * 15
+    }
+
+    /// The largest body that can be stored at all, in bytes: what is left of that for what it costs beside.
+    pub fn body_bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed) / 10
     }
 
     pub(super) fn find(&self, primary: &HashBinary) -> Option<Arc<Family>> {

@@ -93,7 +93,7 @@ impl Storage for Cache {
             cache: self,
             key: key.clone(),
             body_bytes: content_length(meta),
-            body_max: ticket.body_max.min(self.weight_max()),
+            body_max: ticket.body_max.min(self.body_bytes_max()),
             filling,
             given_up: false,
             finished: false,

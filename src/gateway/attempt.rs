@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::balance_key::balance_key_of;
 use super::exchange::Exchange;
 use crate::refusal::Refusal;
-use crate::upstream::{Entered, Permit, Pool, Try};
+use crate::upstream::{Entered, Permit, Pool, Service, Try};
 
 /// More often than there are instances none is chosen twice because others took its last place.
 const CHOICES_MAX: usize = 8;
@@ -103,11 +103,10 @@ impl Exchange {
         let route = &self.admitted()?.route;
         let pool = route.service.pool();
         if !pool.is_bounded() {
-            return Attempt::begin(&pool, &self.tried, key, Instant::now());
+            return begin_now(&route.service, &self.tried, key);
         }
-        // Whoever waits is served by the pool of the moment.
         let (route, pool) = (Arc::clone(route), Guard::into_inner(pool));
-        let begin = || match Attempt::begin(&route.service.pool(), &self.tried, key, Instant::now()) {
+        let begin = || match begin_now(&route.service, &self.tried, key) {
             Err(Refusal::Overloaded) => None,
             other => Some(other),
         };
@@ -115,6 +114,17 @@ impl Exchange {
             Entered::In(begun) => begun,
             Entered::Full => Err(Refusal::Overloaded),
             Entered::Gone => Err(Refusal::ClientClosed),
+        }
+    }
+}
+
+/// With the pool of the moment; and with the next one where that has taken its place meanwhile, because then nobody may be left in the first.
+fn begin_now(service: &Service, tried: &[Try], key: Option<u32>) -> Result<(Try, Attempt), Refusal> {
+    loop {
+        let pool = service.pool();
+        let begun = Attempt::begin(&pool, tried, key, Instant::now());
+        if begun.is_ok() || Arc::ptr_eq(&pool, &service.pool()) {
+            return begun;
         }
     }
 }

@@ -61,7 +61,7 @@ async fn what_is_not_stored_is_explained() {
         let shown = show(&gateway, path).await;
         assert!(shown["why"].as_str().unwrap().contains(why) && shown["entries"] == serde_json::json!([]), "{shown}");
     }
-    for query in ["", "?url=/cached/x", "?url=http://a/%2f", "?uri=http://a/"] {
+    for query in ["", "?url=/cached/x", "?url=http://a/%252f", "?uri=http://a/"] {
         assert_eq!(gateway.admin_get(&format!("/admin/cache/show{query}")).await.status, 400, "{query}");
     }
 }

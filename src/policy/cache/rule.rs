@@ -173,7 +173,7 @@ impl CacheRule {
         let freshness = freshness::decide(head.status, &head.headers, asked, &self.rules, times)?;
         let length = head.headers.get(CONTENT_LENGTH);
         let bytes = match length.map(|length| length.to_str().ok().and_then(|text| text.parse::<u64>().ok())) {
-            Some(Some(length)) if length <= self.body_max.min(store().weight_max()) => length,
+            Some(Some(length)) if length <= self.body_max.min(store().body_bytes_max()) => length,
             Some(_) => return Err(Unstorable::TooLarge),
             // The last one grew too large.
             None if key.is_some_and(|key| store().oversized.knows(key)) => return Err(Unstorable::TooLarge),
