@@ -134,7 +134,7 @@ impl Exchange {
         }
         if let (Some(status), None) = (status, self.upstream_time) {
             // Breakers and ejection hear of it here: the phase that tells them does not come.
-            let _ = self.upstream_answered(status);
+            self.upstream_answered(status);
         }
         if status.is_none() {
             // Pingora ends the client's connection after a failed try. The client is told, or its next request would be lost.

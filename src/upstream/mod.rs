@@ -7,6 +7,7 @@ mod balance;
 mod breaker;
 mod capacity;
 mod condition;
+mod dial;
 mod discovery;
 mod health;
 mod instance;

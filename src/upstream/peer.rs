@@ -3,12 +3,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::address::Address;
+use super::dial::Dial;
 use super::trust::Trust;
 use crate::config::Service;
 
@@ -28,9 +30,14 @@ pub(super) fn peer(service: &Service, address: &Address, trust: &Trust) -> Resul
     peer._address = address.socket()?;
     let timeouts = &service.timeouts;
     let options = &mut peer.options;
-    options.connection_timeout = Some(timeouts.connect.0);
-    options.total_connection_timeout =
-        Some(if service.tls.is_some() { timeouts.connect.0 + timeouts.tls.0 } else { timeouts.connect.0 });
+    if service.tls.is_some() {
+        options.custom_l4 = Some(Arc::new(Dial(timeouts.connect.0)));
+        options.connection_timeout = Some(timeouts.tls.0);
+        options.total_connection_timeout = Some(timeouts.connect.0 + timeouts.tls.0);
+    } else {
+        options.connection_timeout = Some(timeouts.connect.0);
+        options.total_connection_timeout = Some(timeouts.connect.0);
+    }
     // Pingora knows one time-out per read, for header and body alike.
     options.read_timeout = Some(timeouts.response.0.max(timeouts.between_bytes.0));
     options.write_timeout = Some(timeouts.write.0);

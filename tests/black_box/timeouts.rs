@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Backend, Config, Gateway, Reply, milliseconds, seconds};
+use crate::harness::{Authority, Backend, Config, Folder, Gateway, Relay, Reply, milliseconds, seconds};
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n";
 
@@ -276,6 +276,25 @@ async fn a_handshake_that_never_ends_is_tls() {
     let gateway = Gateway::start(&config).await;
     assert_eq!(gateway.get("/").await.refused(), (504, "upstream_timeout".into()));
     logged(&gateway, "upstream_timeout", "tls").await;
+}
+
+#[tokio::test]
+async fn a_handshake_may_take_longer_than_connecting() {
+    let backend = Backend::start().await;
+    let a = Authority::of("a.test");
+    let folder = Folder::new();
+    a.write(&folder);
+    let listen = format!("[{{address: \"{{main}}\", tls: [{}]}}]", a.entry());
+    let inner = Gateway::start_in(folder, &Config::open(&backend).listen(&listen)).await;
+    // All that passes is late: the handshake takes two ways there and back.
+    let relay = Relay::to(inner.address).await;
+    relay.delay(300);
+    let folder = Folder::new();
+    a.write(&folder);
+    let fields = "tls: {sni: a.test, ca: a.test.pem}, timeouts: {connect: 200ms, tls: 5s}";
+    let config = Config::new().service_with("inner", &[relay.address], fields).route("/*", "to: inner, keys: none");
+    let gateway = Gateway::start_in(folder, &config).await;
+    assert_eq!(gateway.get("/slowly").await.text(), "/slowly");
 }
 
 #[tokio::test]
