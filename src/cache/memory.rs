@@ -16,7 +16,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
 use super::crowd::Memory;
-use super::entry::{Entry, Family};
+use super::entry::{Body, Entry, Family};
 use super::filling::Fills;
 use super::key::KeyParts;
 use super::purge::{How, Marks, Purges, Scope, UrlPurges};
@@ -310,6 +310,18 @@ impl Cache {
         }
         let entry = Arc::new(entry);
         self.change(place, |before| {
+            Some(match before {
+                Some(family) => family.with(entry, self.weight_max()),
+                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
+            })
+        })
+    }
+
+    /// Stores a part of an answer, beside what is there of the same.
+    pub(super) fn store_part(&self, place: &Place, entry: &Entry, part: Body) -> bool {
+        self.change(place, |before| {
+            let same = before.and_then(|family| family.variants.iter().find(|other| other.variance == entry.variance));
+            let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
             Some(match before {
                 Some(family) => family.with(entry, self.weight_max()),
                 None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
