@@ -60,6 +60,9 @@ impl Storage for Cache {
             // What was still being received at the first look may be stored since.
             family = self.find(&primary);
         }
+        if family.as_ref().and_then(|family| family.find(variance)).is_none() {
+            family = self.from_disk(key, primary, variance).await;
+        }
         let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
         let mut meta = entry.meta();
         if !meta.is_fresh(SystemTime::now()) {

@@ -177,6 +177,9 @@ fn make_absolute(config: &mut Config, folder: &Path) {
         absolute(path);
     }
     usual_spool(&mut config.log, folder);
+    if let Some(disk) = &mut config.cache.disk {
+        absolute(&mut disk.path);
+    }
     config.services.values_mut().filter_map(|service| service.discover.as_mut()?.file.as_mut()).for_each(absolute);
     let state = config.discovery.state.take().unwrap_or_else(|| usual_state(&config.log.store));
     config.discovery.state = Some(folder.join(state));
