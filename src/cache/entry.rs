@@ -322,10 +322,18 @@ impl Family {
     /// This family with what was stored of it before and is not in it, behind what it has or before it; of at most so many
     /// bytes.
     pub(super) fn with_found(&self, found: Vec<Arc<Entry>>, last: bool, weight_max: u64) -> Self {
-        let is_new = |entry: &Arc<Entry>| self.varies_like(entry) && self.variants.iter().all(|other| other.variance != entry.variance);
+        let is_new = |entry: &Arc<Entry>| {
+            self.varies_like(entry) && self.variants.iter().all(|other| other.variance != entry.variance)
+        };
         let found: Vec<Arc<Entry>> = found.into_iter().filter(is_new).collect();
         let variants = if last { [&self.variants[..], &found[..]] } else { [&found[..], &self.variants[..]] }.concat();
-        let mut family = Self { url: self.url, endpoint: Arc::clone(&self.endpoint), key: Arc::clone(&self.key), variants, weight: 0 };
+        let mut family = Self {
+            url: self.url,
+            endpoint: Arc::clone(&self.endpoint),
+            key: Arc::clone(&self.key),
+            variants,
+            weight: 0,
+        };
         family.bound(weight_max);
         family
     }

@@ -249,7 +249,9 @@ mod tests {
     use super::*;
 
     fn selected() -> Selected {
-        let map = |name: &'static str, value: &str| HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())]);
+        let map = |name: &'static str, value: &str| {
+            HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])
+        };
         Selected::of(&map("vary", "accept-language"), &[], &map("accept-language", "de")).unwrap()
     }
 

@@ -36,7 +36,8 @@ pub fn usable(folder: &Path) -> Result<(), String> {
         return Err(format!("{} is no folder", nearest.display()));
     }
     let rights = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
-    access(nearest, rights).map_err(|error| format!("can't write in the folder {}: {}", nearest.display(), error.desc()))
+    access(nearest, rights)
+        .map_err(|error| format!("can't write in the folder {}: {}", nearest.display(), error.desc()))
 }
 
 /// Files of stored answers.
@@ -147,7 +148,9 @@ pub(super) fn name(text: &str) -> Option<Name> {
 }
 
 fn hash(text: &str) -> Option<HashBinary> {
-    if text.len() != HASH_LETTERS || !text.bytes().all(|letter| letter.is_ascii_digit() || (b'a'..=b'f').contains(&letter)) {
+    if text.len() != HASH_LETTERS
+        || !text.bytes().all(|letter| letter.is_ascii_digit() || (b'a'..=b'f').contains(&letter))
+    {
         return None;
     }
     u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
@@ -166,7 +169,9 @@ mod tests {
             assert_eq!(name(path.file_name().unwrap().to_str().unwrap()), Some(named));
             assert_eq!(path.parent().unwrap(), folder.part(named.0[0]));
         }
-        for other in ["", "0", "a-0", &"0".repeat(34), &format!("{}-0x", "A".repeat(32)), &format!("+{}-0", "0".repeat(31))] {
+        for other in
+            ["", "0", "a-0", &"0".repeat(34), &format!("{}-0x", "A".repeat(32)), &format!("+{}-0", "0".repeat(31))]
+        {
             assert_eq!(name(other), None, "{other}");
         }
     }

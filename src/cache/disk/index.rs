@@ -152,7 +152,8 @@ impl Index {
     }
 
     pub(super) fn remove(&mut self, (primary, variance): &Name) -> Option<Record> {
-        let slot = self.slots(primary).find(|slot| self.at(*slot).is_some_and(|record| record.variance == *variance))?;
+        let slot =
+            self.slots(primary).find(|slot| self.at(*slot).is_some_and(|record| record.variance == *variance))?;
         self.take(slot)
     }
 

@@ -206,9 +206,10 @@ impl State {
         let mut gone: SmallVec<[Name; 4]> = SmallVec::new();
         let mut alike: SmallVec<[(u64, Name); 4]> = SmallVec::new();
         let records = self.index.family(&name.0).map(|record| (record.name(), record.fields, record.version));
-        let jobs = self.queue.family(&name.0).map(|job| {
-            ((name.0, job.entry.variance), file::fields_of(job.entry.selected.as_deref()), job.version)
-        });
+        let jobs = self
+            .queue
+            .family(&name.0)
+            .map(|job| ((name.0, job.entry.variance), file::fields_of(job.entry.selected.as_deref()), job.version));
         for (other, other_fields, version) in records.chain(jobs).filter(|(other, ..)| other != name) {
             match other_fields == fields {
                 true => alike.push((version, other)),
@@ -225,7 +226,8 @@ impl State {
     /// The variants of a key, each once, and whether it is fresh; what waits is newer than what is there.
     fn variants(&self, primary: &HashBinary, now: SystemTime) -> SmallVec<[(Option<HashBinary>, bool); 4]> {
         let jobs = self.queue.family(primary);
-        let mut found: SmallVec<[_; 4]> = jobs.map(|job| (job.entry.variance, job.entry.fresh_until() >= now)).collect();
+        let mut found: SmallVec<[_; 4]> =
+            jobs.map(|job| (job.entry.variance, job.entry.fresh_until() >= now)).collect();
         for record in self.index.family(primary) {
             if !found.iter().any(|(variance, _)| *variance == record.variance) {
                 found.push((record.variance, record.is_fresh(now)));

@@ -66,7 +66,13 @@ impl Disk {
     }
 
     /// Reads an answer that was found, with its body or without. Waits for the disk: not for a thread that serves.
-    pub(in super::super) fn read(&self, primary: &HashBinary, found: &Found, key: &[u8], with_body: bool) -> Option<Entry> {
+    pub(in super::super) fn read(
+        &self,
+        primary: &HashBinary,
+        found: &Found,
+        key: &[u8],
+        with_body: bool,
+    ) -> Option<Entry> {
         let name = (*primary, found.variance);
         let entry = self.try_read(&name, found, key, with_body);
         match entry {

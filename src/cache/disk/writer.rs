@@ -78,7 +78,9 @@ impl Disk {
             }
             if tries == SAID_AFTER_TRIES {
                 let path = self.folder.path().display();
-                log::warn!("cache.disk.path: another process has the folder {path}; until it ends, this one works without");
+                log::warn!(
+                    "cache.disk.path: another process has the folder {path}; until it ends, this one works without"
+                );
             }
             let mut state = self.state.lock();
             if !state.closing {

@@ -89,7 +89,9 @@ impl Cache {
         if let Some(disk) = self.disk.get().filter(|disk| purged > 0 && disk.has_chores()) {
             let gone = aside(|| disk.wait_for_chores(Some(Instant::now() + FILES_GONE_WITHIN)));
             if !gone {
-                log::warn!("cache.disk: files of an answer that was changed are not removed within {FILES_GONE_WITHIN:?}");
+                log::warn!(
+                    "cache.disk: files of an answer that was changed are not removed within {FILES_GONE_WITHIN:?}"
+                );
             }
         }
         self.count_purged(purged)

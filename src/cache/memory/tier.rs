@@ -170,8 +170,7 @@ impl Cache {
                 Some(family) => Some(family.with_found(current, last, weight_max)),
                 None => {
                     let newest = current.pop()?;
-                    let family =
-                        Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), newest);
+                    let family = Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), newest);
                     Some(family.with_found(current, false, weight_max))
                 }
             }
