@@ -23,7 +23,7 @@ pub mod targeted;
 pub mod vary;
 
 pub use disk::DiskStats;
-pub use explain::Told;
+pub use explain::{Stored, Told};
 pub use filling::Reservation;
 pub use memory::Cache;
 pub use purge::{How, Scope};

@@ -2,7 +2,7 @@
 //! Not here: what is done with them (`memory/tier.rs`).
 
 use std::fs::File;
-use std::io::{BufReader, Error};
+use std::io::{BufReader, Error, ErrorKind};
 use std::sync::Arc;
 
 use pingora_cache::key::HashBinary;
@@ -65,48 +65,50 @@ impl Disk {
         }
     }
 
-    /// Reads an answer that was found, with its body or without. Waits for the disk: not for a thread that serves.
-    pub(in super::super) fn read(
-        &self,
-        primary: &HashBinary,
-        found: &Found,
-        key: &[u8],
-        with_body: bool,
-    ) -> Option<Entry> {
-        let name = (*primary, found.variance);
-        let entry = self.try_read(&name, found, key, with_body);
-        match entry {
-            Ok(Some(entry)) => {
-                count(&self.counts.loads);
-                Some(entry)
-            }
-            // It was replaced a moment ago.
-            Ok(None) => None,
-            Err(damage) => {
-                self.is_damaged(&name, found.version, &damage);
-                None
-            }
-        }
+    /// Reads an answer that was found. Waits for the disk: not for a thread that serves.
+    pub(in super::super) fn read(&self, primary: &HashBinary, found: &Found, key: &[u8]) -> Option<Entry> {
+        let with_body = |mut file: BufReader<File>, kept: Kept| match *kept.key == *key {
+            true => kept.with_body(&mut file),
+            false => Err(Damage::Wrong),
+        };
+        let entry = self.open_file(&(*primary, found.variance), found.version, with_body)?;
+        count(&self.counts.loads);
+        Some(entry)
     }
 
-    fn try_read(&self, name: &Name, found: &Found, key: &[u8], with_body: bool) -> Result<Option<Entry>, Damage> {
-        let file = match File::open(self.folder.file(name)) {
-            Ok(file) => file,
+    /// Reads what is known of an answer without its body: its key, the length of its body in bytes, and the rest of it.
+    pub(in super::super) fn tell(&self, primary: &HashBinary, found: &Found) -> Option<(Arc<[u8]>, u64, Arc<Entry>)> {
+        if let Some(entry) = &found.queued {
+            let key = self.state.lock().queue.find(&(*primary, found.variance)).map(|job| Arc::clone(&job.key))?;
+            return Some((key, entry.body.length as u64, Arc::clone(entry)));
+        }
+        self.open_file(&(*primary, found.variance), found.version, |_, kept| {
+            let (key, body_bytes) = (Arc::from(&*kept.key), kept.body_bytes);
+            Ok((key, body_bytes, Arc::new(kept.without_body())))
+        })
+    }
+
+    /// Reads a file up to its body, and the rest by `read`.
+    fn open_file<T>(
+        &self,
+        name: &Name,
+        version: u64,
+        read: impl FnOnce(BufReader<File>, Kept) -> Result<T, Damage>,
+    ) -> Option<T> {
+        let opened = match File::open(self.folder.file(name)) {
+            Ok(file) => head(file),
             // Someone else took it away.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Damage::Wrong),
-            Err(error) => return Err(Damage::Unread(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Damage::Wrong),
+            Err(error) => Err(Damage::Unread(error)),
         };
-        let (mut file, kept) = head(file)?;
-        if kept.version != found.version {
-            return Ok(None);
-        }
-        if *kept.key != *key || kept.terms.variance != name.1 {
-            return Err(Damage::Wrong);
-        }
-        match with_body {
-            true => kept.with_body(&mut file).map(Some),
-            false => Ok(Some(kept.without_body())),
-        }
+        let read = match opened {
+            // It was replaced a moment ago.
+            Ok((_, kept)) if kept.version != version => return None,
+            Ok((_, kept)) if kept.terms.variance != name.1 => Err(Damage::Wrong),
+            Ok((file, kept)) => read(file, kept),
+            Err(damage) => Err(damage),
+        };
+        read.map_err(|damage| self.is_damaged(name, version, &damage)).ok()
     }
 
     /// Counts a file that is no answer, and has it removed where it still is what was looked at. One that can't be read now may

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora_cache::CacheKey;
-use pingora_cache::key::HashBinary;
+use pingora_cache::key::{HashBinary, hash_key};
 use tokio::time::timeout;
 
 use super::{Cache, Place};
 use crate::cache::disk::{Bounds, Disk, Found, Scanned};
 use crate::cache::entry::{Entry, Family};
+use crate::cache::explain::Stored;
 use crate::cache::filling::Reservation;
 use crate::cache::key::KeyParts;
 use crate::cache::tags::Tags;
@@ -58,6 +59,35 @@ impl Cache {
             }
             _ => self.resize(memory),
         }
+    }
+
+    /// Where an answer is that is in memory.
+    pub(in super::super) fn stored(&self, key: &[u8], variance: Option<HashBinary>) -> Stored {
+        match self.disk.get() {
+            Some(disk) if disk.has(&(hash_key(key), variance), false) => Stored::Both,
+            _ => Stored::Memory,
+        }
+    }
+
+    /// What the disk alone has of a URL, without bodies: each with the bytes of its file and of its body.
+    pub(in super::super) fn only_on_disk(&self, host: &str, path_and_query: &str) -> Vec<(Family, u64, u64)> {
+        let Some(disk) = self.disk.get() else { return Vec::new() };
+        let url = self.url_of(host, path_and_query);
+        let mut only_there = Vec::new();
+        for primary in disk.of_url(url) {
+            let in_memory = self.map.peek(&primary);
+            for found in disk.find(&primary, None).into_iter().rev() {
+                let is_there = |family: &Arc<Family>| family.find_exactly(found.variance).is_some();
+                if in_memory.as_ref().is_some_and(is_there) {
+                    continue;
+                }
+                // None where it went meanwhile, or is no answer.
+                let Some((key, body_bytes, entry)) = disk.tell(&primary, &found) else { continue };
+                let endpoint = KeyParts::read(&key).map_or_else(|| Arc::from(""), |parts| Arc::from(parts.endpoint));
+                only_there.push((Family::of(url, endpoint, key, entry), found.bytes, body_bytes));
+            }
+        }
+        only_there
     }
 
     /// Has what waits written to disk, and gives the folder up.
@@ -146,7 +176,7 @@ impl Cache {
         let read = |found: Found| {
             let entry = match &found.queued {
                 Some(entry) => Arc::clone(entry),
-                None => Arc::new(disk.read(&primary, &found, &key, true)?),
+                None => Arc::new(disk.read(&primary, &found, &key)?),
             };
             Some((found, entry))
         };

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::*;
@@ -128,7 +129,8 @@ async fn a_purge_counts_once_what_is_in_both_and_lasts() {
             let expected =
                 if matches!(scope, Scope::Url { .. } | Scope::Prefix { .. } | Scope::Tag(_)) { 1 } else { 2 };
             assert_eq!(cache.purge(scope, How::Hard), expected, "{scope:?} {wanted}");
-            assert_eq!(files(folder.path()).iter().filter(|path| path.exists()).count() as u64, disk(cache).entries);
+            settled(cache).await;
+            assert_eq!(files(folder.path()).len() as u64, disk(cache).entries, "{scope:?} {wanted}");
             assert!(look(cache, &key("/a", Some("acme"))).await.is_none(), "{scope:?} {wanted}");
             cache = again(cache, folder.path()).await;
             assert!(look(cache, &key("/a", Some("acme"))).await.is_none(), "{scope:?} {wanted}");
@@ -368,15 +370,15 @@ async fn a_confirmation_and_other_fields_of_vary_are_written_too() {
     assert_eq!((disk(cache).entries, files(folder.path()).len()), (1, 1));
 }
 
-/// Eight tasks store, purge, forget and look, with the number of the last purge of each path in its answers: what is found was
-/// stored after it.
+/// Eight tasks store, purge, forget and look. Answers hold how many purges of their path had begun when they were asked for:
+/// what is found is of no purge before one that was over when it was looked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_that_was_purged_comes_back_under_load() {
     const PATHS: usize = 40;
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), 2 * MB, 64 * MB);
-    let purges: &'static [std::sync::atomic::AtomicU64; PATHS] =
-        Box::leak(Box::new(std::array::from_fn(|_| Default::default())));
+    let counters = || Box::leak(Box::new(std::array::from_fn::<_, PATHS, _>(|_| AtomicU64::new(0))));
+    let (begun, over): (&'static [AtomicU64; PATHS], &'static [AtomicU64; PATHS]) = (counters(), counters());
     let tasks = (0..8_u64).map(|seed| {
         tokio::spawn(async move {
             let mut random = StdRng::seed_from_u64(seed);
@@ -384,43 +386,36 @@ async fn nothing_that_was_purged_comes_back_under_load() {
                 let at: usize = random.random_range(0..PATHS);
                 let (path, tag) = (format!("/{at}"), format!("t{at}"));
                 let key = key(&path, None);
-                let purged = purges[at].load(Ordering::SeqCst);
                 match random.random_range(0..20) {
-                    // Over when it returns: what is found from then on is newer.
                     0 => {
-                        let next = purges[at].load(Ordering::SeqCst);
-                        match random.random_range(0..3) {
-                            0 => drop(
-                                tokio::task::spawn_blocking(move || cache.purge(Scope::Tag(&tag), How::Hard))
-                                    .await
-                                    .unwrap(),
-                            ),
-                            1 => drop(
-                                tokio::task::spawn_blocking(move || cache.purge(Scope::All, How::Hard)).await.unwrap(),
-                            ),
-                            _ => drop(cache.invalidate("example.com", &path)),
-                        }
-                        purges[at].fetch_max(next + 1, Ordering::SeqCst);
+                        let number = begun[at].fetch_add(1, Ordering::SeqCst) + 1;
+                        let how = random.random_range(0..3);
+                        let purge = move || match how {
+                            0 => cache.purge(Scope::Tag(&tag), How::Hard),
+                            1 => cache.purge(Scope::All, How::Hard),
+                            _ => cache.invalidate("example.com", &path),
+                        };
+                        tokio::task::spawn_blocking(purge).await.unwrap();
+                        over[at].fetch_max(number, Ordering::SeqCst);
                     }
                     1 => cache.resize(0),
                     2 => cache.resize(MB),
                     3..=9 => {
                         let meta = tagged(cache, &tag);
-                        // Read after the stamp was taken.
-                        let number = purges[at].load(Ordering::SeqCst);
-                        let body =
-                            [number, at as u64].map(u64::to_be_bytes).concat().repeat(random.random_range(1..2_000));
-                        fill(cache, &key, &meta, &[&body]).await;
+                        // After the stamp was taken.
+                        let number = begun[at].load(Ordering::SeqCst);
+                        let one = [number, at as u64].map(u64::to_be_bytes).concat();
+                        fill(cache, &key, &meta, &[&one.repeat(random.random_range(1..2_000))]).await;
                     }
                     _ => {
-                        if let Some((_, body)) = look(cache, &key).await {
-                            let one = &body[..16];
-                            assert!(body.chunks(16).all(|part| part == one), "an answer in pieces");
-                            let [number, of] =
-                                [&one[..8], &one[8..]].map(|part| u64::from_be_bytes(part.try_into().unwrap()));
-                            assert_eq!(of, at as u64, "another path's answer");
-                            assert!(number >= purged, "answer {number} of {path} after purge {purged}");
-                        }
+                        let purged = over[at].load(Ordering::SeqCst);
+                        let Some((_, body)) = look(cache, &key).await else { continue };
+                        let one = &body[..16];
+                        assert!(body.chunks(16).all(|part| part == one), "an answer in pieces");
+                        let [number, of] =
+                            [&one[..8], &one[8..]].map(|part| u64::from_be_bytes(part.try_into().unwrap()));
+                        assert_eq!(of, at as u64, "another path's answer");
+                        assert!(number >= purged, "answer {number} of {path} after purge {purged}");
                     }
                 }
             }
@@ -432,7 +427,7 @@ async fn nothing_that_was_purged_comes_back_under_load() {
     settled(cache).await;
     let stats = disk(cache);
     assert!(stats.hits > 0 && stats.corrupt == 0 && stats.errors == 0, "{stats:?}");
-    assert_eq!((files(folder.path()).len() as u64, stats.state), (stats.entries, "open"));
+    assert_eq!(files(folder.path()).len() as u64, stats.entries);
     cache.purge(Scope::All, How::Hard);
     assert_eq!(files(folder.path()).len(), 0);
 }
