@@ -276,7 +276,7 @@ routes:
     limit: none
 keys:
   acme-2026: {sha256: "4f0e8e0a1c2b3d4e5f60718293a4b5c6d7e8f9010203040506070809aabbccdd", consumer: acme}
-cache: {memory: 256mb}
+cache: {memory: 256mb, disk: {path: data/cache, size: 10gb}}
 log:
   store: sqlite:data/tollgate.db
   json: none

@@ -210,12 +210,14 @@ impl Cache {
 
 /// The newest that fit together; the bytes that they take.
 fn keep_what_fits(found: &mut Vec<Found>, bytes_max: u64) -> u64 {
+    // One that memory has no room for alone is never read.
+    found.retain(|found| found.bytes <= bytes_max);
     let mut bytes = 0;
     let fits = found.iter().rev().take_while(|found| {
         bytes += found.bytes;
         bytes <= bytes_max
     });
-    let count = fits.count().max(1);
-    found.drain(..found.len().saturating_sub(count));
+    let count = fits.count();
+    found.drain(..found.len() - count);
     found.iter().map(|found| found.bytes).sum()
 }

@@ -376,7 +376,7 @@ async fn a_confirmation_and_other_fields_of_vary_are_written_too() {
 async fn nothing_that_was_purged_comes_back_under_load() {
     const PATHS: usize = 40;
     let folder = tempfile::tempdir().unwrap();
-    let cache = open(folder.path(), 2 * MB, 64 * MB);
+    let cache = open(folder.path(), MB, 64 * MB);
     let counters = || Box::leak(Box::new(std::array::from_fn::<_, PATHS, _>(|_| AtomicU64::new(0))));
     let (begun, over): (&'static [AtomicU64; PATHS], &'static [AtomicU64; PATHS]) = (counters(), counters());
     let tasks = (0..8_u64).map(|seed| {
@@ -398,8 +398,11 @@ async fn nothing_that_was_purged_comes_back_under_load() {
                         tokio::task::spawn_blocking(purge).await.unwrap();
                         over[at].fetch_max(number, Ordering::SeqCst);
                     }
-                    1 => cache.resize(0),
-                    2 => cache.resize(MB),
+                    // Pushes others out of memory.
+                    1 | 2 => {
+                        let other = super::key(&format!("/others/{}", random.random::<u32>()), None);
+                        fill(cache, &other, &meta(cache, &[]), &[&[0; 60_000]]).await;
+                    }
                     3..=9 => {
                         let meta = tagged(cache, &tag);
                         // After the stamp was taken.
