@@ -328,11 +328,12 @@ async fn the_size_can_change_at_a_reload_and_the_folder_can_not() {
 async fn a_folder_that_can_not_be_used_is_found_by_check_and_by_start() {
     let backend = Backend::start().await;
     let folder = Folder::new();
-    folder.file("data", "no folder");
-    let mut gateway = Gateway::spawn(folder, &config(&backend));
+    folder.file("other", "no folder");
+    let config = sized(&backend, "{memory: 16mb, disk: {path: other/cache, size: 64mb}}");
+    let mut gateway = Gateway::spawn(folder, &config);
     assert!(!gateway.wait_exit(seconds(20)).await.success());
-    gateway.says("why", |said| said.contains("cache.disk.path: ") && said.contains("data is no folder")).await;
+    gateway.says("why", |said| said.contains("cache.disk.path: ") && said.contains("other is no folder")).await;
     let checked = gateway.folder.tollgate(&["check", "-c", "tollgate.yaml"]);
     let told = format!("{}{}", checked.stdout, checked.stderr);
-    assert!(told.contains("cache.disk.path: ") && told.contains("data is no folder"), "{told}");
+    assert!(told.contains("cache.disk.path: ") && told.contains("other is no folder"), "{told}");
 }
