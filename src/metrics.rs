@@ -19,7 +19,7 @@ use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rustc_hash::FxBuildHasher;
 
-pub use cache::CacheState;
+pub use cache::{CacheDiskState, CacheState};
 pub use capacity::CapacityState;
 pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, SourceState, State};
 
@@ -527,7 +527,13 @@ mod tests {
             reloaded: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
             reloads_succeeded: 3,
             reloads_failed: 1,
-            cache: CacheState { entries: 7, bytes: (70, 100), evictions: 1, ..CacheState::default() },
+            cache: CacheState {
+                entries: 7,
+                bytes: (70, 100),
+                evictions: 1,
+                disk: Some(CacheDiskState { hits: 12, bytes: (4096, 8192), ..CacheDiskState::default() }),
+                ..CacheState::default()
+            },
             limit_entries: 8,
             limit_overflow: 0,
             limit_store: Some(limit_store()),
@@ -637,6 +643,8 @@ mod tests {
         has(&text, r#"tollgate_breaker_transitions_total{service="users",instance="(all)",to="half_open"} 2"#);
         has(&text, r#"tollgate_build_info{version="0.1.0",revision="abc",rust="1.95.0"} 1"#);
         has(&text, r#"tollgate_log_records_dropped_total{reason="queue_full"} 1"#);
+        has(&text, "tollgate_cache_disk_hits_total 12");
+        has(&text, "tollgate_cache_disk_bytes_max 8192");
         has(&text, "tollgate_log_queued_records 3");
         has(&text, "tollgate_config_generation 4");
         has(&text, "tollgate_config_last_reload_success_timestamp_seconds 1700000000");

@@ -66,7 +66,7 @@ pub(super) async fn show<C: Control>(
 ) -> Result<Json<CachedUrl>, Problem> {
     let bad = |why: String| Problem::bad_request("bad_request", why);
     let Query(asked) = query.map_err(|rejection| bad(format!("{}: ?url=http://HOST/PATH", rejection.body_text())))?;
-    control.cached(&asked.url).map(Json).map_err(bad)
+    aside(move || control.cached(&asked.url)).await?.map(Json).map_err(bad)
 }
 
 /// The body or query: one scope, and how.

@@ -32,10 +32,49 @@ pub struct CacheStatus {
     pub saved_bytes: u64,
     /// Answers that were not stored, by why; what never happened is left out.
     pub refused: BTreeMap<&'static str, u64>,
+    /// The tier on disk; null where there is none.
+    pub disk: Option<CacheDiskStatus>,
     /// The largest stored answers.
     pub largest: Vec<CachedEntry>,
     /// Those that were served most often since they were stored.
     pub hottest: Vec<CachedEntry>,
+}
+
+/// The cache's tier on disk. Counts are since process start.
+#[derive(Clone, Debug, Serialize)]
+pub struct CacheDiskStatus {
+    /// `waiting` while another process has the folder, `scanning` while it is looked at after the start, `open`, `closed`.
+    pub state: &'static str,
+    /// Answers in files, each variant for itself.
+    pub entries: u64,
+    /// Bytes of the files, in whole blocks.
+    pub bytes: u64,
+    /// The bound of `bytes`.
+    pub bytes_max: u64,
+    /// Bytes of memory that its index takes.
+    pub index_bytes: u64,
+    /// The bound of `index_bytes`.
+    pub index_bytes_max: u64,
+    /// Answers that wait to be written.
+    pub queued: u64,
+    /// Bytes of memory that they take.
+    pub queued_bytes: u64,
+    /// The bound of `queued_bytes`.
+    pub queued_bytes_max: u64,
+    /// Requests that found here what memory did not have.
+    pub hits: u64,
+    /// Files that were read.
+    pub loads: u64,
+    /// Files that were written.
+    pub writes: u64,
+    /// Answers that were not written.
+    pub dropped_writes: u64,
+    /// Files that were not as they had been written, and were removed.
+    pub corrupt: u64,
+    /// Files that gave way.
+    pub evictions: u64,
+    /// What the file system refused.
+    pub errors: u64,
 }
 
 /// Requests, and bytes of their answers' bodies.
@@ -69,6 +108,8 @@ pub struct CachedEntry {
     pub route: String,
     /// Whose it is; null where all share it.
     pub consumer: Option<String>,
+    /// Where it is: `memory`, `disk`, or `memory and disk`.
+    pub stored: &'static str,
     /// What of the request chose it among the variants, as `name: value`.
     pub variant: Vec<String>,
     /// Its status.

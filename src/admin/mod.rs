@@ -15,7 +15,7 @@ mod problem;
 mod questions;
 mod tail;
 
-pub use cached::{CacheCount, CacheStatus, CachedEntry, CachedUrl};
+pub use cached::{CacheCount, CacheDiskStatus, CacheStatus, CachedEntry, CachedUrl};
 pub use control::{
     BreakerStatus, CacheScope, CapacityStatus, ClientLimit, ClientName, Control, InstanceChange, InstanceChanged,
     InstanceState, InstanceStatus, LastCheck, LimitEntry, LimitTotals, LogStatus, NotChanged, Readiness,

@@ -70,6 +70,7 @@ pub fn stored_facts(entry: &Value, style: Style) -> String {
         "consumer",
         if entry.get("consumer").is_some_and(Value::is_null) { "all".to_owned() } else { text(entry, "consumer") },
     );
+    line("stored in", text(entry, "stored"));
     line("variant", list(entry, "variant", ", "));
     line("status", number(entry, "status").to_string());
     let Cell { text: fresh, tint } = freshness(entry);
@@ -116,6 +117,9 @@ pub fn stored_summary(status: &Value, style: Style) -> String {
     for (reason, times) in status.get("refused").and_then(Value::as_object).into_iter().flatten() {
         line("not stored", format!("{} because of {}", count(times.as_u64().unwrap_or_default()), printable(reason)));
     }
+    if let Some(disk) = status.get("disk").filter(|disk| disk.is_object()) {
+        on_disk(disk, &mut line);
+    }
     for (title, name) in [("The largest:", "largest"), ("Served most often:", "hottest")] {
         let entries = status.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         if !entries.is_empty() {
@@ -123,6 +127,30 @@ pub fn stored_summary(status: &Value, style: Style) -> String {
         }
     }
     out
+}
+
+/// The tier on disk.
+fn on_disk(disk: &Value, line: &mut impl FnMut(&str, String)) {
+    let times = |name| count(number(disk, name));
+    let size = |name| bytes(number(disk, name));
+    let held = format!("{} answers, {} of {}", times("entries"), size("bytes"), size("bytes_max"));
+    line("on disk", format!("{held} ({})", text(disk, "state")));
+    line("", format!("index {} of {} memory", size("index_bytes"), size("index_bytes_max")));
+    let waiting = format!("{} answers wait to be written", times("queued"));
+    line("", format!("{waiting}, {} of {} memory", size("queued_bytes"), size("queued_bytes_max")));
+    line(
+        "",
+        format!("{} requests answered, {} files read, {} written", times("hits"), times("loads"), times("writes")),
+    );
+    let [dropped, corrupt] = ["dropped_writes", "corrupt"].map(times);
+    line(
+        "",
+        format!(
+            "{dropped} not written, {corrupt} damaged, {} gave way, {} errors",
+            times("evictions"),
+            times("errors")
+        ),
+    );
 }
 
 #[cfg(test)]

@@ -56,6 +56,17 @@ pub struct Entry {
     pub weight: u64,
 }
 
+/// When a stored answer is used: what is kept of it beside header, body and tags. Fields as in [`Entry`].
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) fresh_until: SystemTime,
+    pub(super) stale_since: u64,
+    pub(super) epoch: SystemTime,
+    pub(super) stale_seconds: (u32, u32),
+    pub(super) variance: Option<HashBinary>,
+    pub(super) selected: Option<Selected>,
+}
+
 /// In the meta of an answer that varies: what chose it, when it is stored; all that it may be chosen from, when it is found.
 #[derive(Clone)]
 pub struct Chosen(pub Arc<Selected>);
@@ -153,12 +164,7 @@ impl Entry {
     /// Takes what Pingora would keep in `meta`.
     pub fn new(meta: &CacheMeta, body: Arc<Body>, tags: Tags) -> Self {
         let head = compact(meta.response_header());
-        let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let weight = ENTRY_OVERHEAD
-            + headers as u64
-            + head.headers.len() as u64 * HEADER_OVERHEAD
-            + body.weight()
-            + tags.weight();
+        let weight = weigh(&head, &body, &tags);
         Self {
             head,
             body,
@@ -174,12 +180,57 @@ impl Entry {
         }
     }
 
+    /// An answer that was stored before, as it was.
+    pub(super) fn restored(terms: Terms, head: ResponseHeader, body: Arc<Body>, tags: Tags) -> Self {
+        let weight = weigh(&head, &body, &tags);
+        Self {
+            head,
+            body,
+            fresh_until: terms.fresh_until,
+            stale_since: AtomicU64::new(terms.stale_since),
+            epoch: terms.epoch,
+            stale_seconds: terms.stale_seconds,
+            variance: terms.variance,
+            selected: terms.selected.map(Arc::new),
+            tags,
+            hits: AtomicU64::new(0),
+            weight,
+        }
+    }
+
+    /// All that decides when it is used.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            fresh_until: self.fresh_until,
+            stale_since: self.stale_since.load(Ordering::Relaxed),
+            epoch: self.epoch,
+            stale_seconds: self.stale_seconds,
+            variance: self.variance,
+            selected: self.selected.as_deref().cloned(),
+        }
+    }
+
+    /// Seconds since 1970 when a purge took its freshness away; 0 where none did.
+    pub(super) fn stale_since(&self) -> u64 {
+        self.stale_since.load(Ordering::Relaxed)
+    }
+
+    /// What a purge did to it before it was read.
+    pub(super) fn set_stale_since(&self, seconds: u64) {
+        self.stale_since.store(seconds, Ordering::Relaxed);
+    }
+
     /// Usable without asking until then.
     pub fn fresh_until(&self) -> SystemTime {
         match self.stale_since.load(Ordering::Relaxed) {
             0 => self.fresh_until,
             seconds => self.fresh_until.min(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
         }
+    }
+
+    /// Whether it is never used without asking.
+    pub(super) fn is_always_confirmed(&self) -> bool {
+        self.fresh_until == SystemTime::UNIX_EPOCH
     }
 
     /// Whether a purge took its freshness away.
@@ -191,9 +242,7 @@ impl Entry {
     pub fn mark_stale(&self, now: SystemTime) -> bool {
         let was_fresh = self.fresh_until() >= now;
         if was_fresh {
-            let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            // A second that has begun is over for it.
-            self.stale_since.store(seconds.saturating_sub(1).max(1), Ordering::Relaxed);
+            self.stale_since.store(stale_from(now), Ordering::Relaxed);
         }
         was_fresh
     }
@@ -229,6 +278,18 @@ impl Entry {
         }
         meta
     }
+}
+
+/// What is noted where freshness is taken away, in seconds since 1970. A second that has begun is over for the answer.
+pub(super) fn stale_from(now: SystemTime) -> u64 {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    seconds.saturating_sub(1).max(1)
+}
+
+/// Bytes of an answer.
+fn weigh(head: &ResponseHeader, body: &Body, tags: &Tags) -> u64 {
+    let headers: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    ENTRY_OVERHEAD + headers as u64 + head.headers.len() as u64 * HEADER_OVERHEAD + body.weight() + tags.weight()
 }
 
 /// The same header without the buffer it was read into.
@@ -273,11 +334,35 @@ impl Family {
         family.variants = self.variants.clone();
         family.variants.retain(|other| newest.as_ref().is_none_or(|newest| newest.variance != other.variance));
         family.variants.extend(newest);
-        family.weight = self.key.len() as u64 + family.variants.iter().map(|entry| entry.weight).sum::<u64>();
-        while family.variants.len() > VARIANTS_MAX || (family.weight > weight_max && family.variants.len() > 1) {
-            family.weight -= family.variants.remove(0).weight;
-        }
+        family.bound(weight_max);
         family
+    }
+
+    /// This family with what was stored of it before and is not in it, behind what it has or before it; of at most so many
+    /// bytes.
+    pub(super) fn with_found(&self, found: Vec<Arc<Entry>>, last: bool, weight_max: u64) -> Self {
+        let is_new = |entry: &Arc<Entry>| {
+            self.varies_like(entry) && self.variants.iter().all(|other| other.variance != entry.variance)
+        };
+        let found: Vec<Arc<Entry>> = found.into_iter().filter(is_new).collect();
+        let variants = if last { [&self.variants[..], &found[..]] } else { [&found[..], &self.variants[..]] }.concat();
+        let mut family = Self {
+            url: self.url,
+            endpoint: Arc::clone(&self.endpoint),
+            key: Arc::clone(&self.key),
+            variants,
+            weight: 0,
+        };
+        family.bound(weight_max);
+        family
+    }
+
+    /// The first go where it is too much.
+    fn bound(&mut self, weight_max: u64) {
+        self.weight = self.key.len() as u64 + self.variants.iter().map(|entry| entry.weight).sum::<u64>();
+        while self.variants.len() > VARIANTS_MAX || (self.weight > weight_max && self.variants.len() > 1) {
+            self.weight -= self.variants.remove(0).weight;
+        }
     }
 
     /// The answer for a variant; without one, the newest answer, whose `Vary` tells which variant to ask for. Of what is
@@ -285,5 +370,10 @@ impl Family {
     pub fn find(&self, variance: Option<HashBinary>, wanted: Option<Wanted>) -> Option<&Arc<Entry>> {
         let of_variant = |entry: &&Arc<Entry>| variance.is_none() || entry.variance == variance;
         self.variants.iter().rev().find(|entry| of_variant(entry) && entry.body.has(wanted))
+    }
+
+    /// The answer of this variance, or the one that does not vary.
+    pub(super) fn find_exactly(&self, variance: Option<HashBinary>) -> Option<&Arc<Entry>> {
+        self.variants.iter().find(|entry| entry.variance == variance)
     }
 }

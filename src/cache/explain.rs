@@ -19,6 +19,28 @@ use super::memory::Cache;
 /// Instead of what opens a door.
 pub(super) const HIDDEN: &str = "(hidden)";
 
+/// Where an answer is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In memory alone.
+    Memory,
+    /// On disk alone, or still on its way there.
+    Disk,
+    /// In both.
+    Both,
+}
+
+impl Stored {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Both => "memory and disk",
+        }
+    }
+}
+
 /// One stored answer.
 #[derive(Clone, Debug)]
 pub struct Told {
@@ -28,6 +50,8 @@ pub struct Told {
     pub endpoint: Arc<str>,
     /// Whose it is; none where all share it.
     pub consumer: Option<String>,
+    /// Where it is.
+    pub stored: Stored,
     /// What chose it among the variants of its key, as `name: value`.
     pub variant: Vec<String>,
     /// Its status.
@@ -55,7 +79,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn of(family: &Family, entry: &Entry, now: SystemTime) -> Self {
+    fn of(family: &Family, entry: &Entry, stored: Stored, now: SystemTime) -> Self {
         let key = KeyParts::read(&family.key);
         // Behind it stands what a trusted proxy said.
         let scheme = key.and_then(|key| key.scheme.lines().next()).unwrap_or_default();
@@ -69,6 +93,7 @@ impl Told {
             url: key.map_or(String::new(), |key| format!("{scheme}://{}{}{query}", key.host, key.path)),
             endpoint: Arc::clone(&family.endpoint),
             consumer: key.and_then(|key| key.consumer).map(str::to_owned),
+            stored,
             variant: entry.selected.iter().flat_map(|selected| selected.tell()).collect(),
             status: entry.head.status.as_u16(),
             fresh: fresh_until.duration_since(now).map_err(|stale| stale.duration()),
@@ -105,13 +130,22 @@ fn why(headers: &HeaderMap) -> String {
 }
 
 impl Cache {
-    /// What is stored of one URL: the answers of all consumers, each variant for itself, the last stored first.
+    /// What is stored of one URL: the answers of all consumers, each variant for itself, the last stored first; what is only
+    /// on disk behind the others. Reads files: not for a thread that serves.
     pub fn tell(&self, host: &str, path_and_query: &str) -> Vec<Told> {
         let now = SystemTime::now();
         let families = self.families(host, path_and_query);
-        let told =
-            families.iter().flat_map(|family| family.variants.iter().rev().map(|entry| Told::of(family, entry, now)));
-        told.collect()
+        let mut told = Vec::new();
+        for family in &families {
+            for entry in family.variants.iter().rev() {
+                told.push(Told::of(family, entry, self.stored(&family.key, entry.variance), now));
+            }
+        }
+        for (family, bytes, body_bytes) in self.only_on_disk(host, path_and_query) {
+            let of = |entry| Told { bytes: (bytes, body_bytes), ..Told::of(&family, entry, Stored::Disk, now) };
+            told.extend(family.variants.iter().map(|entry| of(entry)));
+        }
+        told
     }
 
     /// The largest stored answers, and those that were found most often, so many of each.
@@ -123,7 +157,7 @@ impl Cache {
                 hottest.see(entry.hits.load(Ordering::Relaxed), family, entry);
             }
         });
-        (largest.told(), hottest.told())
+        (largest.told(self), hottest.told(self))
     }
 }
 
@@ -153,11 +187,11 @@ impl Top {
         }
     }
 
-    fn told(self) -> Vec<Told> {
+    fn told(self, cache: &Cache) -> Vec<Told> {
         let now = SystemTime::now();
         let sorted = self.heap.into_sorted_vec();
         let entries = sorted.iter().map(|Reverse((_, place))| &self.kept[*place]);
-        entries.map(|(family, entry)| Told::of(family, entry, now)).collect()
+        entries.map(|(family, entry)| Told::of(family, entry, cache.stored(&family.key, entry.variance), now)).collect()
     }
 }
 

@@ -1,13 +1,13 @@
 //! The store: families of answers by key, in bounded memory.
 //! `quick_cache` holds the bytes and chooses what goes; beside it stands an index by URL, tag and consumer, by which answers
-//! are purged. Whoever stores or removes holds the stripe of the URL, readers hold nothing.
+//! are purged (`memory/purging.rs`). Whoever stores or removes holds the stripe of the URL, readers hold nothing. What is
+//! not here may be on disk (`memory/tier.rs`): what is there is never newer than what is here.
 //! Invariants: what is in the map is in the index; a fill that began before a purge of it is not stored after it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use pingora_cache::key::HashBinary;
@@ -15,11 +15,15 @@ use quick_cache::sync::Cache as Map;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
+mod purging;
+mod tier;
+
 use super::crowd::Memory;
+use super::disk::Disk;
 use super::entry::{Body, Entry, Family};
 use super::filling::Fills;
 use super::key::KeyParts;
-use super::purge::{How, Marks, Purges, Scope, UrlPurges};
+use super::purge::{Marks, Purges, UrlPurges};
 use super::stats::{Counts, Stats};
 use super::tags::Tags;
 
@@ -38,6 +42,8 @@ pub struct Cache {
     purges: Purges,
     bytes_max: AtomicU64,
     pub(super) counts: Arc<Counts>,
+    /// Where there is a second tier.
+    disk: OnceLock<Arc<Disk>>,
     /// Answers that are being received.
     pub(super) fills: Fills,
     /// Keys whose answers were not stored the last time: their requests do not wait for each other.
@@ -108,6 +114,7 @@ impl Cache {
             purges: Purges::default(),
             bytes_max: AtomicU64::new(bytes_max),
             counts,
+            disk: OnceLock::new(),
             fills: Fills::default(),
             uncollapsible: Memory::default(),
             oversized: Memory::default(),
@@ -129,97 +136,6 @@ impl Cache {
             });
             stripe.labels.retain(|(_, primary)| self.map.contains_key(primary));
         }
-    }
-
-    /// Removes stored answers, or makes them stale, and forgets those that are being received; returns how many stored ones
-    /// it was. Of a key with a purged tag all variants go.
-    pub fn purge(&self, scope: Scope<'_>, how: How) -> u64 {
-        let purged = match scope {
-            Scope::Url { host, path_and_query } => self.purge_url(host, path_and_query, how),
-            Scope::All => {
-                self.purges.of_all();
-                self.purge_where(how, |_| true)
-            }
-            Scope::Route(endpoint) => {
-                self.purges.of_label(self.purges.route(endpoint));
-                self.purge_where(how, |family| &*family.endpoint == endpoint)
-            }
-            Scope::Prefix { host, path } => {
-                self.purges.of_prefix(host, path);
-                self.purge_where(how, |family| {
-                    KeyParts::read(&family.key).is_some_and(|key| key.host == host && key.path.starts_with(path))
-                })
-            }
-            Scope::Tag(tag) => {
-                let has = |family: &Family| family.variants.iter().any(|entry| entry.tags.has(tag));
-                self.purge_label(self.purges.tag(tag), how, has)
-            }
-            Scope::Consumer(consumer) => {
-                let is = |family: &Family| consumer_of(family) == Some(consumer);
-                self.purge_label(self.purges.consumer(consumer), how, is)
-            }
-        };
-        self.counts.purged.fetch_add(purged, Ordering::Relaxed);
-        purged
-    }
-
-    /// Forgets one URL for all consumers, variants and schemes (RFC 9111 section 4.4); returns how many answers went.
-    pub fn invalidate(&self, host: &str, path_and_query: &str) -> u64 {
-        self.purge_url(host, path_and_query, How::Hard)
-    }
-
-    fn purge_url(&self, host: &str, path_and_query: &str, how: How) -> u64 {
-        let url = self.url_of(host, path_and_query);
-        let mut stripe = self.stripe(url).lock();
-        stripe.purged.remember(url, self.purges.next());
-        let families = stripe.urls.get(&url).cloned().unwrap_or_default();
-        families.iter().map(|primary| self.purge_family(&mut stripe, primary, how, |_| true)).sum()
-    }
-
-    fn purge_label(&self, label: u64, how: How, condition: impl Fn(&Family) -> bool) -> u64 {
-        self.purges.of_label(label);
-        let mut purged = 0;
-        for stripe in &self.stripes {
-            let mut stripe = stripe.lock();
-            let found = stripe.labels.range((label, HashBinary::default())..=(label, [u8::MAX; 16]));
-            let found: Vec<HashBinary> = found.map(|(_, primary)| *primary).collect();
-            for primary in found {
-                purged += self.purge_family(&mut stripe, &primary, how, &condition);
-            }
-        }
-        purged
-    }
-
-    fn purge_where(&self, how: How, condition: impl Fn(&Family) -> bool) -> u64 {
-        let mut purged = 0;
-        for stripe in &self.stripes {
-            let mut stripe = stripe.lock();
-            let all: Vec<HashBinary> = stripe.urls.values().flatten().copied().collect();
-            for primary in all {
-                purged += self.purge_family(&mut stripe, &primary, how, &condition);
-            }
-        }
-        purged
-    }
-
-    fn purge_family(
-        &self,
-        stripe: &mut Stripe,
-        primary: &HashBinary,
-        how: How,
-        condition: impl Fn(&Family) -> bool,
-    ) -> u64 {
-        let Some(family) = self.map.peek(primary).filter(|family| condition(family)) else { return 0 };
-        if how == How::Soft {
-            let now = SystemTime::now();
-            return family.variants.iter().filter(|entry| entry.mark_stale(now)).count() as u64;
-        }
-        // None where it gave way to another URL's answer meanwhile: whoever pushed it out takes it out of the index.
-        let Some((_, family)) = self.map.remove(primary) else { return 0 };
-        self.forget(stripe, primary, &family);
-        let removed = family.variants.len() as u64;
-        self.counts.entries.fetch_sub(removed, Ordering::Relaxed);
-        removed
     }
 
     /// The families of one URL.
@@ -253,6 +169,7 @@ impl Cache {
             dropped_no_room: count(&self.counts.dropped_no_room),
             dropped_cleared: count(&self.counts.dropped_cleared),
             dropped_truncated: count(&self.counts.dropped_truncated),
+            disk: self.disk.get().map(|disk| disk.stats()),
         }
     }
 
@@ -309,24 +226,24 @@ impl Cache {
             return false;
         }
         let entry = Arc::new(entry);
-        self.change(place, |before| {
-            Some(match before {
-                Some(family) => family.with(entry, self.weight_max()),
-                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
-            })
-        })
+        let stored = self.change(place, |before| {
+            self.write_through(place, &entry);
+            Some(self.with(before, place, entry))
+        });
+        self.count_stored(stored.is_some())
     }
 
-    /// Stores a part of an answer, beside what is there of the same.
+    /// Stores a part of an answer, beside what is there of the same. Only what has become whole goes to disk.
     pub(super) fn store_part(&self, place: &Place, entry: &Entry, part: Body) -> bool {
-        self.change(place, |before| {
-            let same = before.and_then(|family| family.variants.iter().find(|other| other.variance == entry.variance));
+        let stored = self.change(place, |before| {
+            let same = before.and_then(|family| family.find_exactly(entry.variance));
             let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
-            Some(match before {
-                Some(family) => family.with(entry, self.weight_max()),
-                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
-            })
-        })
+            if entry.body.is_whole() {
+                self.write_through(place, &entry);
+            }
+            Some(self.with(before, place, entry))
+        });
+        self.count_stored(stored.is_some())
     }
 
     /// Replaces one answer by the same one, confirmed; false where it is no longer there.
@@ -334,10 +251,29 @@ impl Cache {
         if entry.weight > self.weight_max() {
             return false;
         }
-        self.change(place, |before| {
+        let stored = self.change(place, |before| {
             let family = before.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, confirmed)))?;
-            Some(family.with(Arc::new(entry), self.weight_max()))
-        })
+            let entry = Arc::new(entry);
+            // What is confirmed at each use is no fresher than before, and would be written at each use.
+            if !(entry.is_always_confirmed() && confirmed.is_always_confirmed()) {
+                self.write_through(place, &entry);
+            }
+            Some(family.with(entry, self.weight_max()))
+        });
+        self.count_stored(stored.is_some())
+    }
+
+    /// The family with one answer more.
+    fn with(&self, family: Option<&Family>, place: &Place, entry: Arc<Entry>) -> Family {
+        match family {
+            Some(family) => family.with(entry, self.weight_max()),
+            None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
+        }
+    }
+
+    fn count_stored(&self, stored: bool) -> bool {
+        self.counts.stored.fetch_add(u64::from(stored), Ordering::Relaxed);
+        stored
     }
 
     /// Whether a purge since the stamp forbids that this is stored, or given to others.
@@ -345,19 +281,20 @@ impl Cache {
         self.is_purged(&self.stripe(place.url).lock(), place)
     }
 
-    fn change(&self, place: &Place, make: impl FnOnce(Option<&Family>) -> Option<Family>) -> bool {
+    /// Puts another family in the place of one; none where a purge since the stamp, or its size, forbids it.
+    fn change(&self, place: &Place, make: impl FnOnce(Option<&Family>) -> Option<Family>) -> Option<Arc<Family>> {
         let mut gone = Vec::new();
-        {
+        let made = {
             let mut stripe = self.stripe(place.url).lock();
             if self.is_purged(&stripe, place) {
                 self.counts.dropped_cleared.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return None;
             }
             let before = self.map.peek(&place.primary);
-            let Some(family) = make(before.as_deref()) else { return false };
+            let family = make(before.as_deref())?;
             if family.weight > self.weight_max() {
                 self.counts.dropped_too_large.fetch_add(1, Ordering::Relaxed);
-                return false;
+                return None;
             }
             self.counts.entries.fetch_add(family.variants.len() as u64, Ordering::Relaxed);
             let family = Arc::new(family);
@@ -375,8 +312,8 @@ impl Cache {
                 families.push(place.primary);
             }
             stripe.labels.extend(self.labels(&family).map(|label| (label, place.primary)));
-        }
-        self.counts.stored.fetch_add(1, Ordering::Relaxed);
+            family
+        };
         for (primary, family) in gone {
             let mut stripe = self.stripe(family.url).lock();
             // Someone may have stored it again since; nobody can while the stripe is held.
@@ -387,7 +324,7 @@ impl Cache {
                 stripe.labels.extend(self.labels(&now).map(|label| (label, primary)));
             }
         }
-        true
+        Some(made)
     }
 
     /// Takes a family out of the index.

@@ -1,5 +1,5 @@
 //! The response cache: what a stored answer is found by (`key`, `vary`), how long it is fresh (`freshness`), where it lives
-//! (`memory`, behind Pingora's phases through `storage`), what is told about it (`explain`), and how many requests at once share one (`filling`, `crowd`).
+//! (`memory` and `disk`, behind Pingora's phases through `storage`), what is told about it (`explain`), and how many requests at once share one (`filling`, `crowd`).
 //! Not here: which routes cache and what the client is told about it (`policy/cache.rs`).
 //! One store serves the whole process and lives as long as it; a reload only changes its size.
 
@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 pub mod cache_control;
 pub mod crowd;
 pub mod dates;
+pub mod disk;
 pub mod entry;
 pub mod explain;
 mod filling;
@@ -23,7 +24,8 @@ pub mod tags;
 pub mod targeted;
 pub mod vary;
 
-pub use explain::Told;
+pub use disk::DiskStats;
+pub use explain::{Stored, Told};
 pub use filling::Reservation;
 pub use memory::Cache;
 pub use parts::Part;

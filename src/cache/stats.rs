@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::disk::DiskStats;
 use super::freshness::Unstorable;
 use super::memory::Cache;
 
@@ -81,7 +82,7 @@ impl Cache {
 }
 
 /// The state of the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Stored answers, each variant for itself.
     pub entries: u64,
@@ -107,4 +108,6 @@ pub struct Stats {
     pub dropped_cleared: u64,
     /// Answers not stored because they did not arrive whole, since start.
     pub dropped_truncated: u64,
+    /// The second tier; none where there is none.
+    pub disk: Option<DiskStats>,
 }

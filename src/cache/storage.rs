@@ -62,6 +62,9 @@ impl Storage for Cache {
             // What was still being received at the first look may be stored since.
             family = self.find(&primary);
         }
+        if family.as_ref().and_then(|family| family.find(variance, wanted)).is_none() {
+            family = self.from_disk(key, primary, variance).await;
+        }
         let found = family.as_ref().and_then(|family| family.find(variance, wanted));
         // Of what is stale only a whole can be confirmed, or be used all the same.
         let Some(entry) = found.filter(|entry| entry.body.is_whole() || is_fresh(entry)) else { return Ok(None) };

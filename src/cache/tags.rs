@@ -41,7 +41,14 @@ impl Tags {
         if tags.len() > TAGS_MAX || tags.iter().any(|tag| tag.len() > TAG_BYTES_MAX) {
             return Err(TooMany);
         }
-        Ok(Some(Self((!tags.is_empty()).then(|| tags.into_iter().map(Box::from).collect()))))
+        Ok(Some(Self::of(tags)))
+    }
+
+    /// These, which may come more than once.
+    pub(super) fn of(mut tags: Vec<&str>) -> Self {
+        tags.sort_unstable();
+        tags.dedup();
+        Self((!tags.is_empty()).then(|| tags.into_iter().map(Box::from).collect()))
     }
 
     /// Each of them.

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 const ABSENT: &[u8] = b"-";
 
 /// The values of a request that chose an answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selected {
     /// The nominated fields, sorted, each once.
     names: Vec<HeaderName>,
@@ -47,6 +47,18 @@ fn sorted(mut names: Vec<HeaderName>) -> Vec<HeaderName> {
 }
 
 impl Selected {
+    /// The fields and their values in normal form, which [`Self::from_parts`] reads again.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.names.iter().zip(&self.values).map(|(name, value)| (name.as_str(), &**value))
+    }
+
+    /// From what [`Self::parts`] told; none where a name is none.
+    pub(super) fn from_parts(parts: Vec<(String, Vec<u8>)>) -> Option<Self> {
+        let (names, values): (Vec<String>, Values) = parts.into_iter().unzip();
+        let names = names.iter().map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+        Some(Self { names: names.collect::<Option<_>>()?, values })
+    }
+
     /// For people, each as `name: value`; what opens a door is not shown.
     pub fn tell(&self) -> impl Iterator<Item = String> {
         self.names.iter().zip(&self.values).map(|(name, value)| {

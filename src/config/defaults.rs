@@ -56,7 +56,7 @@ impl Default for Timeouts {
 
 impl Default for CacheStore {
     fn default() -> Self {
-        Self { memory: Size(64 << 20) }
+        Self { memory: Size(64 << 20), disk: None }
     }
 }
 

@@ -177,6 +177,9 @@ fn make_absolute(config: &mut Config, folder: &Path) {
         absolute(path);
     }
     usual_spool(&mut config.log, folder);
+    if let Some(disk) = &mut config.cache.disk {
+        absolute(&mut disk.path);
+    }
     config.services.values_mut().filter_map(|service| service.discover.as_mut()?.file.as_mut()).for_each(absolute);
     let state = config.discovery.state.take().unwrap_or_else(|| usual_state(&config.log.store));
     config.discovery.state = Some(folder.join(state));
@@ -273,7 +276,7 @@ routes:
     limit: none
 keys:
   acme-2026: {sha256: "4f0e8e0a1c2b3d4e5f60718293a4b5c6d7e8f9010203040506070809aabbccdd", consumer: acme}
-cache: {memory: 256mb}
+cache: {memory: 256mb, disk: {path: data/cache, size: 10gb}}
 log:
   store: sqlite:data/tollgate.db
   json: none

@@ -6,7 +6,6 @@ use super::tree::{Kind, Node, join, problem};
 
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
-    "cache.disk",
     "routes.*.breaker",
     "routes.*.body_max.mode",
     "defaults.cors",

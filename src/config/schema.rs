@@ -436,8 +436,20 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheStore {
-    /// Bytes of memory for stored answers.
+    /// Bytes of memory for stored answers; with `disk` a quarter of it is the disk's index and queue.
     pub memory: Size,
+    /// Where answers are kept over restarts, beside memory; nowhere when left out.
+    pub disk: Option<CacheDisk>,
+}
+
+/// `cache.disk`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CacheDisk {
+    /// A folder of this gateway alone.
+    pub path: PathBuf,
+    /// Bytes that its files may take, in whole blocks of 4 KiB.
+    pub size: Size,
 }
 
 /// A SHA-256 digest, 64 hex digits in the file.

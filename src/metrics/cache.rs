@@ -22,10 +22,71 @@ pub struct CacheState {
     pub purged: u64,
     /// Answers that were not stored, by why.
     pub refused: Vec<(&'static str, u64)>,
+    /// The tier on disk, where there is one.
+    pub disk: Option<CacheDiskState>,
     /// Upper bounds of ages in seconds, and served answers that were at most so old.
     pub ages: Vec<(f64, u64)>,
     /// Served answers, and the sum of their ages in seconds.
     pub served: (u64, f64),
+}
+
+/// The cache's tier on disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheDiskState {
+    /// Answers in files.
+    pub entries: u64,
+    /// Bytes of the files, and their bound.
+    pub bytes: (u64, u64),
+    /// Bytes of memory that the index takes, and their bound.
+    pub index_bytes: (u64, u64),
+    /// Bytes of memory that waiting answers take, and their bound.
+    pub queued_bytes: (u64, u64),
+    /// Requests that found there what memory did not have.
+    pub hits: u64,
+    /// Files that were read.
+    pub loads: u64,
+    /// Files that were written.
+    pub writes: u64,
+    /// Answers that were not written.
+    pub dropped_writes: u64,
+    /// Files that were not as they had been written.
+    pub corrupt: u64,
+    /// Files that gave way.
+    pub evictions: u64,
+    /// What the file system refused.
+    pub errors: u64,
+}
+
+/// Every one of the tier on disk.
+pub(super) fn disk_families(disk: &CacheDiskState) -> [MetricFamily; 14] {
+    let gauge = |name, help, value: u64| gauge(name, help, value as f64);
+    let counter = |name, help, value: u64| counter(name, help, value as f64);
+    let ((bytes, bytes_max), (index, index_max), (queued, queued_max)) =
+        (disk.bytes, disk.index_bytes, disk.queued_bytes);
+    [
+        gauge("tollgate_cache_disk_entries", "Answers of the cache in files.", disk.entries),
+        gauge("tollgate_cache_disk_bytes", "Bytes of the cache's files, in whole blocks.", bytes),
+        gauge("tollgate_cache_disk_bytes_max", "Bytes that the cache's files may take.", bytes_max),
+        gauge("tollgate_cache_disk_index_bytes", "Bytes of memory that the index of the cache's files takes.", index),
+        gauge("tollgate_cache_disk_index_bytes_max", "Bytes of memory that this index may take.", index_max),
+        gauge("tollgate_cache_disk_queued_bytes", "Bytes of memory of answers that wait to be written.", queued),
+        gauge("tollgate_cache_disk_queued_bytes_max", "Bytes of memory that these answers may take.", queued_max),
+        counter("tollgate_cache_disk_hits_total", "Requests that found on disk what memory did not have.", disk.hits),
+        counter("tollgate_cache_disk_loads_total", "Files of the cache that were read.", disk.loads),
+        counter("tollgate_cache_disk_writes_total", "Files of the cache that were written.", disk.writes),
+        counter(
+            "tollgate_cache_disk_dropped_writes_total",
+            "Answers that were not written to disk: the queue was full, they are too large, or the file system refused them.",
+            disk.dropped_writes,
+        ),
+        counter(
+            "tollgate_cache_disk_corrupt_total",
+            "Files of the cache that were not as they had been written, and were removed.",
+            disk.corrupt,
+        ),
+        counter("tollgate_cache_disk_evictions_total", "Files of the cache removed to make room.", disk.evictions),
+        counter("tollgate_cache_disk_errors_total", "What the file system refused the cache.", disk.errors),
+    ]
 }
 
 /// Every one.

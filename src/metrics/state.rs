@@ -206,6 +206,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
         gauge("tollgate_connections_open", "Open client connections.", state.connections_open as f64),
     ]);
     families.extend(cache::families(&state.cache));
+    families.extend(state.cache.disk.iter().flat_map(cache::disk_families));
     families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {

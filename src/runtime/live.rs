@@ -118,6 +118,7 @@ fn changes_at_start_only(current: &Config, next: &Config) -> Result<(), Problems
         ("threads", current.threads == next.threads),
         ("key_store", current.key_store == next.key_store),
         ("log", current.log == next.log),
+        ("cache.disk.path", disk(current) == disk(next)),
         ("discovery.state", current.discovery.state == next.discovery.state),
     ];
     for (name, same) in fixed {
@@ -126,6 +127,11 @@ fn changes_at_start_only(current: &Config, next: &Config) -> Result<(), Problems
         }
     }
     problems.or(())
+}
+
+/// The folder of stored answers.
+fn disk(config: &Config) -> Option<&Path> {
+    config.cache.disk.as_ref().map(|disk| disk.path.as_path())
 }
 
 /// The listeners without their certificates, which may change.

@@ -80,6 +80,11 @@ impl Runtime {
                 return Err(problems);
             }
         };
+        if let Some(disk) = &config.cache.disk
+            && let Err(problem) = crate::cache::disk::usable(&disk.path)
+        {
+            problems.add(&config.places, "cache.disk.path", problem);
+        }
         let services = services(&config, &discovery, previous, &mut problems);
         let sharing = Sharing::compile(&config.limits, previous.and_then(|runtime| runtime.sharing.as_ref()));
         let sharing = sharing.unwrap_or_else(|problem| {
@@ -141,7 +146,8 @@ impl Runtime {
             sharing.store.start(background);
             background.block_on(sharing.store.tried(STORE_TRIED_WITHIN));
         }
-        crate::cache::store().resize(self.config.cache.memory.0);
+        let config::CacheStore { memory, disk } = &self.config.cache;
+        crate::cache::store().bound(memory.0, disk.as_ref().map(|disk| disk.size.0));
     }
 
     /// Services have whom they are to have now. What was said meanwhile went to the runtime before.
@@ -177,6 +183,9 @@ pub fn check(config: &Config) -> Result<(Vec<String>, Vec<String>), Problems> {
     lines.push(format!("keys: {}", config.keys.len()));
     if runtime.sharing.is_some() {
         lines.push(format!("limits are shared through {:?}", config.limits.store));
+    }
+    if let Some(disk) = &config.cache.disk {
+        lines.push(format!("cache on disk: {}, at most {}", disk.path.display(), disk.size));
     }
     lines.push(format!("log: {:?}", config.log.store));
     Ok((lines, missing))

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use self::control::Wiring;
 use self::counters::{Saved, Saver};
+use crate::cache;
 use crate::config::{self, Config};
 use crate::gateway::Parts;
 use crate::keys::KeyPoll;
@@ -32,6 +33,9 @@ use crate::{admin, build_facts as build};
 
 /// How long answers of the admin API may take when everything else has ended.
 const ADMIN_ENDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long answers that wait to be written to disk may take, at least: they are in memory, so it is a matter of the disk.
+const DISK_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether requests should be sent here.
 #[derive(Debug, Default)]
@@ -79,6 +83,9 @@ fn start(path: &Path) -> Result<Running, String> {
     let (log, writer) = RequestLog::start(&config.log, &node, build::VERSION)?;
     let metrics =
         Arc::new(Metrics::new(BuildFacts { version: build::VERSION, revision: build::REVISION, rust: build::RUST })?);
+    if let Some(disk) = &config.cache.disk {
+        cache::store().open_disk(&disk.path, config.cache.memory.0, disk.size.0)?;
+    }
     let live = Arc::new(Live::start(path, first, background.handle().clone()));
     let saved = Arc::new(Saved::default());
     let saver = Saver::start(&config, &node, &live, &saved)?;
@@ -121,6 +128,7 @@ impl Running {
         if let Some(saver) = saver {
             saver.finish(deadline);
         }
+        cache::store().close_disk(deadline.max(Instant::now() + DISK_ENDS_WITHIN));
         // The admin API answers until the very end; nobody may be left to be told.
         let _ = stop_admin.send(());
         if let Some(stopped) = admin_stopped {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::{Method, Uri};
 
-use crate::admin::{CacheCount, CacheStatus, CachedEntry, CachedUrl};
-use crate::cache::{self, Told};
-use crate::metrics::{CacheState, Metrics};
+use crate::admin::{CacheCount, CacheDiskStatus, CacheStatus, CachedEntry, CachedUrl};
+use crate::cache::{self, DiskStats, Told};
+use crate::metrics::{CacheDiskState, CacheState, Metrics};
 use crate::policy::path;
 use crate::record::CacheResult;
 use crate::runtime::Runtime;
@@ -78,6 +78,19 @@ pub(super) fn state() -> CacheState {
         evictions: stored.evictions,
         purged: stored.purged,
         refused: cache::store().refused(),
+        disk: stored.disk.map(|disk| CacheDiskState {
+            entries: disk.entries,
+            bytes: (disk.bytes, disk.bytes_max),
+            index_bytes: (disk.index_bytes, disk.index_bytes_max),
+            queued_bytes: (disk.queued_bytes, disk.queued_bytes_max),
+            hits: disk.hits,
+            loads: disk.loads,
+            writes: disk.writes,
+            dropped_writes: disk.dropped,
+            corrupt: disk.corrupt,
+            evictions: disk.evictions,
+            errors: disk.errors,
+        }),
         ages: ages.buckets,
         served: ages.sum,
     }
@@ -111,8 +124,30 @@ pub(super) fn status(metrics: &Metrics, runtime: &Runtime, top: usize) -> CacheS
         hit_ratio: (looked_up > 0).then(|| found as f64 / looked_up as f64),
         saved_bytes: of(&[Hit, Stale, Collapsed, Revalidated]).1,
         refused: cache::store().refused().into_iter().filter(|(_, count)| *count > 0).collect(),
+        disk: stored.disk.map(on_disk),
         largest: told(largest),
         hottest: told(hottest),
+    }
+}
+
+fn on_disk(disk: DiskStats) -> CacheDiskStatus {
+    CacheDiskStatus {
+        state: disk.state,
+        entries: disk.entries,
+        bytes: disk.bytes,
+        bytes_max: disk.bytes_max,
+        index_bytes: disk.index_bytes,
+        index_bytes_max: disk.index_bytes_max,
+        queued: disk.queued,
+        queued_bytes: disk.queued_bytes,
+        queued_bytes_max: disk.queued_bytes_max,
+        hits: disk.hits,
+        loads: disk.loads,
+        writes: disk.writes,
+        dropped_writes: disk.dropped,
+        corrupt: disk.corrupt,
+        evictions: disk.evictions,
+        errors: disk.errors,
     }
 }
 
@@ -153,6 +188,7 @@ fn entry(told: Told, runtime: &Runtime, with_headers: bool) -> CachedEntry {
         url: told.url,
         route: told.endpoint.to_string(),
         consumer: told.consumer,
+        stored: told.stored.as_str(),
         variant: told.variant,
         status: told.status,
         state,

@@ -14,6 +14,7 @@ mod bodies;
 mod breaker;
 mod cache;
 mod cache_crowds;
+mod cache_disk;
 mod cache_keys;
 mod cache_parts;
 mod cache_purge;

@@ -1,6 +1,8 @@
 //! The store behind Pingora's trait, without a proxy around it.
 //! What is filled is found again, whole or not at all.
 
+mod disk;
+
 use std::time::Duration;
 
 use pingora_cache::trace::Span;

@@ -1,16 +1,30 @@
-//! Rules across the fields of `routes.NAME.cache`, and of what they hold.
+//! Rules across the fields of `cache` and `routes.NAME.cache`, and of what they hold.
 //! Not here: what each field may look like (`caching.rs` beside this folder).
 
 use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, RANGE};
 
 use super::Check;
-use crate::config::CachePolicy;
+use crate::config::{CachePolicy, Spool};
 
 /// Parts of a whole are not freshness longer than the answer has lasted.
 const HEURISTIC_PERCENT_MAX: u32 = 100;
 
+/// Bytes below which a disk is a mistake.
+const DISK_MIN: u64 = 16 << 20;
+
 impl Check<'_> {
+    pub(super) fn cache_store(&mut self) {
+        let config = &self.draft.config;
+        let Some(disk) = &config.cache.disk else { return };
+        if disk.size.0 < DISK_MIN {
+            self.problem("cache.disk.size", format!("{} is less than 16mb: leave `disk` out instead", disk.size));
+        }
+        if config.log.spool == Spool::Folder(disk.path.clone()) {
+            self.problem("cache.disk.path", "this folder is `log.spool`: give the cache one of its own");
+        }
+    }
+
     pub(super) fn cache(&mut self, path: &str, cache: &CachePolicy) {
         if cache.max.is_some_and(|max| max < cache.ttl) {
             self.problem(format!("{path}.max"), "shorter than `ttl`: nothing is ever fresh that long");

@@ -27,6 +27,7 @@ pub fn check(draft: &Draft, problems: &mut Problems) {
     check.admin();
     check.process();
     check.log();
+    check.cache_store();
     check.discovery();
     check.services();
     check.routes();

@@ -1,0 +1,122 @@
+//! What purges do with what is on disk: it is out of queue and index at once, and its file is gone, or marked, soon after.
+//! Not here: what is purged, and in which order memory and disk are looked at (`memory/purging.rs`).
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use pingora_cache::key::HashBinary;
+use smallvec::SmallVec;
+
+use super::super::entry::stale_from;
+use super::super::purge::How;
+use super::super::tags::Tags;
+use super::queue::Chore;
+use super::{Disk, Phase};
+
+/// How long a purge waits at most for the scan of the folder, which is over after seconds.
+const SCAN_MAX: Duration = Duration::from_secs(60);
+
+/// As long as this lives, a purge is looking for what it purges.
+pub(in super::super) struct Purging<'a>(&'a Disk);
+
+impl Drop for Purging<'_> {
+    fn drop(&mut self) {
+        self.0.purging.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Disk {
+    /// Begins a purge that has to look through everything.
+    pub(in super::super) fn begin_purge(&self) -> Purging<'_> {
+        self.purging.fetch_add(1, Ordering::SeqCst);
+        Purging(self)
+    }
+
+    /// The keys of one URL.
+    pub(in super::super) fn of_url(&self, url: u64) -> Vec<HashBinary> {
+        let state = self.state.lock();
+        let mut keys = state.index.of_url(url);
+        keys.extend(state.queue.all().filter(|(_, job)| job.url == url).map(|(name, _)| name.0));
+        keys
+    }
+
+    /// The keys, with their URLs, of which an answer's key and tags are such.
+    pub(in super::super) fn matching(&self, is_such: impl Fn(&[u8], &Tags) -> bool) -> Vec<(u64, HashBinary)> {
+        let queued = {
+            let state = self.state.lock();
+            let jobs = state.queue.all().filter(|(_, job)| is_such(&job.key, &job.entry.tags));
+            jobs.map(|(name, job)| (job.url, name.0)).collect()
+        };
+        let mut found: Vec<(u64, HashBinary)> = queued;
+        // Page by page: who stores or looks up meanwhile waits for one of them at most.
+        for number in 0.. {
+            let state = self.state.lock();
+            let Some(page) = state.index.page(number) else { break };
+            let such = page.filter(|record| is_such(&record.key, &record.tags));
+            found.extend(such.map(|record| (record.url, record.primary)));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Purges a key: its variants, each with whether it was fresh.
+    pub(in super::super) fn purge(
+        &self,
+        primary: &HashBinary,
+        how: How,
+        now: SystemTime,
+    ) -> SmallVec<[(Option<HashBinary>, bool); 4]> {
+        let mut state = self.state.lock();
+        let variants = state.variants(primary, now);
+        match how {
+            How::Hard => variants.iter().for_each(|(variance, _)| state.forget(&(*primary, *variance))),
+            How::Soft => {
+                let since = stale_from(now);
+                for job in state.queue.family(primary) {
+                    job.entry.mark_stale(now);
+                }
+                state.index.change_family(primary, |record| {
+                    if record.is_fresh(now) {
+                        record.stale_since = since;
+                    }
+                });
+                // Also what only waits: it may be written in part, or was marked in memory a moment ago.
+                if state.has_folder() {
+                    let names = variants.iter().map(|(variance, _)| (*primary, *variance));
+                    names.for_each(|name| state.queue.ask(Chore::MarkStale(name, since)));
+                }
+            }
+        }
+        drop(state);
+        self.work.notify_one();
+        variants
+    }
+
+    /// Waits until the folder has been looked through, where that goes on: before, a purge does not know what is there.
+    pub(in super::super) fn wait_for_scan(&self) {
+        let deadline = Instant::now() + SCAN_MAX;
+        let mut state = self.state.lock();
+        while state.phase == Phase::Scanning && !self.done.wait_until(&mut state, deadline).timed_out() {}
+    }
+
+    /// Chores that are not done yet.
+    pub(in super::super) fn has_chores(&self) -> bool {
+        let state = self.state.lock();
+        state.queue.chores_done < state.queue.chores_asked
+    }
+
+    /// Waits until the files of what was purged so far are gone or marked; false where that takes longer.
+    pub(in super::super) fn wait_for_chores(&self, deadline: Option<Instant>) -> bool {
+        let mut state = self.state.lock();
+        let asked = state.queue.chores_asked;
+        while state.queue.chores_done < asked && state.phase != Phase::Closed {
+            match deadline {
+                Some(deadline) if self.done.wait_until(&mut state, deadline).timed_out() => return false,
+                Some(_) => {}
+                None => self.done.wait(&mut state),
+            }
+        }
+        true
+    }
+}
