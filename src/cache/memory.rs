@@ -233,14 +233,12 @@ impl Cache {
         self.count_stored(stored.is_some())
     }
 
-    /// Stores a part of an answer, beside what is there of the same. Only what has become whole goes to disk.
+    /// Stores a part of an answer, beside what is there of the same.
     pub(super) fn store_part(&self, place: &Place, entry: &Entry, part: Body) -> bool {
         let stored = self.change(place, |before| {
             let same = before.and_then(|family| family.find_exactly(entry.variance));
             let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
-            if entry.body.is_whole() {
-                self.write_through(place, &entry);
-            }
+            self.write_through(place, &entry);
             Some(self.with(before, place, entry))
         });
         self.count_stored(stored.is_some())

@@ -127,7 +127,8 @@ impl Disk {
         self.work.notify_one();
     }
 
-    /// Takes an answer to be written. Never waits: where there is no room, what was there of it before goes, too.
+    /// Takes an answer to be written. Never waits: where there is no room, what was there of it before goes, too. Of one that has
+    /// parts only nothing is written.
     pub(super) fn store(&self, place: &Place, entry: &Arc<Entry>) {
         let mut state = self.state.lock();
         if state.closing || state.phase == Phase::Closed {
@@ -135,6 +136,9 @@ impl Disk {
         }
         let (name, version) = ((place.primary, entry.variance), state.next_version());
         state.make_way(&name, file::fields_of(entry.selected.as_deref()));
+        if !entry.body.is_whole() {
+            return state.forget(&name);
+        }
         let job = Job { entry: Arc::clone(entry), key: Arc::clone(&place.key), url: place.url, version };
         let before = state.queue.find(&name).map_or(0, Job::cost);
         let fits = state.queue.cost - before + job.cost() <= state.bounds.queue
