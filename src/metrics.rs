@@ -5,6 +5,7 @@
 
 mod cache;
 mod capacity;
+mod compression;
 mod family;
 mod state;
 
@@ -21,6 +22,7 @@ use rustc_hash::FxBuildHasher;
 
 pub use cache::CacheState;
 pub use capacity::CapacityState;
+pub use compression::CompressionState;
 pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, SourceState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};

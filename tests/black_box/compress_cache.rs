@@ -47,6 +47,12 @@ async fn each_coding_is_compressed_once_and_stored_for_itself() {
         }
     }
     assert_eq!(backend.requests(), 4);
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("tollgate_compress_answers_total", &[]), 3.0);
+    assert_eq!(metrics.sum("tollgate_compress_answers_now", &[]), 0.0);
+    let bytes = |side| metrics.sum(&format!("tollgate_compress_bytes_{side}_total"), &[]);
+    assert_eq!(bytes("in"), 3.0 * json("/zip/a").len() as f64);
+    assert!((1.0..bytes("in") / 5.0).contains(&bytes("out")));
     let head = gateway.ask(http::Method::HEAD, "/zip/a").header("accept-encoding", "br").await;
     assert_eq!((head.header("content-encoding"), is_hit(&head)), (Some("br"), true));
     assert_eq!(backend.requests(), 4);

@@ -83,6 +83,7 @@ impl Compress {
         }
         let Some(coding) = coding.filter(|_| choice == Choice::Compress) else { return Ok(None) };
         let length = length(&answer.headers).flatten();
+        let Some(body) = CompressedBody::begin(coding, length) else { return Ok(None) };
         answer.insert_header(CONTENT_ENCODING, HeaderValue::from_static(coding.token()))?;
         if answer.remove_header(&CONTENT_LENGTH).is_some() && answer.version != Version::HTTP_2 {
             // Its end is still told from a cut connection, which the cache wants to know.
@@ -94,7 +95,7 @@ impl Compress {
         if let Some(weak) = tags::weakened(&answer.headers) {
             answer.insert_header(ETAG, weak)?;
         }
-        Ok(Some(CompressedBody::new(coding, length)))
+        Ok(Some(body))
     }
 
     /// Makes a 304 of an instance one about the answer that it confirms: what is `stored`, or else what the client, who sent

@@ -5,6 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::counts::{self, Place};
 use super::encoder::Encoder;
 use crate::config::Coding;
 
@@ -14,16 +15,21 @@ pub struct CompressedBody {
     coding: Coding,
     /// Bytes of the whole, where they are told.
     length: Option<u64>,
-    /// Bytes that have come.
+    /// Bytes that have come, and that were handed out.
     came: u64,
+    coded: u64,
     /// From the first piece on: an answer to HEAD has none.
     encoder: Option<Encoder>,
+    /// Until the end.
+    place: Option<Place>,
     is_ended: bool,
 }
 
 impl CompressedBody {
-    pub(super) fn new(coding: Coding, length: Option<u64>) -> Self {
-        Self { coding, length, came: 0, encoder: None, is_ended: false }
+    /// None where too many are compressed already.
+    pub(super) fn begin(coding: Coding, length: Option<u64>) -> Option<Self> {
+        let place = Some(Place::take()?);
+        Some(Self { coding, length, came: 0, coded: 0, encoder: None, place, is_ended: false })
     }
 
     /// Replaces a piece, the last one at the `end`. Where nobody knows how long the body will be it may be one that is read
@@ -46,13 +52,18 @@ impl CompressedBody {
             None => Encoder::begin(self.coding, self.length.or(end.then_some(self.came)))?,
         };
         let coded = if end || is_whole {
-            self.is_ended = true;
             encoder.finish(&raw)?
         } else {
             let coded = encoder.write(&raw, self.length.is_none() && !raw.is_empty())?;
             self.encoder = Some(encoder);
             coded
         };
+        self.coded += coded.len() as u64;
+        if self.encoder.is_none() {
+            self.is_ended = true;
+            self.place = None;
+            counts::ended(self.came, self.coded);
+        }
         *piece = Some(coded).filter(|coded| !coded.is_empty());
         Ok(())
     }
@@ -72,7 +83,7 @@ mod tests {
 
     /// What comes out for these pieces, the last of which ends the body.
     fn play(coding: Coding, length: Option<u64>, pieces: &[Vec<u8>]) -> io::Result<Vec<u8>> {
-        let mut body = CompressedBody::new(coding, length);
+        let mut body = CompressedBody::begin(coding, length).unwrap();
         let mut coded = Vec::new();
         for (place, piece) in pieces.iter().enumerate() {
             let mut piece = Some(Bytes::copy_from_slice(piece));
@@ -107,7 +118,7 @@ mod tests {
     #[test]
     fn without_a_length_each_piece_can_be_decoded_at_once() {
         for coding in [Coding::Gzip, Coding::Br, Coding::Zstd] {
-            let mut body = CompressedBody::new(coding, None);
+            let mut body = CompressedBody::begin(coding, None).unwrap();
             let (mut coded, mut came) = (Vec::new(), Vec::new());
             for line in ["{\"event\": 1}\n", "{\"event\": 2}\n", "{\"event\": 3}\n"] {
                 let mut piece = Some(Bytes::from_static(line.as_bytes()));

@@ -20,7 +20,7 @@ const BROTLI_LEVEL: i32 = 4;
 /// Of 22.
 const ZSTD_LEVEL: i32 = 3;
 
-/// How far back a repetition is seen, as a power of two: 256 KiB. Gzip sees 32 KiB.
+/// How far back a repetition is seen, as a power of two: 256 KiB (gzip: 32 KiB). What is told to be shorter takes less.
 const WINDOW_LOG: u32 = 18;
 
 /// Bytes that brotli hands out at once.
@@ -41,7 +41,7 @@ impl Encoder {
             Coding::Br => {
                 let params = BrotliEncoderParams {
                     quality: BROTLI_LEVEL,
-                    lgwin: length.map_or(WINDOW_LOG, window_log) as i32,
+                    lgwin: WINDOW_LOG as i32,
                     size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0),
                     ..BrotliEncoderParams::default()
                 };
@@ -49,7 +49,7 @@ impl Encoder {
             }
             Coding::Zstd => {
                 let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-                encoder.set_parameter(CParameter::WindowLog(length.map_or(WINDOW_LOG, window_log)))?;
+                encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
                 encoder.set_pledged_src_size(length)?;
                 Self::Zstd(Box::new(encoder))
             }
@@ -96,11 +96,6 @@ fn add(encoder: &mut impl Write, piece: &[u8], flush: bool) -> io::Result<()> {
     if flush { encoder.flush() } else { Ok(()) }
 }
 
-/// The smallest window that holds so many bytes, of those that both brotli and zstd know.
-fn window_log(length: u64) -> u32 {
-    (u64::BITS - length.leading_zeros()).clamp(10, WINDOW_LOG)
-}
-
 impl fmt::Debug for Encoder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
@@ -139,11 +134,6 @@ pub(super) mod tests {
             decoded.extend_from_slice(&buffer[..count]);
         }
         decoded
-    }
-
-    #[test]
-    fn windows_hold_what_is_short() {
-        assert_eq!([1, 1_023, 1_024, 100_000, u64::MAX].map(window_log), [10, 10, 11, 17, 18]);
     }
 
     #[test]

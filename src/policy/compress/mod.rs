@@ -7,6 +7,7 @@
 mod accept;
 mod answer;
 mod body;
+mod counts;
 mod encoder;
 mod tags;
 
@@ -16,6 +17,7 @@ use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 pub use self::body::CompressedBody;
+pub use self::counts::{Compressed, compressed};
 use crate::config::{Coding, Codings};
 
 /// What a request says that accepts the answer as it is and nothing else.
