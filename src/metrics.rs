@@ -530,6 +530,7 @@ mod tests {
             reloads_succeeded: 3,
             reloads_failed: 1,
             cache: CacheState { entries: 7, bytes: (70, 100), evictions: 1, ..CacheState::default() },
+            compression: CompressionState { now: 1, answers: 2, bytes: (3_000, 400), left: 5 },
             limit_entries: 8,
             limit_overflow: 0,
             limit_store: Some(limit_store()),

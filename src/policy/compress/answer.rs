@@ -162,9 +162,7 @@ fn compresses(kind: &[u8]) -> bool {
     if begins("application/grpc") || begins("text/event-stream") {
         return false;
     }
-    begins("text/")
-        || SUFFIXES.iter().any(|end| ends(&end))
-        || TYPES.iter().any(|name| kind.eq_ignore_ascii_case(name.as_bytes()))
+    begins("text/") || SUFFIXES.iter().any(ends) || TYPES.iter().any(|name| kind.eq_ignore_ascii_case(name.as_bytes()))
 }
 
 /// Says that the answer depends on what the client accepts, once.

@@ -46,8 +46,13 @@ pub(super) struct Place(&'static AtomicUsize);
 
 impl Counts {
     const fn new() -> Self {
-        const NONE: AtomicU64 = AtomicU64::new(0);
-        Self { now: AtomicUsize::new(0), answers: NONE, bytes_in: NONE, bytes_out: NONE, left: NONE }
+        Self {
+            now: AtomicUsize::new(0),
+            answers: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+        }
     }
 
     fn take(&'static self, max: usize) -> Option<Place> {
