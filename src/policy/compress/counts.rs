@@ -60,7 +60,8 @@ impl Counts {
         if taken.is_err() {
             self.left.fetch_add(1, Ordering::Relaxed);
         }
-        taken.is_ok().then_some(Place(&self.now))
+        // Not made where there is none: it would give back what it did not take.
+        taken.is_ok().then(|| Place(&self.now))
     }
 }
 
