@@ -16,10 +16,10 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
 use super::crowd::Memory;
-use super::entry::{Entry, Family};
+use super::entry::{Body, Entry, Family};
 use super::filling::Fills;
 use super::key::KeyParts;
-use super::purge::{How, Marks, Purges, Scope};
+use super::purge::{How, Marks, Purges, Scope, UrlPurges};
 use super::stats::{Counts, Stats};
 use super::tags::Tags;
 
@@ -27,8 +27,6 @@ use super::tags::Tags;
 const SHARDS: u64 = 8;
 /// Locks that writers of different URLs do not share.
 const STRIPES: usize = 64;
-/// Remembered purges of URLs in a stripe; two URLs that share one only lose a fill to the other's purge.
-const URL_PURGES: usize = 64;
 /// Sizes the ghost list, which remembers hashes of what was evicted.
 const ANSWER_BYTES_USUAL: u64 = 4096;
 
@@ -60,17 +58,12 @@ pub(super) struct Place {
     pub(super) stamp: u64,
 }
 
+#[derive(Default)]
 struct Stripe {
     urls: HashMap<u64, SmallVec<[HashBinary; 1]>>,
     /// Hashes of tags and consumers, each with the keys that it finds.
     labels: BTreeSet<(u64, HashBinary)>,
-    purged: [u64; URL_PURGES],
-}
-
-impl Default for Stripe {
-    fn default() -> Self {
-        Self { urls: HashMap::new(), labels: BTreeSet::new(), purged: [0; URL_PURGES] }
-    }
+    purged: UrlPurges,
 }
 
 #[derive(Clone)]
@@ -178,7 +171,7 @@ impl Cache {
     fn purge_url(&self, host: &str, path_and_query: &str, how: How) -> u64 {
         let url = self.url_of(host, path_and_query);
         let mut stripe = self.stripe(url).lock();
-        stripe.purged[slot(url)] = self.purges.next();
+        stripe.purged.remember(url, self.purges.next());
         let families = stripe.urls.get(&url).cloned().unwrap_or_default();
         families.iter().map(|primary| self.purge_family(&mut stripe, primary, how, |_| true)).sum()
     }
@@ -324,6 +317,18 @@ impl Cache {
         })
     }
 
+    /// Stores a part of an answer, beside what is there of the same.
+    pub(super) fn store_part(&self, place: &Place, entry: &Entry, part: Body) -> bool {
+        self.change(place, |before| {
+            let same = before.and_then(|family| family.variants.iter().find(|other| other.variance == entry.variance));
+            let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
+            Some(match before {
+                Some(family) => family.with(entry, self.weight_max()),
+                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
+            })
+        })
+    }
+
     /// Replaces one answer by the same one, confirmed; false where it is no longer there.
     pub(super) fn confirm(&self, place: &Place, confirmed: &Arc<Entry>, entry: Entry) -> bool {
         if entry.weight > self.weight_max() {
@@ -410,7 +415,7 @@ impl Cache {
         }
         let Some(key) = KeyParts::read(&place.key) else { return true };
         let marks = Marks { endpoint: &place.endpoint, host: key.host, path: key.path, consumer: key.consumer };
-        place.stamp < stripe.purged[slot(place.url)].max(self.purges.last(&marks, &place.tags))
+        place.stamp < stripe.purged.last(place.url).max(self.purges.last(&marks, &place.tags))
     }
 
     fn stripe(&self, url: u64) -> &Mutex<Stripe> {
@@ -432,10 +437,6 @@ impl Cache {
 /// `quick_cache` rounds up to a multiple of its shards.
 fn capacity(bytes_max: u64) -> u64 {
     bytes_max / SHARDS * SHARDS
-}
-
-fn slot(url: u64) -> usize {
-    (url as usize / STRIPES) % URL_PURGES
 }
 
 fn consumer_of(family: &Family) -> Option<&str> {

@@ -8,7 +8,6 @@ use super::tree::{Kind, Node, join, problem};
 const NOT_BUILT: &[&str] = &[
     "cache.disk",
     "routes.*.breaker",
-    "routes.*.cache.partial",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",

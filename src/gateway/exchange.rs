@@ -21,6 +21,7 @@ use super::connection::{Connection, Current};
 use super::flow::Flow;
 use super::tunnel::Tunnel;
 use super::{Parts, internal, timeouts};
+use crate::cache::Part;
 use crate::cache::crowd::Refresh;
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -79,6 +80,8 @@ pub struct Exchange {
     pub(super) body_bytes: u64,
     pub(super) compressing: Compressing,
     pub(super) cache_turn: CacheTurn,
+    /// A part of an answer that is being stored.
+    pub(super) part: Option<Box<Part>>,
     pub(super) cache: Option<CacheResult>,
     pub(super) cache_key: Option<CacheKey>,
     /// Held where this exchange refreshes what is stored.
@@ -157,6 +160,7 @@ impl Exchange {
             body_bytes: 0,
             compressing: Compressing::default(),
             cache_turn: CacheTurn::default(),
+            part: None,
             cache: None,
             cache_key: None,
             refresh: None,

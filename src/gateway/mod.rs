@@ -348,6 +348,7 @@ impl ProxyHttp for Gateway {
             exchange.piece_came(session, body.as_ref().map_or(0, Bytes::len))?;
         }
         exchange.compress_piece(body, end_of_stream)?;
+        exchange.keep_part(body.as_ref(), end_of_stream);
         Ok(None)
     }
 

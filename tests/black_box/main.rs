@@ -15,6 +15,7 @@ mod breaker;
 mod cache;
 mod cache_crowds;
 mod cache_keys;
+mod cache_parts;
 mod cache_purge;
 mod cache_show;
 mod cache_stale;
