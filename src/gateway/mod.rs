@@ -30,8 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora_cache::key::HashBinary;
 use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
@@ -373,7 +372,7 @@ impl ProxyHttp for Gateway {
         }
         if session.req_header().version == Version::HTTP_10 {
             // HTTP/1.0 knows no chunks (RFC 9112 section 6.1): the end of the connection ends the body.
-            response.remove_header(&TRANSFER_ENCODING);
+            response.remove_header(&header::TRANSFER_ENCODING);
         }
         exchange.say_cache_status(session, response)?;
         forward::prepare_response(session.req_header(), response, exchange)
