@@ -164,6 +164,33 @@ async fn ranges_are_of_the_answer_itself_whatever_is_stored() {
 }
 
 #[tokio::test]
+async fn stored_parts_and_compressed_answers_do_not_meet() {
+    let backend = Backend::scripted(|seen| match seen.header("range") {
+        Some(_) => Reply::status(206, &json("/zip/a")[10..20])
+            .with("Content-Type", "application/json")
+            .with("Content-Range", &format!("bytes 10-19/{}", json("/zip/a").len()))
+            .with("ETag", "\"v1\""),
+        None => Reply::ok(&json("/zip/a")).with("Content-Type", "application/json").with("ETag", "\"v1\""),
+    })
+    .await;
+    let gateway = Gateway::start(&cached(&backend, "{ttl: 1min, partial: true}")).await;
+    let part = async || {
+        let answer = gateway.get("/zip/a").header("accept-encoding", "gzip").header("range", "bytes=10-19").await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (206, None));
+        assert_eq!(answer.text(), json("/zip/a")[10..20]);
+        is_hit(&answer)
+    };
+    assert_eq!((part().await, part().await), (false, true));
+    for again in [false, true] {
+        let whole = gateway.get("/zip/a").header("accept-encoding", "gzip").await;
+        assert_eq!((text_of(&whole), is_hit(&whole)), ((Some("gzip"), json("/zip/a")), again));
+    }
+    assert!(part().await);
+    assert_eq!(text_of(&gateway.get("/zip/a").await), (None, json("/zip/a")));
+    assert!(part().await);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_cut_is_not_stored() {
     let backend = Backend::scripted(|_| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 90000\r\n\r\n";
