@@ -5,6 +5,7 @@
 
 mod cache;
 mod capacity;
+mod compression;
 mod family;
 mod state;
 
@@ -21,6 +22,7 @@ use rustc_hash::FxBuildHasher;
 
 pub use cache::{CacheDiskState, CacheState};
 pub use capacity::CapacityState;
+pub use compression::CompressionState;
 pub use state::{BreakerState, InstanceState, KeyStoreState, KeysState, LimitStoreState, LogState, SourceState, State};
 
 use crate::record::{CacheResult, DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, Outcome, Record, RetryReason};
@@ -534,6 +536,7 @@ mod tests {
                 disk: Some(CacheDiskState { hits: 12, bytes: (4096, 8192), ..CacheDiskState::default() }),
                 ..CacheState::default()
             },
+            compression: CompressionState { now: 1, answers: 2, bytes: (3_000, 400), left: 5 },
             limit_entries: 8,
             limit_overflow: 0,
             limit_store: Some(limit_store()),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{Clients, Cors, Expiry, KeyRule, KeyStoreUrl};
 use super::balance::Balance;
 use super::caching::CachePolicy;
+use super::compression::Codings;
 use super::discovery::{Discover, Discovery};
 use super::health::{Eject, HealthCheck};
 use super::limits::{Concurrency, LimitRule, LimitSettings, Plan};
@@ -377,6 +378,9 @@ pub struct Route {
     /// Whether and how answers are cached; not at all when left out.
     #[serde(default)]
     pub cache: Option<CachePolicy>,
+    /// Codings that answers are compressed with, `zstd`, `br` and `gzip`; the first is preferred where a client likes several equally. None when left out.
+    #[serde(default)]
+    pub compress: Option<Codings>,
     /// What is changed in headers, both ways.
     #[serde(default)]
     pub headers: HeaderRules,

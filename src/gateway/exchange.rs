@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::attempt::Attempt;
+use super::compressing::Compressing;
 use super::connection::{Connection, Current};
 use super::flow::Flow;
 use super::tunnel::Tunnel;
@@ -77,6 +78,7 @@ pub struct Exchange {
     pub(super) upstream_time: Option<Duration>,
     /// Bytes of the request body on this try.
     pub(super) body_bytes: u64,
+    pub(super) compressing: Compressing,
     pub(super) cache_turn: CacheTurn,
     /// A part of an answer that is being stored.
     pub(super) part: Option<Box<Part>>,
@@ -156,6 +158,7 @@ impl Exchange {
             upstream_started: None,
             upstream_time: None,
             body_bytes: 0,
+            compressing: Compressing::default(),
             cache_turn: CacheTurn::default(),
             part: None,
             cache: None,

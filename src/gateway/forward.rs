@@ -45,6 +45,9 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     }
     let mut id = Uuid::encode_buffer();
     request.insert_header(written::X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
+    if let Some(compress) = &route.compress {
+        compress.prepare_request(request)?;
+    }
     route.request_headers.apply_to_request(request)
 }
 
@@ -141,6 +144,9 @@ pub(super) fn prepare_response(
         for (name, value) in fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers()) {
             response.insert_header(name, value)?;
         }
+    }
+    if let Some(compress) = &admitted.route.compress {
+        compress.prepare_response(response);
     }
     admitted.route.response_headers.apply_to_response(response)?;
     // At last: whatever else is on the answer, the page that asked may see it.

@@ -7,6 +7,7 @@ mod answer;
 mod attempt;
 mod balance_key;
 mod caching;
+mod compressing;
 mod connection;
 mod dated;
 mod deadline;
@@ -29,8 +30,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::TRANSFER_ENCODING;
-use http::{StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora_cache::key::HashBinary;
 use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
@@ -148,10 +148,9 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        if exchange.inherit(session) {
-            return Ok(false);
-        }
-        let Err(refusal) = admit::admit(session.req_header(), exchange).await else { return Ok(false) };
+        let admitted =
+            if exchange.inherit(session) { Ok(()) } else { admit::admit(session.req_header(), exchange).await };
+        let Err(refusal) = admitted else { return exchange.choose_coding(session).map(|()| false) };
         admit::name_path(session.req_header(), exchange);
         let cors = exchange.cors_fields(session.req_header(), &refusal);
         answer::refuse(session, exchange.refusal.insert(refusal), exchange.facts.request_id, cors).await?;
@@ -330,12 +329,13 @@ impl ProxyHttp for Gateway {
         if exchange.route.as_ref().is_some_and(|route| route.cors.is_some()) {
             cors::remove_claims(response);
         }
+        exchange.compress_answer(session, response)?;
         exchange.cache_sees_answer(session, response);
         remove_hop_by_hop(response);
         Ok(())
     }
 
-    /// Bounds how slow the body may be.
+    /// Bounds how slow the body may be, and compresses it.
     fn upstream_response_body_filter(
         &self,
         session: &mut Session,
@@ -346,8 +346,18 @@ impl ProxyHttp for Gateway {
         if !end_of_stream {
             exchange.piece_came(session, body.as_ref().map_or(0, Bytes::len))?;
         }
+        exchange.compress_piece(body, end_of_stream)?;
         exchange.keep_part(body.as_ref(), end_of_stream);
         Ok(None)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        exchange: &mut Self::CTX,
+    ) -> Result<()> {
+        exchange.compressed_all()
     }
 
     /// Also of answers from the cache: what is different for every client is put in here.
@@ -362,7 +372,7 @@ impl ProxyHttp for Gateway {
         }
         if session.req_header().version == Version::HTTP_10 {
             // HTTP/1.0 knows no chunks (RFC 9112 section 6.1): the end of the connection ends the body.
-            response.remove_header(&TRANSFER_ENCODING);
+            response.remove_header(&header::TRANSFER_ENCODING);
         }
         exchange.say_cache_status(session, response)?;
         forward::prepare_response(session.req_header(), response, exchange)

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::family::{counter, family, gauge, histogram, sample, summary};
-use super::{BuildFacts, CacheState, CapacityState, cache, capacity};
+use super::{BuildFacts, CacheState, CapacityState, CompressionState, cache, capacity, compression};
 
 /// What the parts know about themselves at scrape time. Counts are since process start and never fall.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct State {
     pub reloads_failed: u64,
     /// The store of the cache.
     pub cache: CacheState,
+    /// Answers that are compressed.
+    pub compression: CompressionState,
     /// Keys.
     pub keys: KeysState,
     /// Counts that limits hold.
@@ -207,6 +209,7 @@ fn part_families(build: BuildFacts, state: &State) -> Vec<MetricFamily> {
     ]);
     families.extend(cache::families(&state.cache));
     families.extend(state.cache.disk.iter().flat_map(cache::disk_families));
+    families.extend(compression::families(&state.compression));
     families.extend(instance_families(&state.instances));
     families.extend(limit_families(state));
     if let Some(reloaded) = state.reloaded {

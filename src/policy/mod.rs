@@ -5,6 +5,7 @@ pub mod auth;
 pub mod cache;
 pub mod client_address;
 pub mod clients;
+pub mod compress;
 pub mod concurrency;
 pub mod cors;
 pub mod flood_guard;

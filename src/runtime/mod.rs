@@ -24,6 +24,7 @@ use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::client_address::TrustedProxies;
 use crate::policy::clients::Clients;
+use crate::policy::compress::Compress;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::cors::Cors;
 use crate::policy::flood_guard::FloodGuard;
@@ -258,6 +259,7 @@ fn compile_route(
             .map(|config| Concurrency::compile(config, before.and_then(|before| before.concurrency.as_ref()))),
         body_bytes_max: route.body_max.unwrap_or(defaults.body_max).0,
         cache: cache.map(|policy| CacheRule::compile(policy, label, fingerprint(route, service))),
+        compress: route.compress.as_ref().and_then(Compress::compile),
         timeout: route.timeout.unwrap_or(defaults.timeout).0,
         retry: retry(config, route, service).map(Retry::compile),
         rewrite: Rewrite::compile(route.strip_prefix.as_deref(), route.rewrite.as_deref()),

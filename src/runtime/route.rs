@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::policy::auth::Auth;
 use crate::policy::cache::CacheRule;
 use crate::policy::clients::Clients;
+use crate::policy::compress::Compress;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::cors::Cors;
 use crate::policy::headers::Changes;
@@ -35,6 +36,8 @@ pub struct Route {
     pub body_bytes_max: u64,
     /// Whether and how answers are cached.
     pub cache: Option<CacheRule>,
+    /// In which codings answers are compressed.
+    pub compress: Option<Compress>,
     /// Until the header of the final answer, over all tries.
     pub timeout: Duration,
     /// When a request is tried again.
@@ -72,6 +75,7 @@ pub(super) mod tests {
             concurrency: None,
             body_bytes_max: 0,
             cache: None,
+            compress: None,
             timeout: Duration::ZERO,
             retry: None,
             rewrite: Rewrite::Keep,

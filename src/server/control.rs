@@ -16,6 +16,7 @@ use crate::gateway::Parts;
 use crate::keys::{KeyPoll, Status};
 use crate::limit_store::LimitStore;
 use crate::metrics;
+use crate::policy::compress::{Compressed, compressed};
 use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
@@ -314,6 +315,7 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         reloads_succeeded: reloads.succeeded,
         reloads_failed: reloads.failed,
         cache: stored::state(),
+        compression: compression(),
         keys: metrics::KeysState { in_force: runtime.keys.table().len() as u64, store: None },
         limit_entries: limit_entries(&runtime),
         limit_overflow: overflowed_since_start(),
@@ -322,6 +324,11 @@ fn state(parts: &Parts, saved: &Saved) -> metrics::State {
         limits_save_failures: saved.failures(),
         limit_store: runtime.sharing.as_ref().map(|sharing| limit_store(&sharing.store)),
     }
+}
+
+fn compression() -> metrics::CompressionState {
+    let Compressed { now, answers, bytes, left } = compressed();
+    metrics::CompressionState { now, answers, bytes, left }
 }
 
 fn limit_store(store: &LimitStore) -> metrics::LimitStoreState {

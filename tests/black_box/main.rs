@@ -22,6 +22,8 @@ mod cache_show;
 mod cache_stale;
 mod capacity;
 mod cli;
+mod compress;
+mod compress_cache;
 mod cors;
 mod discovery;
 mod drain;

@@ -55,6 +55,17 @@ impl Check<'_> {
         }
         self.paths(path, route);
         self.headers(&format!("{path}.headers"), &route.headers);
+        self.compress(path, route);
+    }
+
+    fn compress(&mut self, path: &str, route: &Route) {
+        let set = route.headers.request.set.keys().find(|name| name.eq_ignore_ascii_case("accept-encoding"));
+        if let (Some(name), true) = (set, route.compress.is_some()) {
+            self.problem(
+                format!("{path}.headers.request.set.{name}"),
+                "with `compress` instances see the coding that was chosen: an answer in another one would reach clients that refuse it",
+            );
+        }
     }
 
     fn paths(&mut self, path: &str, route: &Route) {

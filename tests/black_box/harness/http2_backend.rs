@@ -20,6 +20,8 @@ type Script = Box<dyn Fn(usize, &str) -> Http2Reply + Send + Sync>;
 pub enum Http2Reply {
     /// 200, the path as body, and the trailer `grpc-status: 0`.
     Answer,
+    /// 200 and a long text, without its length; the end is told after it, or by a trailer that nobody announced.
+    Text { trailer: bool },
     /// The stream is refused: nothing was done with the request.
     Refuse,
     /// The stream is reset in the middle of the body.
@@ -119,13 +121,21 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: h2::server::SendR
     match reply {
         Http2Reply::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
         Http2Reply::Hang => std::future::pending().await,
-        Http2Reply::Answer | Http2Reply::Break => {
-            let Ok(mut stream) = respond.send_response(Response::new(()), false) else { return };
-            let _ = stream.send_data(path.into(), false);
+        Http2Reply::Answer | Http2Reply::Break | Http2Reply::Text { .. } => {
+            let text = Response::builder().header("content-type", "text/plain").body(()).expect("a header");
+            let is_text = matches!(reply, Http2Reply::Text { .. });
+            let head = if is_text { text } else { Response::new(()) };
+            let Ok(mut stream) = respond.send_response(head, false) else { return };
+            let _ = stream.send_data(if is_text { path.repeat(500).into() } else { path.into() }, false);
             if reply == Http2Reply::Break {
                 // The piece of the body goes out before the reset.
                 tokio::time::sleep(super::milliseconds(200)).await;
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);
+                return;
+            }
+            if reply == (Http2Reply::Text { trailer: false }) {
+                tokio::time::sleep(super::milliseconds(50)).await;
+                let _ = stream.send_data(Bytes::new(), true);
                 return;
             }
             let trailers =
