@@ -61,7 +61,7 @@ impl Storage for Cache {
             family = self.find(&primary);
         }
         if family.as_ref().and_then(|family| family.find(variance)).is_none() {
-            family = self.from_disk(key, primary, variance).await;
+            family = self.load_from_disk(key, primary, variance).await;
         }
         let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
         let mut meta = entry.meta();

@@ -127,7 +127,7 @@ impl Cache {
 
     /// Looks on disk for what memory does not have: a family with the asked variant, or with all of them where none is asked
     /// for.
-    pub(in super::super) async fn from_disk(
+    pub(in super::super) async fn load_from_disk(
         &'static self,
         key: &CacheKey,
         primary: HashBinary,
