@@ -8,7 +8,7 @@ use crate::bare::REFUSE_PATH;
 use crate::contender::Setup;
 use crate::report::Settings;
 use crate::report::tables::thousands;
-use crate::upstream::LARGE_PATH;
+use crate::upstream::{LARGE_ITEM_PATH, LARGE_PATH, MEDIUM_ITEM_PATH};
 
 /// The only path that the setups with policies route.
 pub const ITEMS_PATH: &str = "/items";
@@ -23,7 +23,7 @@ pub enum Job {
     J1,
     /// Gateway: key, limit per address, JSON line, request id.
     J2,
-    /// Cache hit, with all of J2.
+    /// Cache hit, with all of J2; three sizes of bodies.
     J3,
     /// Refusals: 401, 404 and 429, each with its JSON line.
     J4,
@@ -158,6 +158,24 @@ pub const ROWS: &[Row] = &[
         what: "All of J2, answered from memory; the upstream is not asked.",
         ask: Ask { setup: Setup::Cache, forwarded: Forwarded::None, ..GATEWAY },
         reference: AS_PLAIN,
+        is_beside_first: false,
+    },
+    Row {
+        id: "J3-8k",
+        job: Job::J3,
+        title: "cache hit of 8 KiB",
+        what: "J3 with answers of 8 KiB.",
+        ask: Ask { setup: Setup::Cache, pick: Pick::Path(MEDIUM_ITEM_PATH), forwarded: Forwarded::None, ..GATEWAY },
+        reference: Some((Ask { pick: Pick::Path(MEDIUM_ITEM_PATH), ..PLAIN }, "proxies without policies")),
+        is_beside_first: false,
+    },
+    Row {
+        id: "J3-1m",
+        job: Job::J3,
+        title: "cache hit of 1 MiB",
+        what: "J3 with answers of 1 MiB: microseconds per request are microseconds per MiB.",
+        ask: Ask { setup: Setup::Cache, pick: Pick::Path(LARGE_ITEM_PATH), forwarded: Forwarded::None, ..GATEWAY },
+        reference: Some((Ask { pick: Pick::Path(LARGE_ITEM_PATH), ..PLAIN }, "proxies without policies")),
         is_beside_first: false,
     },
     Row {

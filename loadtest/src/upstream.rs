@@ -1,5 +1,5 @@
 //! The upstream of a measurement: the cheapest server that speaks HTTP/1.1 keep-alive.
-//! It answers GET with the same 206 bytes of JSON, and `/large` with 1 MiB; `/requests`, `/watch` and `/watched` are about itself.
+//! It answers GET with the same 206 bytes of JSON, `/large` and `/items?1m` with 1 MiB, and `/items?8k` with 8 KiB; `/requests`, `/watch` and `/watched` are about itself.
 //! Not a web server: request bodies and pipelining in pieces are none of its business.
 
 use std::io::{self, Read, Write};
@@ -18,6 +18,11 @@ pub const BODY_BYTES: usize = 206;
 pub const LARGE_PATH: &str = "/large";
 pub const LARGE_BYTES: usize = 1 << 20;
 
+/// The same as [`LARGE_PATH`], and the first [`MEDIUM_BYTES`] of it, where only `/items` is routed.
+pub const LARGE_ITEM_PATH: &str = "/items?1m";
+pub const MEDIUM_ITEM_PATH: &str = "/items?8k";
+pub const MEDIUM_BYTES: usize = 8 << 10;
+
 /// Asked for the number of requests so far; not counted itself.
 pub const REQUESTS_PATH: &str = "/requests";
 
@@ -29,6 +34,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 struct Upstream {
     small: Vec<u8>,
+    medium: Vec<u8>,
     large: Vec<u8>,
     requests: AtomicU64,
     is_watching: AtomicBool,
@@ -40,8 +46,9 @@ struct Upstream {
 pub fn run(listen: SocketAddr, pace: Option<Pace>) -> io::Result<()> {
     let listener = TcpListener::bind(only_loopback(listen)?)?;
     let upstream = Arc::new(Upstream {
-        small: answer(body().as_bytes()),
-        large: answer(&large_body()),
+        small: answer(&body_of("/")),
+        medium: answer(&body_of(MEDIUM_ITEM_PATH)),
+        large: answer(&body_of(LARGE_PATH)),
         requests: AtomicU64::new(0),
         is_watching: AtomicBool::new(false),
         watched: Mutex::new(Vec::new()),
@@ -65,6 +72,15 @@ pub fn body() -> String {
 /// [`LARGE_BYTES`] bytes that do not repeat every few: a piece that is lost or sent twice shows.
 pub fn large_body() -> Vec<u8> {
     (0..LARGE_BYTES).map(|at| b'a' + ((at ^ (at >> 8) ^ (at >> 15)) % 26) as u8).collect()
+}
+
+/// What GET of a path is answered with.
+pub fn body_of(path: &str) -> Vec<u8> {
+    match path {
+        LARGE_PATH | LARGE_ITEM_PATH => large_body(),
+        MEDIUM_ITEM_PATH => large_body()[..MEDIUM_BYTES].to_vec(),
+        _ => body().into_bytes(),
+    }
 }
 
 fn answer(body: &[u8]) -> Vec<u8> {
@@ -116,7 +132,13 @@ impl Upstream {
         if let Some(pace) = &self.pace {
             pace.work();
         }
-        stream.write_all(if is_for(LARGE_PATH) { &self.large } else { &self.small })
+        stream.write_all(if is_for(LARGE_PATH) || is_for(LARGE_ITEM_PATH) {
+            &self.large
+        } else if is_for(MEDIUM_ITEM_PATH) {
+            &self.medium
+        } else {
+            &self.small
+        })
     }
 }
 
@@ -143,7 +165,9 @@ mod tests {
         ask(WATCH_PATH);
         assert_eq!(ask("/items").text(), body());
         assert_eq!(ask(LARGE_PATH).body, large_body());
-        assert_eq!(ask(REQUESTS_PATH).text(), "2");
+        assert_eq!(ask(LARGE_ITEM_PATH).body, large_body());
+        assert_eq!(ask(MEDIUM_ITEM_PATH).body, large_body()[..8192]);
+        assert_eq!(ask(REQUESTS_PATH).text(), "4");
         let watched = ask(WATCHED_PATH).text();
         assert!(watched.starts_with("GET /items ") && watched.contains("X-A: b"), "{watched}");
     }

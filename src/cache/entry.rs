@@ -13,6 +13,7 @@ use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 use pingora_http::ResponseHeader;
 
+use super::range::Wanted;
 use super::tags::Tags;
 use super::vary::Selected;
 
@@ -74,12 +75,14 @@ pub struct Chosen(pub Arc<Selected>);
 #[derive(Clone)]
 pub struct Choice(pub Arc<Family>);
 
-/// The bytes of an answer, in the pieces that are handed out.
+/// The bytes of an answer, in the pieces that are handed out; all of them, or some parts.
 #[derive(Debug, Default)]
 pub struct Body {
-    /// None is empty, and all but the last are of [`CHUNK_BYTES`].
+    /// None is empty, and of a whole body all but the last are of [`CHUNK_BYTES`].
     pub chunks: Vec<Bytes>,
-    /// Sum of the chunks' lengths.
+    /// Where each chunk begins, in order, where there are parts only; empty of a whole body.
+    pub starts: Vec<usize>,
+    /// Of the whole, whether it is here or not.
     pub length: usize,
 }
 
@@ -90,7 +93,7 @@ impl Body {
         let regular = pieces.iter().rev().skip(1).all(|piece| piece.len() == CHUNK_BYTES)
             && pieces.last().is_none_or(|last| last.len() <= CHUNK_BYTES);
         if regular {
-            return Self { chunks: pieces, length };
+            return Self { chunks: pieces, starts: Vec::new(), length };
         }
         let mut chunks = Vec::with_capacity(length.div_ceil(CHUNK_BYTES));
         let mut left = length;
@@ -106,22 +109,38 @@ impl Body {
                 }
             }
         }
-        Self { chunks, length }
+        Self { chunks, starts: Vec::new(), length }
+    }
+
+    /// Whether all of it is here.
+    pub fn is_whole(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Bytes of it that are here.
+    pub fn held(&self) -> usize {
+        if self.is_whole() { self.length } else { self.chunks.iter().map(Bytes::len).sum() }
     }
 
     /// Bytes that it takes. The allocator has sizes an eighth apart, and pages that are seldom full.
     fn weight(&self) -> u64 {
-        (self.length + self.length / 8) as u64 + self.chunks.len() as u64 * CHUNK_OVERHEAD
+        let held = self.held();
+        (held + held / 8) as u64 + self.chunks.len() as u64 * CHUNK_OVERHEAD
     }
 
-    /// What is there from `offset` on, up to `end`, without copying it; none at the end.
+    /// What is there from `offset` on, up to `end`, without copying it; none at the end, and where nothing is there.
     pub fn read(&self, offset: usize, end: usize) -> Option<Bytes> {
         let end = end.min(self.length);
         if offset >= end {
             return None;
         }
-        let chunk = self.chunks.get(offset / CHUNK_BYTES)?;
-        let start = offset % CHUNK_BYTES;
+        let (place, start) = if self.is_whole() {
+            (offset / CHUNK_BYTES, offset % CHUNK_BYTES)
+        } else {
+            let place = self.starts.partition_point(|start| *start <= offset).checked_sub(1)?;
+            (place, offset - self.starts[place])
+        };
+        let chunk = self.chunks.get(place).filter(|chunk| start < chunk.len())?;
         Some(chunk.slice(start..chunk.len().min(start + end - offset)))
     }
 }
@@ -346,12 +365,11 @@ impl Family {
         }
     }
 
-    /// The answer for a variant; without one, the newest answer, whose `Vary` tells which variant to ask for.
-    pub fn find(&self, variance: Option<HashBinary>) -> Option<&Arc<Entry>> {
-        match variance {
-            None => self.variants.last(),
-            Some(_) => self.variants.iter().rev().find(|entry| entry.variance == variance),
-        }
+    /// The answer for a variant; without one, the newest answer, whose `Vary` tells which variant to ask for. Of what is
+    /// stored in parts only what has the wanted one.
+    pub fn find(&self, variance: Option<HashBinary>, wanted: Option<Wanted>) -> Option<&Arc<Entry>> {
+        let of_variant = |entry: &&Arc<Entry>| variance.is_none() || entry.variance == variance;
+        self.variants.iter().rev().find(|entry| of_variant(entry) && entry.body.has(wanted))
     }
 
     /// The answer of this variance, or the one that does not vary.

@@ -102,7 +102,7 @@ impl Told {
             why: if entry.is_purged() { "a soft purge made it stale".to_owned() } else { why(&entry.head.headers) },
             age: now.duration_since(entry.epoch).unwrap_or_default(),
             stale_seconds: entry.stale_seconds,
-            bytes: (entry.weight, entry.body.length as u64),
+            bytes: (entry.weight, entry.body.held() as u64),
             hits: entry.hits.load(Ordering::Relaxed),
             tags: entry.tags.iter().map(str::to_owned).collect(),
             headers: entry.head.headers.iter().map(|(name, value)| (name.to_string(), told(name, value))).collect(),

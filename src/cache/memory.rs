@@ -20,10 +20,10 @@ mod tier;
 
 use super::crowd::Memory;
 use super::disk::Disk;
-use super::entry::{Entry, Family};
+use super::entry::{Body, Entry, Family};
 use super::filling::Fills;
 use super::key::KeyParts;
-use super::purge::{Marks, Purges};
+use super::purge::{Marks, Purges, UrlPurges};
 use super::stats::{Counts, Stats};
 use super::tags::Tags;
 
@@ -31,8 +31,6 @@ use super::tags::Tags;
 const SHARDS: u64 = 8;
 /// Locks that writers of different URLs do not share.
 const STRIPES: usize = 64;
-/// Remembered purges of URLs in a stripe; two URLs that share one only lose a fill to the other's purge.
-const URL_PURGES: usize = 64;
 /// Sizes the ghost list, which remembers hashes of what was evicted.
 const ANSWER_BYTES_USUAL: u64 = 4096;
 
@@ -66,17 +64,12 @@ pub(super) struct Place {
     pub(super) stamp: u64,
 }
 
+#[derive(Default)]
 struct Stripe {
     urls: HashMap<u64, SmallVec<[HashBinary; 1]>>,
     /// Hashes of tags and consumers, each with the keys that it finds.
     labels: BTreeSet<(u64, HashBinary)>,
-    purged: [u64; URL_PURGES],
-}
-
-impl Default for Stripe {
-    fn default() -> Self {
-        Self { urls: HashMap::new(), labels: BTreeSet::new(), purged: [0; URL_PURGES] }
-    }
+    purged: UrlPurges,
 }
 
 #[derive(Clone)]
@@ -243,6 +236,20 @@ impl Cache {
         self.count_stored(stored.is_some())
     }
 
+    /// Stores a part of an answer, beside what is there of the same.
+    pub(super) fn store_part(&self, place: &Place, entry: &Entry, part: Body) -> bool {
+        let stored = self.change(place, |before| {
+            let same = before.and_then(|family| family.variants.iter().find(|other| other.variance == entry.variance));
+            let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
+            self.write_through(place, &entry);
+            Some(match before {
+                Some(family) => family.with(entry, self.weight_max()),
+                None => Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), entry),
+            })
+        });
+        self.count_stored(stored.is_some())
+    }
+
     /// Replaces one answer by the same one, confirmed; false where it is no longer there.
     pub(super) fn confirm(&self, place: &Place, confirmed: &Arc<Entry>, entry: Entry) -> bool {
         if entry.weight > self.weight_max() {
@@ -341,7 +348,7 @@ impl Cache {
         }
         let Some(key) = KeyParts::read(&place.key) else { return true };
         let marks = Marks { endpoint: &place.endpoint, host: key.host, path: key.path, consumer: key.consumer };
-        place.stamp < stripe.purged[slot(place.url)].max(self.purges.last(&marks, &place.tags))
+        place.stamp < stripe.purged.last(place.url).max(self.purges.last(&marks, &place.tags))
     }
 
     fn stripe(&self, url: u64) -> &Mutex<Stripe> {
@@ -363,10 +370,6 @@ impl Cache {
 /// `quick_cache` rounds up to a multiple of its shards.
 fn capacity(bytes_max: u64) -> u64 {
     bytes_max / SHARDS * SHARDS
-}
-
-fn slot(url: u64) -> usize {
-    (url as usize / STRIPES) % URL_PURGES
 }
 
 fn consumer_of(family: &Family) -> Option<&str> {

@@ -22,6 +22,7 @@ use super::entry::{Choice, Chosen, Entry};
 use super::filling::{Filling, Follower, Reservation};
 use super::key::KeyParts;
 use super::memory::{Cache, Place};
+use super::range::Wanted;
 use super::tags::Tags;
 
 /// What an answer that may be stored brings along in its meta; one without is not stored.
@@ -51,19 +52,22 @@ pub struct Collapsed;
 impl Storage for Cache {
     async fn lookup(&'static self, key: &CacheKey, _: &SpanHandle) -> Result<Option<(CacheMeta, HitHandler)>> {
         let (primary, variance) = (key.primary_bin(), key.variance_bin());
+        let wanted = key.extensions.get::<Wanted>().copied();
         let is_fresh = |entry: &Arc<Entry>| entry.fresh_until() >= SystemTime::now();
         let mut family = self.find(&primary);
-        if !family.as_ref().and_then(|family| family.find(variance)).is_some_and(is_fresh) {
+        if !family.as_ref().and_then(|family| family.find(variance, wanted)).is_some_and(is_fresh) {
             if let Some(found) = self.follow(&primary, variance) {
                 return Ok(Some(found));
             }
             // What was still being received at the first look may be stored since.
             family = self.find(&primary);
         }
-        if family.as_ref().and_then(|family| family.find(variance)).is_none() {
-            family = self.load_from_disk(key, primary, variance).await;
+        if family.as_ref().and_then(|family| family.find(variance, wanted)).is_none() {
+            family = self.load_from_disk(key, primary, variance, wanted).await;
         }
-        let Some(entry) = family.as_ref().and_then(|family| family.find(variance)) else { return Ok(None) };
+        let found = family.as_ref().and_then(|family| family.find(variance, wanted));
+        // Of what is stale only a whole can be confirmed, or be used all the same.
+        let Some(entry) = found.filter(|entry| entry.body.is_whole() || is_fresh(entry)) else { return Ok(None) };
         let mut meta = entry.meta();
         if !meta.is_fresh(SystemTime::now()) {
             meta.extensions_mut().insert(FoundStale(Arc::clone(entry)));
@@ -133,7 +137,7 @@ impl Storage for Cache {
 }
 
 impl Cache {
-    fn place(&self, key: &CacheKey, meta: &CacheMeta) -> Option<(Place, Ticket)> {
+    pub(super) fn place(&self, key: &CacheKey, meta: &CacheMeta) -> Option<(Place, Ticket)> {
         let ticket = meta.extensions().get::<Ticket>()?.clone();
         let parts = KeyParts::of(key)?;
         let url = self.url(parts.host, parts.path, parts.query);
@@ -197,6 +201,9 @@ impl HandleHit for Hit {
         self.count();
         let piece = self.entry.body.read(self.next, self.end);
         self.next += piece.as_ref().map_or(0, Bytes::len);
+        if piece.is_none() && self.next < self.end {
+            return Error::e_explain(ErrorType::InternalError, format!("no byte {} is stored", self.next));
+        }
         Ok(piece)
     }
 

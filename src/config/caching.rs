@@ -53,7 +53,11 @@ pub struct CachePolicy {
     pub query: CachedQuery,
     /// What becomes of wishes such as `Cache-Control: no-cache` in requests.
     pub request_directives: RequestDirectives,
-    /// Larger answers are not stored.
+    /// Whether `Surrogate-Control` of the instance counts, as `CDN-Cache-Control` does.
+    pub surrogate_control: bool,
+    /// Whether parts of answers are stored, and put together.
+    pub partial: bool,
+    /// Larger answers are not stored; with `partial` larger parts.
     pub body_max: Size,
     /// Headers of the instance's answer that hold its tags, by which it can be purged.
     #[serde(deserialize_with = "short_forms::one_or_many")]
@@ -172,6 +176,8 @@ impl Default for CachePolicy {
             body_max: Size(1 << 20),
             tags_header: vec!["Surrogate-Key".to_owned(), "Cache-Tag".to_owned()],
             tags_to_clients: false,
+            surrogate_control: false,
+            partial: false,
         }
     }
 }

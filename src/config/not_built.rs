@@ -7,7 +7,6 @@ use super::tree::{Kind, Node, join, problem};
 /// Paths in the file; `*` is any name or any element of a list.
 const NOT_BUILT: &[&str] = &[
     "routes.*.breaker",
-    "routes.*.cache.partial",
     "routes.*.body_max.mode",
     "defaults.cors",
     "defaults.clients",

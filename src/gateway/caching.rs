@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LOCATION, HeaderName, LOCATION};
 use http::{Method, StatusCode};
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, NoCacheReason, RespCacheable};
@@ -15,6 +16,7 @@ use super::admit::authority;
 use super::dated::Dated;
 use super::exchange::{Admitted, Exchange};
 use crate::cache;
+use crate::cache::Part;
 use crate::cache::crowd::Refresh;
 use crate::policy::cache::{CacheRule, invalidates};
 use crate::policy::headers::X_FORWARDED_FOR;
@@ -49,12 +51,12 @@ impl Exchange {
 
     /// Looks for a stored answer, where the route has a cache.
     pub(super) fn look_in_cache(&mut self, session: &mut Session) {
-        let Some(key) = self.make_cache_key(session.req_header()) else { return };
+        let Some(mut key) = self.make_cache_key(session.req_header()) else { return };
         let Some(admitted) = &self.admitted else { return };
         let Some(rule) = &admitted.route.cache else { return };
         let authorization_reaches_instance =
             session.req_header().headers.contains_key(AUTHORIZATION) && admitted.key_header != Some(AUTHORIZATION);
-        self.cache_turn.enable(rule, session, &key, authorization_reaches_instance);
+        self.cache_turn.enable(rule, session, &mut key, authorization_reaches_instance);
         self.cache_key = Some(key);
     }
 
@@ -145,8 +147,12 @@ impl Exchange {
     }
 
     /// What an instance's answer means for what is stored: a 304 refreshes it, a change makes it invalid.
-    pub(super) fn cache_sees_answer(&mut self, session: &Session, response: &ResponseHeader) {
+    pub(super) fn cache_sees_answer(&mut self, session: &Session, response: &mut ResponseHeader) {
+        if let Some(rule) = self.cache_rule() {
+            rule.read_surrogate_control(response);
+        }
         self.cache_turn.keep_not_modified(session, response);
+        self.part = self.begin_part(session, response);
         let request = session.req_header();
         if !invalidates(&request.method, response.status) {
             return;
@@ -162,6 +168,23 @@ impl Exchange {
             if let Some((path, query)) = of_same_origin(said, scheme, &host, &admitted.path) {
                 url.forget(&path, query.as_deref());
             }
+        }
+    }
+
+    /// A part that is stored, where the answer is one.
+    fn begin_part(&mut self, session: &Session, response: &ResponseHeader) -> Option<Box<Part>> {
+        let rule = self.admitted.as_ref()?.route.cache.as_ref()?;
+        let part = rule.part(&mut self.cache_turn, session.req_header(), response, SystemTime::now())?;
+        Some(Box::new(part))
+    }
+
+    /// What came of the body, which may be of a part that is stored.
+    pub(super) fn keep_part(&mut self, body: Option<&Bytes>, is_end: bool) {
+        let Some(part) = &mut self.part else { return };
+        if !body.is_none_or(|body| part.add(body)) {
+            self.part = None;
+        } else if is_end && let Some(part) = self.part.take() {
+            part.store();
         }
     }
 

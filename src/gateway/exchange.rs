@@ -20,6 +20,7 @@ use super::connection::{Connection, Current};
 use super::flow::Flow;
 use super::tunnel::Tunnel;
 use super::{Parts, internal, timeouts};
+use crate::cache::Part;
 use crate::cache::crowd::Refresh;
 use crate::config::Pattern;
 use crate::keys::KeyEntry;
@@ -77,6 +78,8 @@ pub struct Exchange {
     /// Bytes of the request body on this try.
     pub(super) body_bytes: u64,
     pub(super) cache_turn: CacheTurn,
+    /// A part of an answer that is being stored.
+    pub(super) part: Option<Box<Part>>,
     pub(super) cache: Option<CacheResult>,
     pub(super) cache_key: Option<CacheKey>,
     /// Held where this exchange refreshes what is stored.
@@ -154,6 +157,7 @@ impl Exchange {
             upstream_time: None,
             body_bytes: 0,
             cache_turn: CacheTurn::default(),
+            part: None,
             cache: None,
             cache_key: None,
             refresh: None,

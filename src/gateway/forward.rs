@@ -40,6 +40,9 @@ pub(super) fn prepare_request(request: &mut RequestHeader, exchange: &Exchange, 
     {
         request.insert_header(written::X_CONSUMER, &*key.consumer)?;
     }
+    if let Some(cache) = &route.cache {
+        cache.declare(request)?;
+    }
     let mut id = Uuid::encode_buffer();
     request.insert_header(written::X_REQUEST_ID, &*exchange.facts.request_id.hyphenated().encode_lower(&mut id))?;
     route.request_headers.apply_to_request(request)

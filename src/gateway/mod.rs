@@ -346,6 +346,7 @@ impl ProxyHttp for Gateway {
         if !end_of_stream {
             exchange.piece_came(session, body.as_ref().map_or(0, Bytes::len))?;
         }
+        exchange.keep_part(body.as_ref(), end_of_stream);
         Ok(None)
     }
 

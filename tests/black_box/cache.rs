@@ -58,6 +58,20 @@ async fn s_maxage_is_meant_for_a_gateway() {
 }
 
 #[tokio::test]
+async fn surrogate_control_counts_where_the_route_says_so() {
+    const HEADERS: &[(&str, &str)] = &[("Cache-Control", "no-store"), ("Surrogate-Control", "max-age=60;tollgate")];
+    assert_eq!(reached("0s", HEADERS).await, 2);
+    assert_eq!(reached("{ttl: 0s, surrogate_control: true}", HEADERS).await, 1);
+    let backend = Backend::scripted(|_| Reply::ok("x").with("Surrogate-Control", "no-store")).await;
+    let gateway = Gateway::start(&cached(&backend, "{ttl: 1min, surrogate_control: true}")).await;
+    for count in 1..3 {
+        let answer = gateway.get("/cached/x").header("surrogate-capability", "evil=\"Surrogate/1.0\"").await;
+        assert_eq!((answer.header("surrogate-control"), backend.requests()), (None, count));
+        assert_eq!(backend.last().header("surrogate-capability"), Some("tollgate=\"Surrogate/1.0\""));
+    }
+}
+
+#[tokio::test]
 async fn max_shortens_what_the_instance_allows() {
     let backend = Backend::scripted(|_| Reply::ok("x").with("Cache-Control", "max-age=60")).await;
     let gateway = Gateway::start(&cached(&backend, "{ttl: 0s, max: 1s}")).await;

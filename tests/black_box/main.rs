@@ -16,6 +16,7 @@ mod cache;
 mod cache_crowds;
 mod cache_disk;
 mod cache_keys;
+mod cache_parts;
 mod cache_purge;
 mod cache_show;
 mod cache_stale;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pingora_cache::key::HashBinary;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Cache, Stripe, slot};
+use super::{Cache, Stripe};
 use crate::cache::entry::Family;
 use crate::cache::key::KeyParts;
 use crate::cache::purge::{How, Scope};
@@ -105,7 +105,7 @@ impl Cache {
     fn purge_url(&self, host: &str, path_and_query: &str, how: How) -> u64 {
         let url = self.url_of(host, path_and_query);
         let mut stripe = self.stripe(url).lock();
-        stripe.purged[slot(url)] = self.purges.next();
+        stripe.purged.remember(url, self.purges.next());
         let mut keys = stripe.urls.get(&url).cloned().unwrap_or_default().into_vec();
         keys.extend(self.disk.get().map(|disk| disk.of_url(url)).unwrap_or_default());
         keys.sort_unstable();

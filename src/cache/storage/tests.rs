@@ -239,6 +239,18 @@ async fn a_clear_wins_over_what_was_asked_before_it() {
     assert_eq!(cache.stats().dropped_cleared, 3);
 }
 
+#[tokio::test]
+async fn changes_elsewhere_cost_no_fill() {
+    let cache = cache(MB);
+    let under_way: Vec<_> = (0..100).map(|n| (key(&format!("/{n}"), None), meta(cache, &[]))).collect();
+    for n in 0..1000 {
+        cache.invalidate("example.com", &format!("/other/{n}"));
+    }
+    for (key, meta) in &under_way {
+        assert!(fill(cache, key, meta, &[b"a"]).await > 0);
+    }
+}
+
 fn tagged(cache: &'static Cache, tags: &str) -> CacheMeta {
     let mut meta = meta(cache, &[]);
     let fields = http::HeaderMap::from_iter([(http::HeaderName::from_static("cache-tag"), tags.parse().unwrap())]);

@@ -27,8 +27,10 @@ use crate::config::{CachePolicy, CachedMethod, KeyPart, RequestDirectives, SetCo
 pub struct CacheRule {
     pub(super) methods: Vec<Method>,
     pub(super) obeys_wishes: bool,
+    pub(super) partial: bool,
+    pub(super) surrogate_control: bool,
     rules: Rules,
-    set_cookie: SetCookie,
+    pub(super) set_cookie: SetCookie,
     shared: bool,
     key: Vec<KeyPart>,
     vary: Vec<HeaderName>,
@@ -61,6 +63,8 @@ impl CacheRule {
         Self {
             methods: methods.collect(),
             obeys_wishes: policy.request_directives == RequestDirectives::Obey,
+            partial: policy.partial,
+            surrogate_control: policy.surrogate_control,
             rules,
             set_cookie: policy.set_cookie,
             shared: policy.shared,
@@ -122,11 +126,10 @@ impl CacheRule {
             refresh(&mut head, not_modified, self.set_cookie == SetCookie::Store);
         }
         let asked = Asked::of(&request.headers, turn.wishes.no_store, turn.authorization_reaches_instance);
-        let judged = self.judge(turn, key, asked, &head, not_modified.is_some(), now);
-        let judged = judged.and_then(|(freshness, reservation)| {
-            let tags = Tags::read(&head.headers, &self.tags).map_err(|_| Unstorable::Tags)?;
-            Ok((freshness, reservation, tags))
-        });
+        let judged = match turn.whole {
+            true => self.judge(turn, key, asked, &head, not_modified.is_some(), now),
+            false => Err(Unstorable::NotWhole),
+        };
         self.remember(key, judged.as_ref().err().copied());
         match judged {
             Ok((freshness, reservation, tags)) => {
@@ -157,7 +160,8 @@ impl CacheRule {
         }
     }
 
-    fn judge(
+    /// Whether an answer of which `Content-Length` bytes come may be stored: its freshness, room for it, and its tags.
+    pub(super) fn judge(
         &self,
         turn: &CacheTurn,
         key: Option<&CacheKey>,
@@ -165,10 +169,7 @@ impl CacheRule {
         head: &ResponseHeader,
         confirms: bool,
         now: SystemTime,
-    ) -> Result<(Freshness, Reservation), Unstorable> {
-        if !turn.whole {
-            return Err(Unstorable::NotWhole);
-        }
+    ) -> Result<(Freshness, Reservation, Option<Tags>), Unstorable> {
         let times = Times { asked: turn.asked_at.unwrap_or(now), answered: now };
         let freshness = freshness::decide(head.status, &head.headers, asked, &self.rules, times)?;
         let length = head.headers.get(CONTENT_LENGTH);
@@ -181,10 +182,11 @@ impl CacheRule {
             None => return Err(Unstorable::CloseDelimited),
         };
         let reservation = Reservation::of(store(), if confirms { 0 } else { bytes });
-        Ok((freshness, reservation.ok_or(Unstorable::NoRoom)?))
+        let tags = Tags::read(&head.headers, &self.tags).map_err(|_| Unstorable::Tags)?;
+        Ok((freshness, reservation.ok_or(Unstorable::NoRoom)?, tags))
     }
 
-    fn meta(
+    pub(super) fn meta(
         &self,
         turn: &CacheTurn,
         request: &RequestHeader,

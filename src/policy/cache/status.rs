@@ -37,6 +37,7 @@ impl CacheTurn {
             CachePhase::Miss | CachePhase::Expired if cache.maybe_cache_meta().is_some() => {
                 format!("fwd={}; stored", self.forwarded(cache))
             }
+            _ if self.fills_part => format!("fwd={}; stored", self.forwarded(cache)),
             CachePhase::Disabled(reason) if self.consulted == Consulted::Yes => {
                 format!("fwd={}; detail={}", self.forwarded(cache), word(reason))
             }

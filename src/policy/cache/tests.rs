@@ -50,8 +50,8 @@ impl ProxyHttp for Gate {
     }
 
     fn request_cache_filter(&self, session: &mut Session, turn: &mut CacheTurn) -> Result<()> {
-        let key = self.key(session.req_header());
-        turn.enable(&self.rule, session, &key, true);
+        let mut key = self.key(session.req_header());
+        turn.enable(&self.rule, session, &mut key, true);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::rule::{ALWAYS_CONFIRMED, CacheRule};
 use crate::cache::cache_control::{Directives, Wishes};
 use crate::cache::crowd::{self, Refresh};
 use crate::cache::freshness::Unstorable;
+use crate::cache::range::Wanted;
 use crate::cache::{Collapsed, store};
 use crate::record::CacheResult;
 
@@ -42,6 +43,10 @@ pub struct CacheTurn {
     pub(super) cookies: Vec<HeaderValue>,
     /// An answer is being stored.
     pub(super) fills: bool,
+    /// What is asked for is a range of an answer with this key, and parts of it may be stored.
+    pub(super) part_of: Option<CacheKey>,
+    /// A part of an answer is being stored.
+    pub(super) fills_part: bool,
     /// This exchange only refreshes what is stored.
     refreshes: bool,
 }
@@ -61,7 +66,7 @@ impl CacheTurn {
     }
 
     /// In `request_cache_filter`: turns Pingora's cache phases on where the request may be answered from the store.
-    pub fn enable(&mut self, rule: &CacheRule, session: &mut Session, key: &CacheKey, authorization: bool) {
+    pub fn enable(&mut self, rule: &CacheRule, session: &mut Session, key: &mut CacheKey, authorization: bool) {
         let has_body = !session.is_body_empty();
         let request = session.req_header();
         if let Some(reason) = bypass(request, has_body, &rule.methods) {
@@ -75,6 +80,13 @@ impl CacheTurn {
         self.wishes = Wishes::of(&request.headers);
         // A refresh is always of the whole, whatever the request that found it stale asked for.
         self.whole = self.refreshes || (request.method == Method::GET && !request.headers.contains_key(RANGE));
+        if rule.partial
+            && request.method == Method::GET
+            && let Some(wanted) = Wanted::of(&request.headers)
+        {
+            key.extensions.insert(wanted);
+            self.part_of = Some(key.clone());
+        }
         // Who will not have something to share keeps nobody waiting.
         let may_share = self.whole && !self.refreshes && !self.wishes.no_store && !authorization;
         let shares = may_share && !store().uncollapsible.knows(key);

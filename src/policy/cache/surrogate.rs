@@ -1,0 +1,105 @@
+//! `surrogate_control: true`: `Surrogate-Control` (Edge Architecture Specification, W3C Note of 4 August 2001, section 2.4), which origins that
+//! are older than RFC 9213 send to reverse proxies, is read as `CDN-Cache-Control` and stored as such.
+//! Directives for another device are not for this one; what can't be read makes an answer stale.
+
+use http::HeaderValue;
+use pingora_core::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::rule::CacheRule;
+
+const SURROGATE_CONTROL: &str = "surrogate-control";
+const SURROGATE_CAPABILITY: &str = "surrogate-capability";
+const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+
+/// What directives of `Surrogate-Control` name where they are for this proxy alone.
+const DEVICE: &str = "tollgate";
+const CAPABILITY: &str = "tollgate=\"Surrogate/1.0\"";
+
+/// More seconds than these are not told apart (RFC 9111 section 1.2.2).
+const SECONDS_MAX: u64 = 1 << 31;
+
+impl CacheRule {
+    /// Says to the instance that its `Surrogate-Control` is read; what the client said of that is about nobody.
+    ///
+    /// # Errors
+    /// Pingora's, when the header can't be set.
+    pub fn declare(&self, request: &mut RequestHeader) -> Result<()> {
+        if self.surrogate_control { request.insert_header(SURROGATE_CAPABILITY, CAPABILITY) } else { Ok(()) }
+    }
+
+    /// Puts what `Surrogate-Control` says in the place of `CDN-Cache-Control`, which counts where both are there.
+    pub fn read_surrogate_control(&self, answer: &mut ResponseHeader) {
+        if !self.surrogate_control || !answer.headers.contains_key(SURROGATE_CONTROL) {
+            return;
+        }
+        let lines = answer.headers.get_all(SURROGATE_CONTROL).iter();
+        let said: Vec<String> = lines.flat_map(|line| translate(&line.as_bytes().escape_ascii().to_string())).collect();
+        answer.remove_header(SURROGATE_CONTROL);
+        if !said.is_empty()
+            && !answer.headers.contains_key(CDN_CACHE_CONTROL)
+            && let Ok(value) = HeaderValue::try_from(said.join(", "))
+        {
+            // Fails only beyond 32,768 headers, which Pingora does not read.
+            let _ = answer.insert_header(CDN_CACHE_CONTROL, value);
+        }
+    }
+}
+
+/// The directives of a line that are for this proxy, as RFC 9213 has them.
+fn translate(line: &str) -> Vec<String> {
+    let mut said = Vec::new();
+    for member in line.split(',').map(str::trim) {
+        let (directive, device) =
+            member.split_once(';').map_or((member, ""), |(directive, device)| (directive, device.trim()));
+        if !device.is_empty() && device != DEVICE {
+            continue;
+        }
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        match name.trim_end().to_ascii_lowercase().as_str() {
+            "no-store" | "no-store-remote" => said.push("no-store".to_owned()),
+            "max-age" => match freshness(name, value) {
+                Some((fresh, 0)) => said.push(format!("max-age={fresh}")),
+                Some((fresh, stale)) => {
+                    said.push(format!("max-age={fresh}, stale-while-revalidate={stale}, stale-if-error={stale}"));
+                }
+                None => said.push("max-age=0".to_owned()),
+            },
+            // `content` asks for a processing that nobody was told is done here.
+            _ => {}
+        }
+    }
+    said
+}
+
+/// `60`, or `60+30`: for how long it is fresh, and may be used stale after that.
+fn freshness(name: &str, value: &str) -> Option<(u64, u64)> {
+    let seconds = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().unwrap_or(SECONDS_MAX).min(SECONDS_MAX))
+    };
+    let (fresh, stale) = value.split_once('+').unwrap_or((value, "0"));
+    (!name.ends_with([' ', '\t'])).then_some((seconds(fresh)?, seconds(stale)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_this_proxy_is_translated() {
+        let is = |line: &str, said: &str| assert_eq!(translate(line).join(", "), said, "{line}");
+        is("max-age=60", "max-age=60");
+        is("foo, MaX-aGe=60, content=\"ESI/1.0\"", "max-age=60");
+        is("max-age=60+30", "max-age=60, stale-while-revalidate=30, stale-if-error=30");
+        is("max-age=60;tollgate, no-store;other", "max-age=60");
+        is("no-store", "no-store");
+        is("max-age=99999999999999999999", "max-age=2147483648");
+        is("max-age=60;other", "");
+        for unreadable in
+            ["max-age", "max-age=", "max-age =60", "max-age= 60", "max-age=-1", "max-age=1.5", "max-age=1+"]
+        {
+            is(unreadable, "max-age=0");
+        }
+    }
+}
