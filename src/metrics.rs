@@ -529,13 +529,7 @@ mod tests {
             reloaded: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
             reloads_succeeded: 3,
             reloads_failed: 1,
-            cache: CacheState {
-                entries: 7,
-                bytes: (70, 100),
-                evictions: 1,
-                disk: Some(CacheDiskState { hits: 12, bytes: (4096, 8192), ..CacheDiskState::default() }),
-                ..CacheState::default()
-            },
+            cache: cache_state(),
             compression: CompressionState { now: 1, answers: 2, bytes: (3_000, 400), left: 5 },
             limit_entries: 8,
             limit_overflow: 0,
@@ -544,6 +538,11 @@ mod tests {
             limits_saved_rows: 0,
             limits_save_failures: 0,
         }
+    }
+
+    fn cache_state() -> CacheState {
+        let disk = CacheDiskState { hits: 12, bytes: (4096, 8192), ..CacheDiskState::default() };
+        CacheState { entries: 7, bytes: (70, 100), evictions: 1, disk: Some(disk), ..CacheState::default() }
     }
 
     fn limit_store() -> LimitStoreState {

@@ -141,7 +141,7 @@ impl Body {
             (place, offset - self.starts[place])
         };
         let chunk = self.chunks.get(place).filter(|chunk| start < chunk.len())?;
-        Some(chunk.slice(start..chunk.len().min(start + end - offset)))
+        Some(chunk.slice(start..start + (end - offset).min(chunk.len() - start)))
     }
 }
 
@@ -196,6 +196,20 @@ impl Entry {
             hits: AtomicU64::new(0),
             weight,
         }
+    }
+
+    /// This answer with these tags, where `before` was: as often used as that.
+    pub(super) fn in_place_of(mut self, before: &Self, tags: Tags) -> Self {
+        self.weight = weigh(&self.head, &self.body, &tags);
+        self.hits = before.hits.load(Ordering::Relaxed).into();
+        self.tags = tags;
+        self
+    }
+
+    /// Whether a request may be answered from it, which wants all of it or a part: of an answer in parts what is stale cannot be confirmed, or be
+    /// used all the same.
+    fn has(&self, wanted: Option<Wanted>) -> bool {
+        self.body.has(wanted) && (self.body.is_whole() || self.fresh_until() >= SystemTime::now())
     }
 
     /// All that decides when it is used.
@@ -369,7 +383,7 @@ impl Family {
     /// stored in parts only what has the wanted one.
     pub fn find(&self, variance: Option<HashBinary>, wanted: Option<Wanted>) -> Option<&Arc<Entry>> {
         let of_variant = |entry: &&Arc<Entry>| variance.is_none() || entry.variance == variance;
-        self.variants.iter().rev().find(|entry| of_variant(entry) && entry.body.has(wanted))
+        self.variants.iter().rev().find(|entry| of_variant(entry) && entry.has(wanted))
     }
 
     /// The answer of this variance, or the one that does not vary.

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::ETAG;
@@ -14,6 +15,10 @@ use super::entry::{Body, Entry};
 use super::memory::{Cache, Place};
 use super::range::Wanted;
 use super::storage::Ticket;
+use super::tags::{TAGS_MAX, Tags};
+
+/// Parts of one answer that do not make the whole; with more of them only the last is kept.
+const PARTS_MAX: usize = 1024;
 
 /// A part that is being received.
 pub struct Part {
@@ -78,19 +83,22 @@ impl Drop for Part {
 impl Entry {
     /// This answer, as it is stored after `before`, which may be the same in parts or whole; none where what is stored is worth more.
     pub(super) fn with_part(&self, part: Body, before: Option<&Entry>, weight_max: u64) -> Option<Self> {
-        let make = |body: Body| self.with_body(self.head.clone(), Arc::new(body));
-        let before = before.filter(|before| before.body.length == part.length && !part.is_whole());
-        let Some(before) = before else { return Some(make(part)) };
-        let same = strong_tag(self).is_some_and(|tag| strong_tag(before) == Some(tag));
-        match before.body.is_whole() {
-            // Its header is newer.
-            true if same => Some(self.with_body(self.head.clone(), Arc::clone(&before.body))),
-            true if strong_tag(self).is_none() => None,
-            false if same => {
-                Some(make(before.body.with(&part))).filter(|all| all.weight <= weight_max).or_else(|| Some(make(part)))
-            }
-            _ => Some(make(part)),
+        let alone = |part: Body| Some(self.with_body(self.head.clone(), Arc::new(part)));
+        let Some(before) = before else { return alone(part) };
+        let is_same =
+            before.body.length == part.length && strong_tag(self).is_some_and(|tag| strong_tag(before) == Some(tag));
+        if !is_same {
+            // A few bytes don't push out what is fresh and whole, or newer (RFC 9111 section 4).
+            let is_fresh = before.fresh_until() >= SystemTime::now();
+            let stays = is_fresh && (before.body.is_whole() || before.epoch > self.epoch);
+            return if stays { None } else { alone(part) };
         }
+        // The header of the part is newer, also where the whole is here.
+        let body = if before.body.is_whole() { Arc::clone(&before.body) } else { Arc::new(before.body.with(&part)) };
+        let is_bounded = body.is_whole() || body.chunks.len() <= PARTS_MAX;
+        let tags: Vec<&str> = before.tags.iter().chain(self.tags.iter()).collect();
+        let both = is_bounded.then(|| self.with_body(self.head.clone(), body).in_place_of(before, Tags::of(tags)));
+        both.filter(|all| all.weight <= weight_max && all.tags.iter().count() <= TAGS_MAX).or_else(|| alone(part))
     }
 }
 
@@ -107,6 +115,9 @@ impl Body {
 
     /// The parts of both, which are of the same body.
     fn with(&self, part: &Self) -> Self {
+        if part.is_whole() {
+            return Self::of(part.chunks.clone());
+        }
         let (mut chunks, mut starts) = (Vec::new(), Vec::new());
         let mut old = self.starts.iter().zip(&self.chunks);
         let mut new = part.starts.iter().zip(&part.chunks);
@@ -138,6 +149,8 @@ impl Body {
                 chunks.push(bytes);
             }
         }
+        chunks.shrink_to_fit();
+        starts.shrink_to_fit();
         Self { chunks, starts, length: self.length }.whole_where_it_is()
     }
 
@@ -200,7 +213,6 @@ mod tests {
                 let part = part(&(start..end));
                 body = Some(match body {
                     Some(body) if body.is_whole() => body,
-                    Some(_) if part.is_whole() => part,
                     Some(body) => body.with(&part),
                     None => part,
                 });

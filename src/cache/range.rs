@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use http::header::RANGE;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{CONTENT_RANGE, RANGE};
 
 /// The range that a request asks for, before it is known of how many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +42,16 @@ impl Wanted {
     }
 }
 
-/// `Content-Range` of a 206: which bytes, of how many in all (RFC 9110 section 14.4). None where that is not told.
-pub fn content_range(field: &HeaderValue) -> Option<(Range<usize>, usize)> {
+/// `Content-Range` of a 206: which bytes, of how many in all (RFC 9110 section 14.4). None where that is not told, or twice.
+pub fn content_range(headers: &HeaderMap) -> Option<(Range<usize>, usize)> {
+    let mut fields = headers.get_all(CONTENT_RANGE).iter();
+    let (field, None) = (fields.next()?, fields.next()) else { return None };
     let (unit, rest) = field.to_str().ok()?.split_once(' ')?;
     let (range, length) = rest.split_once('/')?;
     let (first, last) = range.split_once('-')?;
     let (range, length) = (number(first)?..number(last)?.checked_add(1)?, number(length)?);
-    (unit.eq_ignore_ascii_case("bytes") && !range.is_empty() && range.end <= length).then_some((range, length))
+    let is_possible = !range.is_empty() && range.end <= length && isize::try_from(length).is_ok();
+    (unit.eq_ignore_ascii_case("bytes") && is_possible).then_some((range, length))
 }
 
 /// Digits and nothing else.
@@ -84,8 +87,12 @@ mod tests {
 
     #[test]
     fn which_part_came() {
-        let read = |text: &str| content_range(&text.parse().unwrap());
+        let read_all =
+            |lines: &[&str]| content_range(&lines.iter().map(|line| (CONTENT_RANGE, line.parse().unwrap())).collect());
+        let read = |text: &str| read_all(&[text]);
         assert_eq!(read("bytes 2-4/10"), Some((2..5, 10)));
+        assert_eq!(read_all(&["bytes 2-4/10", "bytes 3-5/10"]), None);
+        assert_eq!(read("bytes 18446744073709551610-18446744073709551613/18446744073709551615"), None);
         for nothing in ["bytes 2-4/*", "bytes */10", "bytes 4-2/10", "bytes 2-10/10", "bytes=2-4/10", "items 2-4/10"] {
             assert_eq!(read(nothing), None, "{nothing}");
         }

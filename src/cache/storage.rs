@@ -63,11 +63,9 @@ impl Storage for Cache {
             family = self.find(&primary);
         }
         if family.as_ref().and_then(|family| family.find(variance, wanted)).is_none() {
-            family = self.from_disk(key, primary, variance).await;
+            family = self.load_from_disk(key, primary, variance, wanted).await;
         }
-        let found = family.as_ref().and_then(|family| family.find(variance, wanted));
-        // Of what is stale only a whole can be confirmed, or be used all the same.
-        let Some(entry) = found.filter(|entry| entry.body.is_whole() || is_fresh(entry)) else { return Ok(None) };
+        let Some(entry) = family.as_ref().and_then(|family| family.find(variance, wanted)) else { return Ok(None) };
         let mut meta = entry.meta();
         if !meta.is_fresh(SystemTime::now()) {
             meta.extensions_mut().insert(FoundStale(Arc::clone(entry)));

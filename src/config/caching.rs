@@ -57,7 +57,7 @@ pub struct CachePolicy {
     pub surrogate_control: bool,
     /// Whether parts of answers are stored, and put together.
     pub partial: bool,
-    /// Larger answers are not stored; with `partial` larger parts.
+    /// Larger answers are not stored; with `partial` it is larger parts.
     pub body_max: Size,
     /// Headers of the instance's answer that hold its tags, by which it can be purged.
     #[serde(deserialize_with = "short_forms::one_or_many")]

@@ -51,6 +51,9 @@ impl Exchange {
 
     /// Looks for a stored answer, where the route has a cache.
     pub(super) fn look_in_cache(&mut self, session: &mut Session) {
+        if let Some(rule) = self.cache_rule() {
+            rule.forget_capability(session.req_header_mut());
+        }
         let Some(mut key) = self.make_cache_key(session.req_header()) else { return };
         let Some(admitted) = &self.admitted else { return };
         let Some(rule) = &admitted.route.cache else { return };
@@ -195,6 +198,7 @@ impl Exchange {
     pub(super) fn say_cache_status(&mut self, session: &Session, response: &mut ResponseHeader) -> Result<()> {
         if let Some(rule) = self.cache_rule() {
             rule.hide_tags(response);
+            rule.hide_surrogate_control(response);
             self.cache_turn.restore(session, response);
             Dated::keep(session, response);
             response.append_header(CACHE_STATUS, self.cache_turn.status(&session.cache, SystemTime::now()))?;

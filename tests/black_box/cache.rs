@@ -60,8 +60,19 @@ async fn s_maxage_is_meant_for_a_gateway() {
 #[tokio::test]
 async fn surrogate_control_counts_where_the_route_says_so() {
     const HEADERS: &[(&str, &str)] = &[("Cache-Control", "no-store"), ("Surrogate-Control", "max-age=60;tollgate")];
+    const COUNTS: &str = "{ttl: 0s, surrogate_control: true}";
     assert_eq!(reached("0s", HEADERS).await, 2);
-    assert_eq!(reached("{ttl: 0s, surrogate_control: true}", HEADERS).await, 1);
+    assert_eq!(reached(COUNTS, HEADERS).await, 1);
+    assert_eq!(reached(COUNTS, &[("Surrogate-Control", "private, max-age=60")]).await, 2);
+    assert_eq!(
+        reached(
+            COUNTS,
+            &[("CDN-Cache-Control", "!!"), ("Surrogate-Control", "no-store"), ("Cache-Control", "max-age=60")]
+        )
+        .await,
+        2
+    );
+    assert_eq!(reached(COUNTS, &[("CDN-Cache-Control", "max-age=60"), ("Surrogate-Control", "no-store")]).await, 1);
     let backend = Backend::scripted(|_| Reply::ok("x").with("Surrogate-Control", "no-store")).await;
     let gateway = Gateway::start(&cached(&backend, "{ttl: 1min, surrogate_control: true}")).await;
     for count in 1..3 {
@@ -69,6 +80,13 @@ async fn surrogate_control_counts_where_the_route_says_so() {
         assert_eq!((answer.header("surrogate-control"), backend.requests()), (None, count));
         assert_eq!(backend.last().header("surrogate-capability"), Some("tollgate=\"Surrogate/1.0\""));
     }
+    // A cache in front must not keep what was said to this one, and what its clients say tells nothing apart.
+    backend.plays(|_| Reply::ok("x").with("Surrogate-Control", "max-age=60").with("Vary", "Surrogate-Capability"));
+    for client in ["a", "b", "c"] {
+        let answer = gateway.get("/cached/y").header("surrogate-capability", client).await;
+        assert_eq!((answer.header("surrogate-control"), answer.header("cdn-cache-control")), (None, None));
+    }
+    assert_eq!(backend.requests(), 3);
 }
 
 #[tokio::test]

@@ -217,7 +217,9 @@ async fn a_kill_during_fills_leaves_warm_answers_none_damaged_and_none_that_was_
             }
         }));
         let kill = async {
-            tokio::time::sleep(milliseconds(700 + 300 * round)).await;
+            // However slow the machine is.
+            eventually("purges", seconds(20), async || purged.lock().expect("purged").len() > 30).await;
+            tokio::time::sleep(milliseconds(200 + 100 * round)).await;
             gateway.signal(Signal::SIGKILL);
         };
         futures::future::join(fills, kill).await;
@@ -235,7 +237,7 @@ async fn a_kill_during_fills_leaves_warm_answers_none_damaged_and_none_that_was_
             }
         }
         let state = disk(&gateway).await;
-        assert!(hits.len() > 20 && purged.len() > 10, "{} hits, {} purged, {state}", hits.len(), purged.len());
+        assert!(hits.len() > 20, "{} hits, {} purged, {state}", hits.len(), purged.len());
         assert!(state["bytes"].as_u64() <= Some(64 << 20), "{state}");
     }
 }

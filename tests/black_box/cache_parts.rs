@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::harness::{Answer, Backend, Config, Gateway, Reply, Seen};
+use crate::harness::{Answer, Backend, Config, Gateway, Reply, Seen, milliseconds};
 
 const LENGTH: usize = 1000;
 
@@ -118,7 +118,17 @@ async fn parts_of_different_answers_never_mix() {
 async fn what_contradicts_itself_breaks_off_or_may_not_be_stored_is_not_stored() {
     let backend = Backend::scripted(|seen| serve(seen, "\"v1\"")).await;
     let gateway = gateway(&backend).await;
-    let replies: [fn() -> Reply; 6] = [
+    let replies: [fn() -> Reply; 8] = [
+        || {
+            Reply::status(206, "0")
+                .with("Content-Range", "bytes 5-5/10")
+                .with("Content-Range", "bytes 6-6/10")
+                .with("Cache-Control", "max-age=60")
+        },
+        || {
+            let huge = "bytes 18446744073709551610-18446744073709551610/18446744073709551615";
+            Reply::status(206, "0").with("Content-Range", huge).with("Cache-Control", "max-age=60")
+        },
         || Reply::status(206, "01234").with("Content-Range", "bytes 4-9/10").with("Cache-Control", "max-age=60"),
         || Reply::status(206, "01234").with("Content-Range", "bytes 5-9/*").with("Cache-Control", "max-age=60"),
         || Reply::status(206, "01234").with("Cache-Control", "max-age=60"),
@@ -131,6 +141,7 @@ async fn what_contradicts_itself_breaks_off_or_may_not_be_stored_is_not_stored()
         },
         || Reply::RawThenClose(CUT.into()),
     ];
+    assert_eq!(gateway.get("/cached/x").header("range", "bytes=0-9").await.status, 206);
     for (number, reply) in replies.into_iter().enumerate() {
         backend.plays(move |_| reply());
         let before = backend.requests();
@@ -139,6 +150,46 @@ async fn what_contradicts_itself_breaks_off_or_may_not_be_stored_is_not_stored()
         }
         assert_eq!(backend.requests() - before, 2, "{number}");
     }
+}
+
+#[tokio::test]
+async fn a_purge_finds_bytes_by_the_tag_that_came_with_them() {
+    let backend = Backend::scripted(|seen| serve(seen, "\"v1\"")).await;
+    let gateway = gateway(&backend).await;
+    part(&gateway, "bytes=0-49").await;
+    let untagged =
+        || Reply::status(206, &text(50, 60)).with("Content-Range", "bytes 50-59/1000").with("ETag", "\"v1\"");
+    backend.plays(move |_| untagged().with("Cache-Control", "max-age=60"));
+    part(&gateway, "bytes=50-59").await;
+    part(&gateway, "bytes=0-59").await;
+    assert_eq!(backend.requests(), 2);
+    let purged = gateway.admin_post("/admin/cache/purge").body(r#"{"tag": "video"}"#.to_owned()).await;
+    assert_eq!(purged.json()["purged"], 1);
+    backend.plays(|seen| serve(seen, "\"v1\""));
+    part(&gateway, "bytes=0-9").await;
+    assert_eq!(backend.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_part_replaces_a_whole_that_is_stale_but_none_that_is_fresh() {
+    let backend = Backend::scripted(|_| Reply::ok(&text(0, LENGTH)).with("Cache-Control", "max-age=1")).await;
+    let gateway = gateway(&backend).await;
+    gateway.get("/cached/x").await;
+    tokio::time::sleep(milliseconds(2_100)).await;
+    backend.plays(|seen| serve(seen, "W/\"v1\""));
+    part(&gateway, "bytes=0-9").await;
+    part(&gateway, "bytes=0-9").await;
+    assert_eq!(backend.requests(), 2);
+    // Asked for before the whole, and slower.
+    backend.plays(|seen| serve(seen, "\"old\"").after(milliseconds(700)));
+    let (late, ()) = tokio::join!(gateway.get("/cached/y").header("range", "bytes=0-9").attempt(), async {
+        tokio::time::sleep(milliseconds(200)).await;
+        backend.plays(|_| Reply::ok("newer").with("ETag", "\"new\"").with("Cache-Control", "max-age=60"));
+        assert_eq!(gateway.get("/cached/y").await.text(), "newer");
+    });
+    assert_eq!(late.unwrap().text(), text(0, 10));
+    assert_eq!(gateway.get("/cached/y").await.text(), "newer");
+    assert_eq!(backend.requests(), 4);
 }
 
 #[tokio::test]

@@ -127,8 +127,7 @@ impl Disk {
         self.work.notify_one();
     }
 
-    /// Takes an answer to be written. Never waits: where there is no room, what was there of it before goes, too. Of one that has
-    /// parts only nothing is written.
+    /// Takes an answer to be written. Never waits: where there is no room, what was there of it before goes, too.
     pub(super) fn store(&self, place: &Place, entry: &Arc<Entry>) {
         let mut state = self.state.lock();
         if state.closing || state.phase == Phase::Closed {
@@ -136,17 +135,17 @@ impl Disk {
         }
         let (name, version) = ((place.primary, entry.variance), state.next_version());
         state.make_way(&name, file::fields_of(entry.selected.as_deref()));
-        if !entry.body.is_whole() {
-            return state.forget(&name);
-        }
         let job = Job { entry: Arc::clone(entry), key: Arc::clone(&place.key), url: place.url, version };
         let before = state.queue.find(&name).map_or(0, Job::cost);
-        let fits = state.queue.cost - before + job.cost() <= state.bounds.queue
+        // Answers of which only parts are stored are for memory alone.
+        let is_whole = entry.body.is_whole();
+        let fits = is_whole
+            && state.queue.cost - before + job.cost() <= state.bounds.queue
             && entry.weight <= (state.bounds.room / PART_OF_ONE).min(u64::from(u32::MAX / 2));
         if fits {
             state.queue.put(name, job);
         } else {
-            count(&self.counts.dropped);
+            self.counts.dropped.fetch_add(u64::from(is_whole), Ordering::Relaxed);
             // What is there is older than what memory has now: it must not come back.
             state.forget(&name);
         }

@@ -198,7 +198,7 @@ impl Disk {
     fn has_landed(&self, name: &Name, job: &Job, room: u64) {
         count(&self.counts.writes);
         let mut state = self.state.lock();
-        if !state.queue.find(name).is_some_and(|wanted| wanted.version == job.version) {
+        if state.queue.find(name).is_none_or(|wanted| wanted.version != job.version) {
             // Purged, or there is a newer one, since it was begun.
             state.index.remove(name);
             drop(state);

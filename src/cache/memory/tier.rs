@@ -16,6 +16,7 @@ use crate::cache::entry::{Entry, Family};
 use crate::cache::explain::Stored;
 use crate::cache::filling::Reservation;
 use crate::cache::key::KeyParts;
+use crate::cache::range::Wanted;
 use crate::cache::tags::Tags;
 
 /// How long a request waits for the disk: a slower one is as good as none.
@@ -126,12 +127,13 @@ impl Cache {
     }
 
     /// Looks on disk for what memory does not have: a family with the asked variant, or with all of them where none is asked
-    /// for.
-    pub(in super::super) async fn from_disk(
+    /// for. What is there is whole.
+    pub(in super::super) async fn load_from_disk(
         &'static self,
         key: &CacheKey,
         primary: HashBinary,
         variance: Option<HashBinary>,
+        wanted: Option<Wanted>,
     ) -> Option<Arc<Family>> {
         let disk = self.disk.get()?;
         if !disk.has(&(primary, variance), variance.is_none()) {
@@ -139,7 +141,7 @@ impl Cache {
         }
         let turn = timeout(LOADED_WITHIN, disk.turn(&primary).acquire_owned()).await.ok()?.ok()?;
         // Whoever had the turn before may have found it for all.
-        let has = |family: &Arc<Family>| family.find(variance, None).is_some();
+        let has = |family: &Arc<Family>| family.find(variance, wanted).is_some();
         if let Some(family) = self.find(&primary).filter(has) {
             disk.is_hit();
             return Some(family);
@@ -171,6 +173,10 @@ impl Cache {
         let url = self.url(parts.host, parts.path, parts.query);
         let endpoint = Arc::from(parts.endpoint);
         let mut found = disk.find(&primary, variance);
+        if let Some(family) = self.map.peek(&primary) {
+            // What memory has is newer, be it only in parts.
+            found.retain(|found| family.find_exactly(found.variance).is_none());
+        }
         let bytes = keep_what_fits(&mut found, self.weight_max());
         let _room = Reservation::of(self, bytes)?;
         let read = |found: Found| {

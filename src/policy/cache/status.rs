@@ -39,7 +39,7 @@ impl CacheTurn {
             }
             _ if self.fills_part => format!("fwd={}; stored", self.forwarded(cache)),
             CachePhase::Disabled(reason) if self.consulted == Consulted::Yes => {
-                format!("fwd={}; detail={}", self.forwarded(cache), word(reason))
+                format!("fwd={}; detail={}", self.forwarded(cache), self.part_refused.unwrap_or_else(|| word(reason)))
             }
             _ => match self.consulted {
                 Consulted::No(Bypass::Method) => "fwd=method".to_owned(),

@@ -47,6 +47,8 @@ pub struct CacheTurn {
     pub(super) part_of: Option<CacheKey>,
     /// A part of an answer is being stored.
     pub(super) fills_part: bool,
+    /// Why a part was not stored.
+    pub(super) part_refused: Option<&'static str>,
     /// This exchange only refreshes what is stored.
     refreshes: bool,
 }
