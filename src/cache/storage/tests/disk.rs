@@ -434,3 +434,20 @@ async fn nothing_that_was_purged_comes_back_under_load() {
     cache.purge(Scope::All, How::Hard);
     assert_eq!(files(folder.path()).len(), 0);
 }
+
+#[tokio::test]
+async fn parts_stay_in_memory_and_an_older_whole_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 8 * MB, GB);
+    let key = key("/a", None);
+    fill(cache, &key, &meta(cache, &[("etag", "\"1\"")]), &[b"whole"]).await;
+    settled(cache).await;
+    forget_memory(cache);
+    let newer = meta(cache, &[("etag", "\"2\"")]);
+    let mut part = crate::cache::Part::new(cache, &key, &newer, 0..2, 5).unwrap();
+    assert!(part.add(b"ne"));
+    part.store();
+    assert!(look(cache, &key).await.is_none(), "an older answer than the part came back");
+    until("removed", || files(folder.path()).is_empty()).await;
+    assert_eq!((disk(cache).entries, disk(cache).dropped), (0, 0));
+}
