@@ -4,21 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark whose fixture can't be made has to end")]
 #![allow(clippy::print_stdout, reason = "it is a program of the command line")]
 
+mod cached;
+
 use std::process::Command;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
+use cached::{key, meta, resident};
 use futures::executor::block_on;
-use http::{HeaderMap, HeaderName};
+use pingora_cache::Storage;
 use pingora_cache::trace::Span;
-use pingora_cache::{CacheKey, CacheMeta, Storage};
-use pingora_http::ResponseHeader;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tollgate::cache::key::KeyParts;
-use tollgate::cache::tags::Tags;
-use tollgate::cache::{Cache, Reservation, Ticket};
+use tollgate::cache::Cache;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc; // as in the gateway
@@ -57,7 +55,7 @@ fn measure((name, most, one_in_fifty): (&str, usize, usize)) {
         let length = if number.is_multiple_of(50) { one_in_fifty } else { most };
         let body = body.slice(..random.random_range(0..=length));
         let key = key(random.random(), (number.is_multiple_of(3)).then_some("acme"));
-        let meta = meta(cache, number);
+        let meta = meta(cache, u64::from(number));
         block_on(async {
             let mut fill = cache.get_miss_handler(&key, &meta, &Span::inactive().handle()).await.unwrap();
             fill.write_body(body, true).await.unwrap();
@@ -77,47 +75,4 @@ fn measure((name, most, one_in_fifty): (&str, usize, usize)) {
     if part > 1.05 {
         std::process::exit(1);
     }
-}
-
-fn key(number: u64, consumer: Option<&str>) -> CacheKey {
-    let path = format!("/api/objects/{number}");
-    let parts = KeyParts {
-        fingerprint: 1,
-        endpoint: "/api/*",
-        scheme: "https",
-        host: "api.example.com",
-        path: &path,
-        query: None,
-        consumer,
-        additions: None,
-    };
-    parts.key()
-}
-
-fn meta(cache: &'static Cache, number: u32) -> CacheMeta {
-    let mut head = ResponseHeader::build(200, None).unwrap();
-    head.insert_header("etag", format!("\"{number:x}\"")).unwrap();
-    head.insert_header("content-type", "application/json").unwrap();
-    head.insert_header("cache-control", "public, max-age=600").unwrap();
-    head.insert_header("date", "Sat, 21 Nov 2026 12:00:00 GMT").unwrap();
-    let now = SystemTime::now();
-    let mut meta = CacheMeta::new(now + Duration::from_secs(600), now, 0, 0, head);
-    let field = HeaderName::from_static("cache-tag");
-    let tags = HeaderMap::from_iter([(field.clone(), format!("objects object-{number}").parse().unwrap())]);
-    let reservation = Arc::new(Reservation::of(cache, 0).unwrap());
-    meta.extensions_mut().insert(Ticket {
-        stamp: cache.stamp(),
-        body_max: 1 << 20,
-        endpoint: Arc::from("/api/*"),
-        tags: if number.is_multiple_of(4) { Tags::read(&tags, &[field]).unwrap() } else { None },
-        reservation,
-    });
-    meta
-}
-
-/// Bytes of this process that are in memory and in no file.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }

@@ -130,8 +130,10 @@ async fn unknown_method(method: Method) -> Problem {
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
-    let detail =
-        format!("There is no {} here. See /health, /ready, /health/services, /metrics and /admin/.", uri.path());
+    let detail = format!(
+        "There is no {} here. See /health, /ready, /health/services, /metrics, /admin/services, /admin/summary and /admin/cache; docs/operations.md has all.",
+        uri.path()
+    );
     Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
 }
 

@@ -128,7 +128,9 @@ pub struct CachedEntry {
     pub stale_if_error_seconds: u32,
     /// Bytes that it takes.
     pub bytes: u64,
-    /// Bytes of its body.
+    /// Whether all of its body is here, and not only parts.
+    pub whole: bool,
+    /// Bytes of its body that are here.
     pub body_bytes: u64,
     /// How often it was served from here.
     pub hits: u64,

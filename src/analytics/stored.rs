@@ -81,10 +81,9 @@ pub fn stored_facts(entry: &Value, style: Style) -> String {
         line("then", format!("stale {revalidating} s while another one is fetched, {on_error} s instead of an error"));
     }
     line("age", format!("{} s", number(entry, "age_seconds")));
-    line(
-        "size",
-        format!("{}, of which the body {}", bytes(number(entry, "bytes")), bytes(number(entry, "body_bytes"))),
-    );
+    let is_whole = entry.get("whole").is_none_or(|whole| *whole == Value::Bool(true));
+    let part = if is_whole { "the body" } else { "parts of the body" };
+    line("size", format!("{}, of which {part} {}", bytes(number(entry, "bytes")), bytes(number(entry, "body_bytes"))));
     line("served", format!("{} times", count(number(entry, "hits"))));
     line("tags", list(entry, "tags", " "));
     for field in entry.get("headers").and_then(Value::as_array).into_iter().flatten() {

@@ -68,7 +68,9 @@ pub struct Told {
     pub age: Duration,
     /// How long it may be used after that while another one is fetched, and instead of an error.
     pub stale_seconds: (u32, u32),
-    /// Bytes that it takes, and those of its body.
+    /// Whether all of its body is here, and not only parts.
+    pub whole: bool,
+    /// Bytes that it takes, and those of its body that are here.
     pub bytes: (u64, u64),
     /// How often it was served from here.
     pub hits: u64,
@@ -87,7 +89,7 @@ impl Told {
         let fresh_until = entry.fresh_until();
         let told = |name: &HeaderName, value: &HeaderValue| match name == SET_COOKIE {
             true => HIDDEN.to_owned(),
-            false => value.as_bytes().escape_ascii().to_string(),
+            false => readable(value.as_bytes()),
         };
         Self {
             url: key.map_or(String::new(), |key| format!("{scheme}://{}{}{query}", key.host, key.path)),
@@ -102,11 +104,20 @@ impl Told {
             why: if entry.is_purged() { "a soft purge made it stale".to_owned() } else { why(&entry.head.headers) },
             age: now.duration_since(entry.epoch).unwrap_or_default(),
             stale_seconds: entry.stale_seconds,
+            whole: entry.body.is_whole(),
             bytes: (entry.weight, entry.body.held() as u64),
             hits: entry.hits.load(Ordering::Relaxed),
             tags: entry.tags.iter().map(str::to_owned).collect(),
             headers: entry.head.headers.iter().map(|(name, value)| (name.to_string(), told(name, value))).collect(),
         }
+    }
+}
+
+/// Text as it is; of other bytes, how they are written.
+pub(super) fn readable(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
     }
 }
 

@@ -10,6 +10,8 @@ use pingora_cache::VarianceBuilder;
 use pingora_cache::key::HashBinary;
 use smallvec::SmallVec;
 
+use super::explain::readable;
+
 /// What stands for a field that the request does not have; no normal form of one that it has is like it.
 const ABSENT: &[u8] = b"-";
 
@@ -65,7 +67,10 @@ impl Selected {
             let is_secret = [COOKIE, AUTHORIZATION].contains(name);
             match value.split_first() {
                 Some((b'+', _)) if is_secret => format!("{name}: (hidden)"),
-                Some((b'+', value)) => format!("{name}: {}", value.escape_ascii()),
+                // Of lists by weight: what everyone gives the full one.
+                Some((b'+', value)) => {
+                    format!("{name}: {}", readable(value).replace(";1000,", ",").trim_end_matches(','))
+                }
                 _ => format!("{name}: (none)"),
             }
         })

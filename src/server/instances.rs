@@ -10,7 +10,9 @@ use crate::admin::{
 };
 use crate::metrics;
 use crate::runtime::Live;
-use crate::upstream::{self, Address, INSTANCES_MAX, Instance, News, Pool, Registration, Service, Unchanged};
+use crate::upstream::{
+    self, Address, INSTANCES_MAX, Instance, News, Pool, Registration, Service, Unchanged, what_holds,
+};
 
 /// A service, for `GET /admin/services`.
 pub(super) fn service(service: &Service) -> ServiceStatus {
@@ -72,7 +74,7 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 
 /// What is said of a source that gives no list.
 pub(super) fn degraded(service: &str, source: &SourceStatus, problem: &str) -> String {
-    format!("service {service}: {}: {problem}; its last list stays, {} instances", source.source, source.instances)
+    format!("service {service}: {}: {problem}; {}", source.source, what_holds(source.at.is_some(), source.instances))
 }
 
 /// Changes an instance, and says what became of it.

@@ -198,6 +198,7 @@ fn entry(told: Told, runtime: &Runtime, with_headers: bool) -> CachedEntry {
         stale_while_revalidate_seconds: told.stale_seconds.0,
         stale_if_error_seconds: told.stale_seconds.1,
         bytes: told.bytes.0,
+        whole: told.whole,
         body_bytes: told.bytes.1,
         hits: told.hits,
         tags: told.tags,

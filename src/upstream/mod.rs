@@ -24,7 +24,7 @@ pub use balance::balance_key;
 pub use breaker::{Breaker, BreakerState, BreakerView, Breakers, Permit};
 pub use capacity::{CapacityView, Entered, Place};
 pub use condition::{Changes, Condition, InstanceState, LastCheck};
-pub use discovery::{Answers, Discovery, INSTANCES_MAX, News, Registration, SourceStatus};
+pub use discovery::{Answers, Discovery, INSTANCES_MAX, News, Registration, SourceStatus, what_holds};
 pub use instance::{Instance, Try};
 pub use peer::speak_http1;
 pub use pool::{Before, InstanceStatus, Pool};

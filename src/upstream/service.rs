@@ -19,7 +19,8 @@ use tokio::task::AbortHandle;
 
 use super::address::Address;
 use super::discovery::{
-    Addresses, Answers, Discovery, Found, News, Refused, Registration, Source, SourceStatus, Watched, written,
+    Addresses, Answers, Discovery, Found, News, Refused, Registration, Source, SourceStatus, Watched, what_holds,
+    written,
 };
 use super::instance::Instance;
 use super::pool::{Before, Pool};
@@ -402,9 +403,10 @@ impl Service {
                 found.is_now(listed, lasts)
             }
             Err(problem) => {
-                if found.problem.is_none() {
-                    let count = found.listed.len();
-                    log::warn!("service {}: {source}: {problem}; its last list stays, {count} instances", self.name);
+                // At a start the first failure is found before there is anyone to tell.
+                if found.problem.is_none() || found.has_only_failed_once() {
+                    let holds = what_holds(found.at.is_some(), found.listed.len());
+                    log::warn!("service {}: {source}: {problem}; {holds}", self.name);
                 }
                 found.failed(problem);
                 false

@@ -79,7 +79,7 @@ impl Disk {
             if tries == SAID_AFTER_TRIES {
                 let path = self.folder.path().display();
                 log::warn!(
-                    "cache.disk.path: another process has the folder {path}; until it ends, this one works without"
+                    "cache.disk.path: another process has the folder {path}; until it ends, this one works without; give each gateway a folder of its own"
                 );
             }
             let mut state = self.state.lock();

@@ -31,7 +31,11 @@ impl CacheRule {
     ) -> Option<Part> {
         (turn.fills_part, turn.part_refused) = (false, None);
         let key = turn.part_of.as_ref().filter(|_| answer.status == StatusCode::PARTIAL_CONTENT)?;
-        let (range, length) = content_range(&answer.headers)?;
+        let refused = || store().refuses(Unstorable::NotWhole);
+        let (range, length) = content_range(&answer.headers).or_else(|| {
+            refused();
+            None
+        })?;
         let mut head = answer.clone();
         // First: what `Connection` names must not be what is set below.
         remove_hop_by_hop(&mut head);
@@ -39,6 +43,7 @@ impl CacheRule {
         let contradicts = told.is_some_and(|told| told.as_bytes() != range.len().to_string().as_bytes());
         let kind = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
         if contradicts || kind.to_ascii_lowercase().starts_with(b"multipart/byteranges") {
+            refused();
             return None;
         }
         for name in OF_THE_PART {

@@ -147,6 +147,9 @@ impl CacheTurn {
         if self.whole {
             session.cache.cache_miss();
         } else {
+            if self.part_of.is_none() {
+                store().refuses(Unstorable::NotWhole);
+            }
             session.cache.disable(NoCacheReason::Custom(Unstorable::NotWhole.as_str()));
         }
     }

@@ -198,11 +198,25 @@ impl Found {
         differs
     }
 
+    /// Whether it was asked once, in vain.
+    pub fn has_only_failed_once(&self) -> bool {
+        self.at.is_none() && self.failures == 1
+    }
+
     /// No list: the last one holds. Asked again soon, then less and less often.
     pub fn failed(&mut self, problem: String) {
         self.failures = self.failures.saturating_add(1);
         self.again = Instant::now() + Duration::from_secs(1 << self.failures.min(6) >> 1).min(AGAIN_MAX);
         self.problem = Some(problem);
+    }
+}
+
+/// What holds of a source that gives no list now, but may have given one before.
+pub fn what_holds(gave_one: bool, instances: usize) -> String {
+    if gave_one {
+        format!("its last list stays, {instances} instances")
+    } else {
+        "it gave no list yet, and has no instances".to_owned()
     }
 }
 
