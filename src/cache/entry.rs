@@ -238,7 +238,11 @@ impl Entry {
     pub fn fresh_until(&self) -> SystemTime {
         match self.stale_since.load(Ordering::Relaxed) {
             0 => self.fresh_until,
-            seconds => self.fresh_until.min(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+            // Also where the clock went back since.
+            seconds => {
+                let purged = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+                self.fresh_until.min(purged).min(SystemTime::now() - Duration::from_secs(1))
+            }
         }
     }
 

@@ -253,7 +253,9 @@ impl Cache {
             let family = before.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, confirmed)))?;
             let entry = Arc::new(entry);
             // What is confirmed at each use is no fresher than before, and would be written at each use.
-            if !(entry.is_always_confirmed() && confirmed.is_always_confirmed()) {
+            let is_same =
+                entry.tags == confirmed.tags && entry.is_always_confirmed() && confirmed.is_always_confirmed();
+            if !is_same {
                 self.write_through(place, &entry);
             }
             Some(family.with(entry, self.weight_max()))

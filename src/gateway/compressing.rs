@@ -44,7 +44,7 @@ impl Exchange {
         let Some(compress) = self.compress() else { return Ok(()) };
         if answer.status == StatusCode::NOT_MODIFIED {
             let stored = session.cache.maybe_cache_meta().map(|meta| meta.headers());
-            return compress.confirm(stored, &session.req_header().headers, answer);
+            return compress.confirm(stored, self.compressing.coding, &session.req_header().headers, answer);
         }
         self.compressing.body = compress.begin(self.compressing.coding, answer)?.map(Box::new);
         Ok(())

@@ -7,12 +7,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, access};
 use pingora_cache::key::HashBinary;
 
 /// Only the gateway's user may look: answers may be for one consumer alone.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+
+/// Neither waits for who writes into a pipe nor follows a link.
+const ONLY_FILES: i32 = OFlag::O_NONBLOCK.union(OFlag::O_NOFOLLOW).bits();
 
 const LOCK: &str = "cache.lock";
 const WRITING: &str = "cache.writing";
@@ -84,7 +88,15 @@ impl Folder {
 
     /// The file that the next answer is written to, empty.
     pub(super) fn begin(&self) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(self.path.join(WRITING))
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE).custom_flags(ONLY_FILES);
+        options.open(self.path.join(WRITING))
+    }
+
+    /// A file that was written; an error for what is named like one and is none.
+    pub(super) fn open_file(&self, name: &Name) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).custom_flags(ONLY_FILES).open(self.file(name))?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::from(io::ErrorKind::InvalidData)) }
     }
 
     /// Gives the written file its name.

@@ -4,7 +4,7 @@
 //! Not here: the files (`folder.rs`), and what is still to be written (`queue.rs`).
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use pingora_cache::key::HashBinary;
 use smallvec::SmallVec;
@@ -40,6 +40,8 @@ pub(super) struct Record {
     pub(super) room: u32,
     /// Since the hand came by.
     pub(super) is_used: bool,
+    /// How often memory had served it when a hand last came by.
+    pub(super) hits: u64,
 }
 
 impl Record {
@@ -48,8 +50,7 @@ impl Record {
     }
 
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
-        let purged = SystemTime::UNIX_EPOCH + Duration::from_secs(self.stale_since);
-        self.fresh_until >= now && (self.stale_since == 0 || purged >= now)
+        self.fresh_until >= now && self.stale_since == 0
     }
 
     /// Bytes of memory.
@@ -167,8 +168,8 @@ impl Index {
         Some(record)
     }
 
-    /// Takes out what is needed least; none where nothing is left.
-    pub(super) fn evict(&mut self) -> Option<Record> {
+    /// Takes out what is needed least; none where nothing is left. `hits` says how often memory has served an answer that it has, too.
+    pub(super) fn evict(&mut self, hits: impl Fn(&HashBinary, Option<HashBinary>) -> Option<u64>) -> Option<Record> {
         if self.by_key.is_empty() {
             return None;
         }
@@ -179,16 +180,22 @@ impl Index {
             self.hand = if slot as usize + 1 >= slots { 0 } else { slot + 1 };
             match self.place(slot) {
                 Some(Some(record)) if record.is_used => record.is_used = false,
-                Some(Some(_)) => return self.take(slot),
+                Some(Some(record)) => match hits(&record.primary, record.variance) {
+                    Some(now) if now > record.hits => record.hits = now,
+                    _ => return self.take(slot),
+                },
                 _ => {}
             }
         }
-        None
+        // Everything is used all the time.
+        (0..slots).find_map(|slot| self.take(u32::try_from(slot).ok()?))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn record(key: u8, variant: u8, version: u64) -> Record {
@@ -204,6 +211,7 @@ mod tests {
             fields: 0,
             room: 4096,
             is_used: false,
+            hits: 0,
         }
     }
 
@@ -229,13 +237,15 @@ mod tests {
         let mut index = Index::default();
         (0..8).for_each(|key| index.insert(record(key, 0, 1)));
         for once in 8..200 {
+            // One is read from here, one is served by memory.
             index.change_family(&[3; 16], |record| record.is_used = true);
-            let gone = index.evict().unwrap();
-            assert_ne!(gone.primary, [3; 16]);
+            let hits = |primary: &HashBinary, _| (*primary == [4; 16]).then_some(u64::from(once));
+            let gone = index.evict(hits).unwrap();
+            assert!(![[3; 16], [4; 16]].contains(&gone.primary));
             index.insert(record(once, 0, 1));
         }
         assert_eq!((index.len(), index.pages[0].len()), (8, 8));
-        while index.evict().is_some() {}
+        while index.evict(|_, _| None).is_some() {}
         assert_eq!((index.len(), index.room, index.cost, index.by_url.len()), (0, 0, 0, 0));
     }
 

@@ -18,8 +18,8 @@ mod writer;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
@@ -67,6 +67,9 @@ enum Phase {
     Closed,
 }
 
+/// How often memory has served an answer; none where it does not have it.
+type HitsOf = dyn Fn(&HashBinary, Option<HashBinary>) -> Option<u64> + Send + Sync;
+
 /// Stored answers in a folder.
 pub(super) struct Disk {
     folder: Folder,
@@ -77,6 +80,7 @@ pub(super) struct Disk {
     /// Something was done.
     done: Condvar,
     /// Purges that look for what they purge.
+    hits: OnceLock<Box<HitsOf>>,
     purging: AtomicUsize,
     turns: [Arc<Semaphore>; TURNS],
     counts: Counts,
@@ -115,10 +119,20 @@ impl Disk {
             work: Condvar::new(),
             done: Condvar::new(),
             purging: AtomicUsize::new(0),
+            hits: OnceLock::new(),
             turns: std::array::from_fn(|_| Arc::new(Semaphore::new(1))),
             counts: Counts::default(),
             faults: Faults::default(),
         })
+    }
+
+    /// How it learns how often memory has served what it has, too.
+    pub(super) fn asks_for_hits(
+        &self,
+        hits: impl Fn(&HashBinary, Option<HashBinary>) -> Option<u64> + Send + Sync + 'static,
+    ) {
+        // Set once: a disk has one memory.
+        let _ = self.hits.set(Box::new(hits));
     }
 
     /// Changes the bounds; what no longer fits goes soon.

@@ -95,7 +95,7 @@ impl Disk {
         version: u64,
         read: impl FnOnce(BufReader<File>, Kept) -> Result<T, Damage>,
     ) -> Option<T> {
-        let opened = match File::open(self.folder.file(name)) {
+        let opened = match self.folder.open_file(name) {
             Ok(file) => head(file),
             // Someone else took it away.
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Damage::Wrong),

@@ -2,7 +2,7 @@
 //! Only heads are read; bodies are when they are wanted. What is no answer is removed and counted; what is not named like one
 //! is left alone.
 
-use std::fs::{File, ReadDir};
+use std::fs::ReadDir;
 use std::io::ErrorKind;
 use std::time::Instant;
 
@@ -124,7 +124,7 @@ impl Disk {
     }
 
     fn scanned(&self, name: Name) -> Result<Scanned, Damage> {
-        let file = File::open(self.folder.file(&name))?;
+        let file = self.folder.open_file(&name)?;
         let length = file.metadata()?.len();
         let (_, kept) = read::head(file)?;
         let room = u32::try_from(file::room(length)).map_err(|_| Damage::Wrong)?;
@@ -151,6 +151,7 @@ impl Disk {
             key: kept.key,
             room,
             is_used: false,
+            hits: 0,
         });
     }
 }

@@ -12,7 +12,7 @@ use super::folder::{self, Name};
 use super::index::Record;
 use super::queue::{Chore, Job};
 use super::scan::{Scan, Scanned};
-use super::{Disk, Phase, count};
+use super::{Disk, Phase, State, count};
 
 /// How often a folder is tried that another process has.
 const TRY_EVERY: Duration = Duration::from_millis(250);
@@ -149,12 +149,16 @@ impl Disk {
                 if !state.is_over_its_bounds(bytes) {
                     return;
                 }
-                state.index.evict()
+                self.evict(&mut state)
             };
             let Some(gone) = gone else { return };
             count(&self.counts.evictions);
             self.remove_file(&gone.name());
         }
+    }
+
+    fn evict(&self, state: &mut State) -> Option<Record> {
+        state.index.evict(|primary, variance| self.hits.get()?(primary, variance))
     }
 
     fn is_wanted(&self, name: &Name, version: u64) -> bool {
@@ -218,6 +222,7 @@ impl Disk {
             // `store` has seen that it is no larger.
             room: u32::try_from(room).unwrap_or(u32::MAX),
             is_used: false,
+            hits: 0,
         });
     }
 
@@ -245,7 +250,7 @@ impl Disk {
     fn give_way(&self, bytes: u64) {
         let mut given = 0;
         while given < file::room(bytes) {
-            let gone = self.state.lock().index.evict();
+            let gone = self.evict(&mut self.state.lock());
             let Some(gone) = gone else { return };
             given += u64::from(gone.room);
             count(&self.counts.evictions);

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora_cache::CacheKey;
@@ -46,6 +47,7 @@ impl Cache {
         }
         self.resize(left);
         let thread = std::thread::Builder::new().name("cache-disk".to_owned());
+        disk.asks_for_hits(move |primary, variance| self.hits(primary, variance));
         let run = move || disk.run(|scanned| self.admit(&disk, scanned));
         thread.spawn(run).map(drop).map_err(|error| format!("no thread for cache.disk: {error}"))
     }
@@ -106,6 +108,12 @@ impl Cache {
         if let Some(disk) = self.disk.get() {
             disk.store(place, entry);
         }
+    }
+
+    /// How often an answer was served that is in memory.
+    fn hits(&self, primary: &HashBinary, variance: Option<HashBinary>) -> Option<u64> {
+        let family = self.map.peek(primary)?;
+        Some(family.find_exactly(variance)?.hits.load(Ordering::Relaxed))
     }
 
     /// Takes an answer in that an earlier process left; false where it is not wanted. A purge since the start of this process

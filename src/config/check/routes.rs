@@ -59,10 +59,16 @@ impl Check<'_> {
     }
 
     fn compress(&mut self, path: &str, route: &Route) {
-        let set = route.headers.request.set.keys().find(|name| name.eq_ignore_ascii_case("accept-encoding"));
-        if let (Some(name), true) = (set, route.compress.is_some()) {
+        if route.compress.is_none() {
+            return;
+        }
+        let is_it = |name: &&String| name.eq_ignore_ascii_case("accept-encoding");
+        let headers = &route.headers.request;
+        let set = headers.set.keys().find(is_it).map(|name| format!("set.{name}"));
+        let removed = headers.remove.iter().position(|name| is_it(&name)).map(|at| format!("remove[{at}]"));
+        for changed in set.into_iter().chain(removed) {
             self.problem(
-                format!("{path}.headers.request.set.{name}"),
+                format!("{path}.headers.request.{changed}"),
                 "with `compress` instances see the coding that was chosen: an answer in another one would reach clients that refuse it",
             );
         }

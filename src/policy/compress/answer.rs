@@ -3,7 +3,7 @@
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, TRAILER, TRANSFER_ENCODING, VARY,
+    HeaderValue, IF_NONE_MATCH, TRAILER, TRANSFER_ENCODING, VARY,
 };
 use http::{HeaderMap, StatusCode, Version};
 use pingora_core::Result;
@@ -99,13 +99,21 @@ impl Compress {
     }
 
     /// Makes a 304 of an instance one about the answer that it confirms: what is `stored`, or else what the client, who sent
-    /// these `asked` headers, has. What was taken from that one is not brought back.
+    /// these `asked` headers and for whom `coding` was chosen, has. What was taken from that one is not brought back.
     ///
     /// # Errors
     /// Pingora's, when a header can't be set.
-    pub fn confirm(&self, stored: Option<&HeaderMap>, asked: &HeaderMap, answer: &mut ResponseHeader) -> Result<()> {
+    pub fn confirm(
+        &self,
+        stored: Option<&HeaderMap>,
+        coding: Option<Coding>,
+        asked: &HeaderMap,
+        answer: &mut ResponseHeader,
+    ) -> Result<()> {
         let is_compressed = match stored {
             Some(stored) => stored.contains_key(CONTENT_ENCODING) && tags_fit(stored),
+            // Who asks by date, and accepts a coding, may have what was compressed; a weak tag is true of either.
+            None if coding.is_some() && !asked.contains_key(IF_NONE_MATCH) => true,
             None => tags::is_known_as_weak(asked, &answer.headers),
         };
         if !is_compressed {
@@ -319,7 +327,7 @@ mod tests {
     fn a_304_keeps_to_the_form_of_what_is_stored() {
         let confirm = |stored: &[(&'static str, &str)]| {
             let mut answer = header(304, &[("etag", "\"a\""), ("content-md5", "x")]);
-            compress().confirm(Some(&header(200, stored).headers), &HeaderMap::new(), &mut answer).unwrap();
+            compress().confirm(Some(&header(200, stored).headers), None, &HeaderMap::new(), &mut answer).unwrap();
             (answer.headers["etag"].to_str().unwrap().to_owned(), answer.headers.contains_key("content-md5"))
         };
         assert_eq!(confirm(&[("content-encoding", "gzip"), ("etag", "W/\"a\"")]), ("W/\"a\"".into(), false));
@@ -334,10 +342,16 @@ mod tests {
         let confirm = |asked: &str| {
             let mut answer = header(304, &[("etag", "\"a\"")]);
             let asked = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, asked.parse().unwrap())]);
-            compress().confirm(None, &asked, &mut answer).unwrap();
+            compress().confirm(None, Some(Coding::Gzip), &asked, &mut answer).unwrap();
             (answer.headers["etag"].to_str().unwrap().to_owned(), answer.headers.contains_key(VARY))
         };
         assert_eq!(confirm("W/\"a\""), ("W/\"a\"".into(), true));
         assert_eq!(confirm("\"a\""), ("\"a\"".into(), false));
+        // Who asks by date may have either.
+        for (coding, told) in [(Some(Coding::Gzip), "W/\"a\""), (None, "\"a\"")] {
+            let mut answer = header(304, &[("etag", "\"a\"")]);
+            compress().confirm(None, coding, &HeaderMap::new(), &mut answer).unwrap();
+            assert_eq!(answer.headers["etag"], told);
+        }
     }
 }

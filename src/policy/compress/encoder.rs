@@ -13,6 +13,9 @@ use zstd::zstd_safe::CParameter;
 
 use crate::config::Coding;
 
+/// From 1 MiB on this level of brotli takes tables of 7 MB instead of 1.6.
+const BROTLI_HINT_MAX: usize = (1 << 20) - 1;
+
 /// Of 9.
 const GZIP_LEVEL: u32 = 4;
 /// Of 11.
@@ -42,7 +45,7 @@ impl Encoder {
                 let params = BrotliEncoderParams {
                     quality: BROTLI_LEVEL,
                     lgwin: WINDOW_LOG as i32,
-                    size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0),
+                    size_hint: length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0).min(BROTLI_HINT_MAX),
                     ..BrotliEncoderParams::default()
                 };
                 Self::Brotli(Box::new(CompressorWriter::with_params(Vec::new(), BROTLI_BUFFER_BYTES, &params)))

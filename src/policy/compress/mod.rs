@@ -11,7 +11,7 @@ mod counts;
 mod encoder;
 mod tags;
 
-use http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, IF_NONE_MATCH, RANGE};
+use http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -42,6 +42,13 @@ impl Compress {
     /// # Errors
     /// Pingora's, when the header can't be set.
     pub fn choose(&self, request: &mut RequestHeader) -> Result<Option<Coding>> {
+        // A date can't tell a compressed answer from the answer itself, so such a range would be put behind other bytes: who accepts a
+        // coding gets the whole (RFC 9110 section 14.2). A tag can: that of a compressed answer is weak.
+        let by_date = request.headers.get(IF_RANGE).is_some_and(|value| !value.as_bytes().ends_with(b"\""));
+        if by_date && accept::choose(&request.headers, &self.codings).is_some() {
+            request.remove_header(&IF_RANGE);
+            request.remove_header(&RANGE);
+        }
         let headers = &request.headers;
         // A range of a compressed answer and one of the answer itself never meet at a client, if there is only one of them.
         let coding = if headers.contains_key(RANGE) || forbids_transform(headers) {
@@ -114,6 +121,14 @@ mod tests {
     fn ranges_and_no_transform_are_of_the_answer_itself() {
         assert_eq!(choose(&[("accept-encoding", "gzip"), ("range", "bytes=0-1")]).0, None);
         assert_eq!(choose(&[("accept-encoding", "gzip"), ("cache-control", "max-age=0, No-Transform")]).0, None);
+    }
+
+    #[test]
+    fn a_range_since_a_date_is_of_the_whole_for_who_accepts_a_coding() {
+        let date = ("if-range", "Wed, 01 Jan 2025 00:00:00 GMT");
+        assert_eq!(choose(&[("accept-encoding", "gzip"), ("range", "bytes=5-"), date]).0, Some(Coding::Gzip));
+        assert_eq!(choose(&[("accept-encoding", "br"), ("range", "bytes=5-"), date]).0, None);
+        assert_eq!(choose(&[("accept-encoding", "gzip"), ("range", "bytes=5-"), ("if-range", "\"a\"")]).0, None);
     }
 
     #[test]
