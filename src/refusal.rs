@@ -41,11 +41,11 @@ pub struct LegacyFields {
 
 impl LegacyFields {
     /// The fields with their names.
-    pub fn into_headers(self) -> [(HeaderName, HeaderValue); 3] {
+    pub fn into_headers(self) -> [(&'static str, HeaderValue); 3] {
         [
-            (HeaderName::from_static("x-ratelimit-limit"), self.limit),
-            (HeaderName::from_static("x-ratelimit-remaining"), self.remaining),
-            (HeaderName::from_static("x-ratelimit-reset"), self.reset),
+            ("x-ratelimit-limit", self.limit),
+            ("x-ratelimit-remaining", self.remaining),
+            ("x-ratelimit-reset", self.reset),
         ]
     }
 }
@@ -328,7 +328,8 @@ impl Refusal {
                 headers.push((RETRY_AFTER, (*retry_after_seconds).into()));
                 headers.push((RATELIMIT_POLICY, fields.policy.clone()));
                 headers.push((RATELIMIT, fields.state.clone()));
-                headers.extend(fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers()));
+                let legacy = fields.legacy.iter().flat_map(|legacy| LegacyFields::clone(legacy).into_headers());
+                headers.extend(legacy.map(|(name, value)| (HeaderName::from_static(name), value)));
             }
             Self::NoInstance
             | Self::Overloaded

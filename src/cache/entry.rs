@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use pingora_cache::CacheMeta;
 use pingora_cache::key::HashBinary;
 use pingora_http::ResponseHeader;
@@ -388,6 +388,20 @@ impl Family {
     pub fn find(&self, variance: Option<HashBinary>, wanted: Option<Wanted>) -> Option<&Arc<Entry>> {
         let of_variant = |entry: &&Arc<Entry>| variance.is_none() || entry.variance == variance;
         self.variants.iter().rev().find(|entry| of_variant(entry) && entry.has(wanted))
+    }
+
+    /// Which variant a request with these fields asks for; `newest` is what chose any of them.
+    pub fn variance_asked(&self, newest: &Selected, request: &HeaderMap) -> Option<HashBinary> {
+        let variants = self.variants.iter().rev();
+        let variants = variants.filter_map(|entry| Some((&**entry.selected.as_ref()?, &entry.head.headers)));
+        newest.asked(request, variants)
+    }
+
+    /// The whole answer that a request with these fields asks for.
+    pub(super) fn chosen_by(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+        let newest = self.find(None, None)?;
+        let Some(selected) = &newest.selected else { return Some(newest) };
+        self.find(Some(self.variance_asked(selected, request)?), None)
     }
 
     /// The answer of this variance, or the one that does not vary.

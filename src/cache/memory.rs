@@ -8,9 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
+use http::HeaderMap;
 use parking_lot::Mutex;
-use pingora_cache::key::HashBinary;
+use pingora_cache::CacheKey;
+use pingora_cache::key::{CacheHashKey, HashBinary};
 use quick_cache::sync::Cache as Map;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
@@ -169,6 +172,7 @@ impl Cache {
             dropped_no_room: count(&self.counts.dropped_no_room),
             dropped_cleared: count(&self.counts.dropped_cleared),
             dropped_truncated: count(&self.counts.dropped_truncated),
+            at_hand: count(&self.counts.at_hand),
             disk: self.disk.get().map(|disk| disk.stats()),
         }
     }
@@ -190,6 +194,13 @@ impl Cache {
 
     pub(super) fn find(&self, primary: &HashBinary) -> Option<Arc<Family>> {
         self.map.get(primary)
+    }
+
+    /// The fresh answer in memory for a request with these fields that wants all of it.
+    pub fn at_hand(&self, key: &CacheKey, request: &HeaderMap, now: SystemTime) -> Option<Arc<Entry>> {
+        let family = self.find(&key.primary_bin())?;
+        let entry = family.chosen_by(request)?;
+        (entry.fresh_until() >= now).then(|| Arc::clone(entry))
     }
 
     pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {

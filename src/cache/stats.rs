@@ -24,6 +24,7 @@ pub(super) struct Counts {
     pub(super) dropped_no_room: AtomicU64,
     pub(super) dropped_cleared: AtomicU64,
     pub(super) dropped_truncated: AtomicU64,
+    pub(super) at_hand: AtomicU64,
     /// In the order of [`Unstorable::ALL`].
     refused: [AtomicU64; 16],
     /// In the order of [`AGES`], and those beyond.
@@ -51,6 +52,12 @@ impl Cache {
         let bucket = AGES.partition_point(|bound| *bound < age.as_secs());
         self.counts.ages[bucket].fetch_add(1, Ordering::Relaxed);
         self.counts.age_seconds.fetch_add(age.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Counts an answer of this age that is served without Pingora's phases.
+    pub fn serves_at_hand(&self, age: Duration) {
+        self.serves(age);
+        self.counts.at_hand.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Answers that were not stored, by why; also those that went wrong after they had begun.
@@ -108,6 +115,8 @@ pub struct Stats {
     pub dropped_cleared: u64,
     /// Answers not stored because they did not arrive whole, since start.
     pub dropped_truncated: u64,
+    /// Answers served by the front, without Pingora's phases, since start.
+    pub at_hand: u64,
     /// The second tier; none where there is none.
     pub disk: Option<DiskStats>,
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HeaderValue, TRANSFER_ENCODING,
 };
@@ -13,6 +13,7 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use uuid::Uuid;
 
+use super::wire::Wire;
 use crate::policy::cors::Fields;
 use crate::policy::headers::written;
 use crate::refusal::Refusal;
@@ -92,24 +93,20 @@ pub(super) struct Raw {
 }
 
 /// A whole HTTP/1.1 answer, for what never reaches Pingora; and the bytes of its body.
-pub(super) fn raw(refusal: &Refusal, request_id: Uuid, raw: &Raw) -> (Vec<u8>, u64) {
+pub(super) fn raw(refusal: &Refusal, request_id: Uuid, raw: &Raw) -> (BytesMut, u64) {
     let body = refusal.body(request_id);
     let status = refusal.status();
-    let mut answer = Vec::with_capacity(1_024);
-    let mut push = |parts: &[&[u8]]| parts.iter().for_each(|part| answer.extend_from_slice(part));
-    let reason = status.canonical_reason().unwrap_or("Refused");
-    push(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
-    let mut field = |name: &str, value: &[u8]| push(&[name.as_bytes(), b": ", value, b"\r\n"]);
+    let mut wire = Wire::begin(status, status.canonical_reason().unwrap_or("Refused"));
     for (name, value) in &refusal.headers() {
-        field(name.as_str(), value.as_bytes());
+        wire.field(name.as_str(), value.as_bytes());
     }
-    field(CONTENT_LENGTH.as_str(), HeaderValue::from(body.len()).as_bytes());
-    field(CACHE_CONTROL.as_str(), b"no-store");
+    wire.field(CONTENT_LENGTH.as_str(), HeaderValue::from(body.len()).as_bytes());
+    wire.field(CACHE_CONTROL.as_str(), b"no-store");
     let mut id = Uuid::encode_buffer();
-    field(written::X_REQUEST_ID, request_id.hyphenated().encode_lower(&mut id).as_bytes());
-    field(DATE.as_str(), httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    field(CONNECTION.as_str(), if raw.keeps_open { b"keep-alive" } else { b"close" });
-    push(&[b"\r\n"]);
+    wire.field(written::X_REQUEST_ID, request_id.hyphenated().encode_lower(&mut id).as_bytes());
+    wire.field(DATE.as_str(), httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    wire.field(CONNECTION.as_str(), if raw.keeps_open { b"keep-alive" } else { b"close" });
+    let mut answer = wire.end();
     if !raw.has_body {
         return (answer, 0);
     }
@@ -141,7 +138,7 @@ mod tests {
     #[test]
     fn a_raw_answer_is_a_whole_one() {
         let (answer, _) = raw(&Refusal::HeaderTooLarge, Uuid::nil(), &Raw { keeps_open: false, has_body: true });
-        let answer = String::from_utf8(answer).unwrap();
+        let answer = String::from_utf8(answer.to_vec()).unwrap();
         let (header, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(header.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{header}");
         assert!(header.contains(&format!("content-length: {}\r\n", body.len())), "{header}");

@@ -68,7 +68,7 @@ impl Exchange {
         self.cache_key.take()
     }
 
-    fn make_cache_key(&self, request: &RequestHeader) -> Option<CacheKey> {
+    pub(super) fn make_cache_key(&self, request: &RequestHeader) -> Option<CacheKey> {
         let admitted = self.admitted.as_ref()?;
         let rule = admitted.route.cache.as_ref()?;
         let scheme = self.asked_scheme(request)?;

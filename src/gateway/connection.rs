@@ -1,12 +1,10 @@
 //! What is known of a client's connection before and between its requests: who it is, what it may hold open, whether it
-//! is idle and for how long, and whether a request on it ever became an exchange.
-//! Pingora creates an exchange without telling which connection it is for, so the connection travels beside it, in the thread that polls it.
+//! is idle and for how long.
+//! Not here: which exchange a request on it becomes (`current.rs`).
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -299,40 +297,6 @@ fn one_client(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What an exchange is told of the request that it is for.
-#[derive(Debug)]
-pub struct Current {
-    /// The connection it came on.
-    pub connection: Arc<Connection>,
-    /// Whether the front has asked the flood guard.
-    pub is_counted: bool,
-}
-
-thread_local! {
-    /// Of the request that is being polled, until an exchange takes it.
-    static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
-}
-
-/// Runs one request of a connection; also whether it became an exchange.
-pub async fn with_connection<F: Future>(current: Current, request: F) -> (F::Output, bool) {
-    let mut request = pin!(request);
-    // Set anew for every poll, whichever thread that is on, so what another request has left there is never seen.
-    let mut waiting = Some(current);
-    let output = std::future::poll_fn(|cx| {
-        CURRENT.set(waiting.take());
-        let polled = request.as_mut().poll(cx);
-        waiting = CURRENT.take();
-        polled
-    })
-    .await;
-    (output, waiting.is_none())
-}
-
-/// What is known of the request that is being polled; from now on it counts as an exchange.
-pub fn begin_exchange() -> Option<Current> {
-    CURRENT.take()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,18 +405,5 @@ mod tests {
         assert!(ended.await.is_err(), "what the task held is dropped");
         tokio::task::yield_now().await;
         assert!(census.tasks.iter().all(|table| table.lock().is_empty()));
-    }
-
-    #[tokio::test]
-    async fn a_request_that_became_no_exchange_is_told_apart() {
-        let census = Arc::new(Census::default());
-        let connection = Connection::open(&census, &accepted("192.0.2.1:1"), 9, None).unwrap();
-        let current = || Current { connection: Arc::clone(&connection), is_counted: false };
-        let (peer, began) =
-            with_connection(current(), async { begin_exchange().map(|current| current.connection.peer) }).await;
-        assert_eq!((peer, began), (Some(connection.peer), true));
-        let ((), began) = with_connection(current(), async {}).await;
-        assert!(!began);
-        assert!(begin_exchange().is_none());
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::attempt::Attempt;
 use super::compressing::Compressing;
-use super::connection::{Connection, Current};
+use super::connection::Connection;
 use super::flow::Flow;
 use super::tunnel::Tunnel;
 use super::{Parts, internal, timeouts};
@@ -44,6 +44,8 @@ pub struct Exchange {
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) facts: Facts,
+    /// What `admit` said, where it was asked before Pingora was entered.
+    pub(super) admission: Option<Result<(), Refusal>>,
     pub(super) admitted: Option<Admitted>,
     /// The endpoint, as soon as a route is known, admitted or not.
     pub(super) route: Option<Arc<Route>>,
@@ -127,13 +129,14 @@ pub(super) struct Sent {
 }
 
 impl Exchange {
-    pub(super) fn new(parts: &Arc<Parts>, current: Option<Current>) -> Self {
+    pub(super) fn new(parts: &Arc<Parts>, connection: Option<Arc<Connection>>, is_counted: bool) -> Self {
         parts.exchange_begins();
         Self {
             parts: Arc::clone(parts),
             runtime: parts.live.load(),
-            is_counted: current.as_ref().is_some_and(|current| current.is_counted),
-            connection: current.map(|current| current.connection),
+            connection,
+            is_counted,
+            admission: None,
             started: Instant::now(),
             started_at: SystemTime::now(),
             facts: Facts::default(),

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Parts;
 use super::admit::{CLIENT_REQUEST_ID_BYTES_MAX, PATH_BYTES_MAX, USER_AGENT_BYTES_MAX, text_of};
 use super::answer::{self, DRAINED_BYTES_MAX, Raw};
-use super::connection::{Connection, Current};
+use super::connection::Connection;
 use super::exchange::{Exchange, Facts, Sent};
 use crate::refusal::Refusal;
 
@@ -67,7 +67,7 @@ pub(super) async fn turn_away(
     let request_id = Uuid::now_v7();
     let raw = Raw { keeps_open, has_body: asked.method != Method::HEAD };
     let (answer, body_bytes) = answer::raw(&refusal, request_id, &raw);
-    let mut exchange = Exchange::new(parts, Some(Current { connection: Arc::clone(connection), is_counted: true }));
+    let mut exchange = Exchange::new(parts, Some(Arc::clone(connection)), true);
     exchange.facts = Facts {
         method: asked.method,
         protocol: asked.protocol,

@@ -4,6 +4,7 @@
 use http::header::{COOKIE, HOST, HeaderValue, ORIGIN};
 use pingora_core::{OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use super::admit::authority;
@@ -11,6 +12,9 @@ use super::connection::Connection;
 use super::exchange::{Admitted, Exchange};
 use super::query::raw_query;
 use crate::policy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, remove_claims, written};
+
+/// Names and values that every answer carries.
+pub(super) type OwnFields = SmallVec<[(&'static str, HeaderValue); 3]>;
 
 /// Makes the client's request the one that is forwarded.
 ///
@@ -124,6 +128,21 @@ fn chain(request: &RequestHeader, connection: &Connection) -> String {
     chain + &connection.peer.ip().to_string()
 }
 
+/// What the gateway says of a request on every answer to it: once, so it is taken instead of copied.
+pub(super) fn own_fields(exchange: &mut Exchange) -> OwnFields {
+    let mut id = Uuid::encode_buffer();
+    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
+    let mut own = OwnFields::new();
+    // An id is a header value always.
+    own.extend(HeaderValue::from_str(id).ok().map(|id| (written::X_REQUEST_ID, id)));
+    if let Some(fields) = exchange.admitted.as_mut().and_then(|admitted| admitted.limit_fields.take()) {
+        own.push((written::RATELIMIT_POLICY, fields.policy));
+        own.push((written::RATELIMIT, fields.state));
+        own.extend(fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers()));
+    }
+    own
+}
+
 /// Makes an answer, of an instance or from the cache, the one this client is sent.
 ///
 /// # Errors
@@ -133,18 +152,10 @@ pub(super) fn prepare_response(
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> Result<()> {
-    let mut id = Uuid::encode_buffer();
-    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
-    response.insert_header(written::X_REQUEST_ID, &*id)?;
-    let Some(admitted) = &mut exchange.admitted else { return Ok(()) };
-    // Said once, so they are taken instead of copied.
-    if let Some(fields) = admitted.limit_fields.take() {
-        response.insert_header(written::RATELIMIT_POLICY, fields.policy)?;
-        response.insert_header(written::RATELIMIT, fields.state)?;
-        for (name, value) in fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers()) {
-            response.insert_header(name, value)?;
-        }
+    for (name, value) in own_fields(exchange) {
+        response.insert_header(name, value)?;
     }
+    let Some(admitted) = &exchange.admitted else { return Ok(()) };
     if let Some(compress) = &admitted.route.compress {
         compress.prepare_response(response);
     }

@@ -25,10 +25,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::answer::{self, Raw};
-use super::connection::{Accepted, Busy, Connection, Crowded, Current, with_connection};
+use super::connection::{Accepted, Busy, Connection, Crowded};
+use super::current::{Current, with_current};
 use super::dated::Dated;
 use super::deadline::{Alarm, with_deadline};
 use super::flood::{self, TurnedAway};
+use super::hit::{self, Hit};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
 
@@ -216,6 +218,11 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
                 TurnedAway::NotUnderstood => {}
             }
         }
+        let (head, current) = match hit::answer(parts, connection, is_counted, &mut stream, head).await {
+            Hit::Answered => continue,
+            Hit::Gone => return,
+            Hit::LeftToPingora(head, current) => (head, current),
+        };
         let mut session = ServerSession::new_http1(stream);
         match settings.take() {
             Some(settings) => settings.apply_to_session(&mut session),
@@ -223,8 +230,7 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
         }
         session.set_pipelined_prefix(head);
         let request = entrance.proxy.process_new_http(session, shutdown);
-        let current = Current { connection: Arc::clone(connection), is_counted };
-        let (reused, became_exchange) = with_connection(current, with_deadline(&mut alarm, request)).await;
+        let (reused, became_exchange) = with_current(current, with_deadline(&mut alarm, request)).await;
         if !became_exchange {
             parts.metrics.rejected("malformed");
         }
@@ -350,9 +356,9 @@ impl HttpServerApp for H2Streams {
         let _busy = self.connection.busy();
         let _active = Active::new(&self.active);
         let request = self.entrance.proxy.process_new_http(session, shutdown);
-        let current = Current { connection: Arc::clone(&self.connection), is_counted: false };
+        let current = Current::Read { connection: Arc::clone(&self.connection), is_counted: false };
         let mut alarm = Alarm::default();
-        let (reused, became_exchange) = with_connection(current, with_deadline(&mut alarm, request)).await;
+        let (reused, became_exchange) = with_current(current, with_deadline(&mut alarm, request)).await;
         if !became_exchange {
             self.entrance.parts.metrics.rejected("malformed");
         }

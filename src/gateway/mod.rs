@@ -9,6 +9,7 @@ mod balance_key;
 mod caching;
 mod compressing;
 mod connection;
+mod current;
 mod dated;
 mod deadline;
 mod exchange;
@@ -17,15 +18,19 @@ mod flood;
 mod flow;
 mod forward;
 mod front;
+mod hit;
+mod parts;
+mod pieces;
+mod plain;
 mod query;
 mod refreshing;
 mod retrying;
 mod timeouts;
 mod tunnel;
+mod wire;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,7 +39,6 @@ use http::{HeaderMap, StatusCode, Version, header};
 use pingora_cache::key::HashBinary;
 use pingora_cache::storage::HitHandler;
 use pingora_cache::{CacheKey, CacheMeta, ForcedFreshness, RespCacheable};
-use pingora_core::apps::HttpServerOptions;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -44,77 +48,18 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 pub use connection::Census;
 pub use front::{Entrance, Front, Listener};
+pub use parts::Parts;
 
 use self::exchange::{Exchange, Sent};
 use self::retrying::Failed;
-use crate::metrics::Metrics;
 use crate::policy::cors;
 use crate::policy::headers::remove_hop_by_hop;
-use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, NO_ENDPOINT, RetryReason};
+use crate::record::{DECIDED_BY_CACHE, DECIDED_BY_UPSTREAM, RetryReason};
 use crate::refusal::Refusal;
-use crate::request_log::RequestLog;
-use crate::runtime::Live;
 use crate::upstream::speak_http1;
 
 /// The gateway in Pingora's hooks.
 pub struct Gateway(pub Arc<Parts>);
-
-/// What the data path works with, for the life of the process.
-pub struct Parts {
-    /// The configuration that is in force.
-    pub live: Arc<Live>,
-    /// Series about exchanges.
-    pub metrics: Arc<Metrics>,
-    /// Where records go.
-    pub log: RequestLog,
-    /// Open and busy connections.
-    pub census: Arc<Census>,
-    /// Bounds on HTTP/2 connections.
-    pub http2: HttpServerOptions,
-    draining: AtomicBool,
-    exchanges: AtomicUsize,
-    no_endpoint: Arc<str>,
-}
-
-impl Parts {
-    /// The parts of a gateway that serves what `live` has.
-    pub fn new(live: Arc<Live>, metrics: Arc<Metrics>, log: RequestLog) -> Self {
-        let mut http2 = HttpServerOptions::default();
-        http2.h2_idle_timeout = Some(live.load().config.connections.idle_timeout.0);
-        Self {
-            live,
-            metrics,
-            log,
-            census: Arc::default(),
-            http2,
-            draining: AtomicBool::new(false),
-            exchanges: AtomicUsize::new(0),
-            no_endpoint: NO_ENDPOINT.into(),
-        }
-    }
-
-    /// From now on every answer tells its client to close the connection.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Exchanges that have begun and not ended.
-    pub fn exchanges(&self) -> usize {
-        self.exchanges.load(Ordering::Acquire)
-    }
-
-    fn exchange_begins(&self) {
-        self.exchanges.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn exchange_ends(&self) {
-        self.exchanges.fetch_sub(1, Ordering::AcqRel);
-    }
-}
 
 #[async_trait]
 impl ProxyHttp for Gateway {
@@ -122,7 +67,7 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Exchange>;
 
     fn new_ctx(&self) -> Self::CTX {
-        Box::new(Exchange::new(&self.0, connection::begin_exchange()))
+        current::begin_exchange(&self.0)
     }
 
     /// For stale answers that are refreshed in the background.
@@ -135,7 +80,9 @@ impl ProxyHttp for Gateway {
 
     /// The facts of the request, and the time its client may take with it.
     async fn early_request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<()> {
-        exchange.facts = admit::facts(session.req_header(), exchange);
+        if exchange.admission.is_none() {
+            exchange.facts = admit::facts(session.req_header(), exchange);
+        }
         let body_timeout = exchange.runtime.config.connections.body_timeout.0;
         session.set_read_timeout(Some(body_timeout));
         session.set_write_timeout(Some(body_timeout));
@@ -148,8 +95,11 @@ impl ProxyHttp for Gateway {
 
     /// Admission; `true` where the request was refused.
     async fn request_filter(&self, session: &mut Session, exchange: &mut Self::CTX) -> Result<bool> {
-        let admitted =
-            if exchange.inherit(session) { Ok(()) } else { admit::admit(session.req_header(), exchange).await };
+        let admitted = match exchange.admission.take() {
+            Some(admission) => admission,
+            None if exchange.inherit(session) => Ok(()),
+            None => admit::admit(session.req_header(), exchange).await,
+        };
         let Err(refusal) = admitted else { return exchange.choose_coding(session).map(|()| false) };
         admit::name_path(session.req_header(), exchange);
         let cors = exchange.cors_fields(session.req_header(), &refusal);

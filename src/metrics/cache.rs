@@ -20,6 +20,8 @@ pub struct CacheState {
     pub evictions: u64,
     /// Answers that were purged.
     pub purged: u64,
+    /// Hits that needed none of the proxy's phases.
+    pub at_hand: u64,
     /// Answers that were not stored, by why.
     pub refused: Vec<(&'static str, u64)>,
     /// The tier on disk, where there is one.
@@ -90,7 +92,7 @@ pub(super) fn disk_families(disk: &CacheDiskState) -> [MetricFamily; 14] {
 }
 
 /// Every one.
-pub(super) fn families(cache: &CacheState) -> [MetricFamily; 9] {
+pub(super) fn families(cache: &CacheState) -> [MetricFamily; 10] {
     let refused =
         cache.refused.iter().map(|(why, count)| sample(MetricType::COUNTER, &[("reason", why)], *count as f64));
     [
@@ -105,6 +107,11 @@ pub(super) fn families(cache: &CacheState) -> [MetricFamily; 9] {
             cache.evictions as f64,
         ),
         counter("tollgate_cache_purged_total", "Stored answers that were purged.", cache.purged as f64),
+        counter(
+            "tollgate_cache_at_hand_total",
+            "Hits answered from memory as soon as they were admitted, without the proxy's phases.",
+            cache.at_hand as f64,
+        ),
         family(
             MetricType::COUNTER,
             "tollgate_cache_refused_total",

@@ -75,6 +75,11 @@ impl Changes {
         Ok(Self { remove, set })
     }
 
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty()
+    }
+
     /// Changes a request on its way to the instance.
     ///
     /// # Errors

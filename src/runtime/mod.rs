@@ -53,6 +53,8 @@ pub struct Runtime {
     pub limits: Book,
     /// Where limits are decided that several gateways share.
     pub sharing: Option<Sharing>,
+    /// Whether any route has a cache.
+    pub has_caches: bool,
     /// Routes by endpoint, in the order of the file.
     pub endpoints: Vec<Arc<Route>>,
     /// Whose `X-Forwarded-For` is believed.
@@ -118,6 +120,7 @@ impl Runtime {
             discovery,
             limits,
             sharing,
+            has_caches: endpoints.iter().any(|route| route.cache.is_some()),
             endpoints,
             trusted_proxies: TrustedProxies::compile(&config.trusted_proxies),
             flood_guard,

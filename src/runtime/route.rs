@@ -52,6 +52,13 @@ pub struct Route {
     pub names_consumer: bool,
 }
 
+impl Route {
+    /// Whether no rule of the route touches the header of an answer.
+    pub fn leaves_answers(&self) -> bool {
+        self.compress.is_none() && self.cors.is_none() && self.response_headers.is_empty()
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -77,6 +77,7 @@ pub(super) fn state() -> CacheState {
         stored: stored.stored,
         evictions: stored.evictions,
         purged: stored.purged,
+        at_hand: stored.at_hand,
         refused: cache::store().refused(),
         disk: stored.disk.map(|disk| CacheDiskState {
             entries: disk.entries,

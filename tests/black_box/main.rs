@@ -13,6 +13,7 @@ mod balance;
 mod bodies;
 mod breaker;
 mod cache;
+mod cache_at_hand;
 mod cache_crowds;
 mod cache_disk;
 mod cache_keys;

@@ -6,8 +6,8 @@ use std::fs::ReadDir;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use pingora_cache::key::hash_key;
 
+use super::super::key;
 use super::super::tags::Tags;
 use super::file::{self, Damage, Kept};
 use super::folder::{self, Name};
@@ -128,7 +128,7 @@ impl Disk {
         let length = file.metadata()?.len();
         let (_, kept) = read::head(file)?;
         let room = u32::try_from(file::room(length)).map_err(|_| Damage::Wrong)?;
-        if hash_key(&kept.key) != name.0 || kept.terms.variance != name.1 {
+        if key::hash(&kept.key) != name.0 || kept.terms.variance != name.1 {
             return Err(Damage::Wrong);
         }
         Ok(Scanned { name, kept, room })

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora_cache::CacheKey;
-use pingora_cache::key::{HashBinary, hash_key};
+use pingora_cache::key::HashBinary;
 use tokio::time::timeout;
 
 use super::{Cache, Place};
@@ -16,7 +16,7 @@ use crate::cache::disk::{Bounds, Disk, Found, Scanned};
 use crate::cache::entry::{Entry, Family};
 use crate::cache::explain::Stored;
 use crate::cache::filling::Reservation;
-use crate::cache::key::KeyParts;
+use crate::cache::key::{self, KeyParts};
 use crate::cache::range::Wanted;
 use crate::cache::tags::Tags;
 
@@ -67,7 +67,7 @@ impl Cache {
     /// Where an answer is that is in memory.
     pub(in super::super) fn stored(&self, key: &[u8], variance: Option<HashBinary>) -> Stored {
         match self.disk.get() {
-            Some(disk) if disk.has(&(hash_key(key), variance), false) => Stored::Both,
+            Some(disk) if disk.has(&(key::hash(key), variance), false) => Stored::Both,
             _ => Stored::Memory,
         }
     }

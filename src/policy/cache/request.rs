@@ -59,6 +59,11 @@ pub(super) fn bypass(request: &RequestHeader, has_body: bool, methods: &[Method]
     }
 }
 
+/// Whether a request for an answer, and nothing but that, is looked up: without a body, a range, a condition or an upgrade.
+pub(super) fn is_looked_up(request: &RequestHeader, methods: &[Method]) -> bool {
+    methods.contains(&request.method) && !freshness::is_unkeyed(&request.headers)
+}
+
 /// What a request has of the parts that the route adds to the key, framed so that no two requests share a text; none where
 /// the route adds nothing.
 pub(super) fn additions(parts: &[KeyPart], request: &RequestHeader) -> Option<String> {

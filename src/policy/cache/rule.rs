@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, CONTENT_LENGTH, HeaderName, SET_COOKIE};
+use http::header::{AGE, CONTENT_LENGTH, DATE, HeaderName, SET_COOKIE};
 use http::{Method, StatusCode};
 use pingora_cache::key::HashBinary;
 use pingora_cache::{CacheKey, CacheMeta, NoCacheReason, RespCacheable};
@@ -198,6 +198,10 @@ impl CacheRule {
         remove_hop_by_hop(&mut head);
         // Pingora states the age of what it serves.
         head.remove_header(&AGE);
+        if !head.headers.contains_key(DATE) {
+            // When it came, where its maker has no clock (RFC 9110 section 6.6.1). A date is a header value always.
+            let _ = head.insert_header(DATE, httpdate::fmt_http_date(now));
+        }
         let windows = [freshness.stale_while_revalidate, freshness.stale_if_error];
         let [revalidating, on_error] = windows.map(|window| u32::try_from(window.as_secs()).unwrap_or(u32::MAX));
         let fresh_until = if !freshness.remaining.is_zero() {
@@ -233,6 +237,11 @@ impl CacheRule {
         }
     }
 
+    /// Whether [`Self::hide_tags`] takes this field out.
+    pub(super) fn hides(&self, name: &HeaderName) -> bool {
+        !self.tags_to_clients && self.tags.contains(name)
+    }
+
     /// Whether what instances say about freshness does not count.
     pub fn overrides(&self) -> bool {
         self.rules.always.is_some()
@@ -242,11 +251,7 @@ impl CacheRule {
     pub fn variance(meta: &CacheMeta, request: &RequestHeader) -> Option<HashBinary> {
         let Chosen(selected) = meta.extensions().get::<Chosen>()?;
         match meta.extensions().get::<Choice>() {
-            Some(Choice(family)) => {
-                let variants = family.variants.iter().rev();
-                let variants = variants.filter_map(|entry| Some((&**entry.selected.as_ref()?, &entry.head.headers)));
-                selected.asked(&request.headers, variants)
-            }
+            Some(Choice(family)) => family.variance_asked(selected, &request.headers),
             None => selected.asked(&request.headers, std::iter::once((&**selected, meta.headers()))),
         }
     }

@@ -17,7 +17,7 @@ impl CacheTurn {
     pub fn status(&self, cache: &HttpCache, now: SystemTime) -> HeaderValue {
         let phase = cache.phase();
         if phase == CachePhase::Hit && !self.collapsed {
-            return HeaderValue::try_from(format!("tollgate; hit; ttl={}", ttl(cache, now))).unwrap_or(HIT);
+            return hit(ttl(cache, now));
         }
         HeaderValue::try_from(format!("tollgate; {}", self.way(cache, phase, now))).unwrap_or(FORWARDED)
     }
@@ -60,6 +60,11 @@ impl CacheTurn {
             "uri-miss"
         }
     }
+}
+
+/// What is said of a hit that is fresh, or stale, for so many seconds.
+pub(super) fn hit(ttl: impl std::fmt::Display) -> HeaderValue {
+    HeaderValue::try_from(format!("tollgate; hit; ttl={ttl}")).unwrap_or(HIT)
 }
 
 /// Seconds of freshness that are left; below zero, for how long it has been stale.

@@ -1,0 +1,143 @@
+//! Fresh hits over HTTP/1, answered before Pingora is entered: a stored answer in memory, to a plain request, costs half of what it costs behind it.
+//! The request is admitted here as everywhere, once. What can't be answered here goes on to Pingora with what `admit` said.
+//! Not here: which stored answer it is and what the cache says of it (`policy/cache/at_hand.rs`).
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::CONNECTION;
+use pingora_core::Result;
+use pingora_core::protocols::Stream;
+use pingora_http::RequestHeader;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::current::Current;
+use super::exchange::{Exchange, Sent};
+use super::parts::Parts;
+use super::pieces::Pieces;
+use super::wire::Wire;
+use super::{admit, forward, plain};
+use crate::policy::cache::{AtHand, CacheRule};
+use crate::record::{CacheResult, DECIDED_BY_CACHE};
+use crate::refusal::Refusal;
+
+const KEEP_ALIVE: &[u8] = b"keep-alive";
+
+/// What becomes of a request that the front has read.
+pub(super) enum Hit {
+    /// It is answered, and the next one may come.
+    Answered,
+    /// Its client is gone.
+    Gone,
+    /// Pingora has to answer it: its header, and what is known of it.
+    LeftToPingora(BytesMut, Current),
+}
+
+/// Answers a request from memory, where that may be done without asking anybody.
+pub(super) async fn answer(
+    parts: &Arc<Parts>,
+    connection: &Arc<Connection>,
+    is_counted: bool,
+    stream: &mut Stream,
+    head: BytesMut,
+) -> Hit {
+    let has_caches = || parts.live.with(|runtime| runtime.has_caches);
+    if !plain::begins_plain(&head) || !has_caches() || parts.is_draining() {
+        return Hit::LeftToPingora(head, Current::Read { connection: Arc::clone(connection), is_counted });
+    }
+    let head = head.freeze();
+    let Some(request) = plain::read(&head) else {
+        return Hit::LeftToPingora(thaw(head), Current::Read { connection: Arc::clone(connection), is_counted });
+    };
+    let mut exchange = Box::new(Exchange::new(parts, Some(Arc::clone(connection)), is_counted));
+    exchange.facts = admit::facts(&request, &exchange);
+    let admission = admit::admit(&request, &mut exchange).await;
+    let route = exchange.admitted.as_ref().map(|admitted| Arc::clone(&admitted.route));
+    let rule = route.as_ref().and_then(|route| route.cache.as_ref());
+    let found = rule.and_then(|rule| exchange.find_at_hand(rule, request));
+    let Some((hit, header)) = found else {
+        exchange.admission = Some(admission);
+        return Hit::LeftToPingora(thaw(head), Current::Begun(exchange));
+    };
+    let header_bytes = header.len();
+    let mut pieces = Pieces::new(header, hit.body());
+    let all = pieces.remaining();
+    let written = write(stream, &mut pieces, exchange.runtime.config.connections.body_timeout.0).await;
+    let body_bytes = (all - pieces.remaining()).saturating_sub(header_bytes) as u64;
+    hit.is_served();
+    exchange.cache = Some(CacheResult::Hit);
+    let decided_by = if written.is_ok() { DECIDED_BY_CACHE } else { Refusal::ClientClosed.reason() };
+    let sent = Sent { status: Some(hit.status().as_u16()), bytes_in: 0, bytes_out: body_bytes };
+    exchange.record(&sent, decided_by);
+    if written.is_ok() { Hit::Answered } else { Hit::Gone }
+}
+
+/// The bytes of a header of which no part is held any more.
+fn thaw(head: Bytes) -> BytesMut {
+    head.try_into_mut().unwrap_or_else(|head| BytesMut::from(&*head))
+}
+
+impl Exchange {
+    /// The stored answer to an admitted request, and its header as this client gets it; none where there is none, or it is not to
+    /// be used as it is.
+    fn find_at_hand<'a>(&mut self, rule: &'a CacheRule, mut request: RequestHeader) -> Option<(AtHand<'a>, Bytes)> {
+        if let Some(compress) = self.admitted.as_ref().and_then(|admitted| admitted.route.compress.as_ref()) {
+            compress.choose(&mut request).ok()?;
+        }
+        rule.forget_capability(&mut request);
+        let key = self.make_cache_key(&request)?;
+        let hit = rule.at_hand(&request, &key, self.started_at)?;
+        let header = match self.header_as_stored(&hit) {
+            Some(header) => header,
+            None => self.header_by_rules(&hit, &request).ok()?,
+        };
+        Some((hit, header))
+    }
+
+    /// Where no rule of the route touches it: the stored fields, and what is different for every client.
+    fn header_as_stored(&mut self, hit: &AtHand<'_>) -> Option<Bytes> {
+        let leaves_it = self.admitted.as_ref().is_some_and(|admitted| admitted.route.leaves_answers());
+        if !leaves_it || !hit.may_be_told() {
+            return None;
+        }
+        let own = forward::own_fields(self);
+        let mut wire = Wire::begin(hit.status(), hit.reason());
+        hit.tell(|name| own.iter().any(|(own, _)| *own == name), |name, value| wire.field(name, value));
+        own.iter().for_each(|(name, value)| wire.field(name, value.as_bytes()));
+        wire.field(CONNECTION.as_str(), KEEP_ALIVE);
+        Some(wire.end().freeze())
+    }
+
+    fn header_by_rules(&mut self, hit: &AtHand<'_>, request: &RequestHeader) -> Result<Bytes> {
+        let mut header = hit.header()?;
+        forward::prepare_response(request, &mut header, self)?;
+        header.insert_header(CONNECTION, KEEP_ALIVE)?;
+        Ok(Wire::of(&header))
+    }
+}
+
+/// Writes all of it; whatever the client takes next, it has as much time for it as for a piece of a body.
+async fn write(stream: &mut Stream, pieces: &mut Pieces, time: Duration) -> io::Result<()> {
+    while pieces.has_remaining() {
+        if within(time, stream.write_buf(pieces)).await? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    within(time, stream.flush()).await
+}
+
+/// What is done at once needs no clock.
+async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let mut work = pin!(work);
+    if let Poll::Ready(done) = std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        return done;
+    }
+    timeout(time, work).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}

@@ -1,0 +1,111 @@
+//! A fresh answer that is in memory, for a request that asks for no more than that: found without Pingora's cache phases, which
+//! would find the same and make the same of it. Not here: whatever else may become of a request (`turn.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
+use pingora_cache::CacheKey;
+use pingora_core::Result;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::request::is_looked_up;
+use super::rule::CacheRule;
+use super::status::hit;
+use crate::cache::cache_control::Wishes;
+use crate::cache::entry::Entry;
+use crate::cache::store;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// A stored answer that is about to be served.
+pub struct AtHand<'a> {
+    rule: &'a CacheRule,
+    entry: Arc<Entry>,
+    now: SystemTime,
+}
+
+impl CacheRule {
+    /// The answer to a request without a body, a range or a condition; none where the phases have to say what becomes of it.
+    pub fn at_hand(&self, request: &RequestHeader, key: &CacheKey, now: SystemTime) -> Option<AtHand<'_>> {
+        let has_wishes = self.obeys_wishes && Wishes::of(&request.headers) != Wishes::default();
+        if has_wishes || !is_looked_up(request, &self.methods) {
+            return None;
+        }
+        let entry = store().at_hand(key, &request.headers, now)?;
+        // Its length is told, so the connection can go on after it.
+        entry.head.headers.contains_key(CONTENT_LENGTH).then_some(AtHand { rule: self, entry, now })
+    }
+}
+
+impl AtHand<'_> {
+    /// The status it was stored with.
+    pub fn status(&self) -> StatusCode {
+        self.entry.head.status
+    }
+
+    /// What stands behind the status, where the instance said something of its own.
+    pub fn reason(&self) -> &str {
+        self.entry.head.get_reason_phrase().unwrap_or_default()
+    }
+
+    fn age(&self) -> Duration {
+        self.now.duration_since(self.entry.epoch).unwrap_or_default()
+    }
+
+    /// What the cache says of it (RFC 9111 section 5.1, RFC 9211), and that parts of it may be asked for.
+    fn own(&self) -> [Option<(HeaderName, HeaderValue)>; 3] {
+        let left = self.entry.fresh_until().duration_since(self.now).unwrap_or_default();
+        let ranges = (self.status() == StatusCode::OK).then(|| (ACCEPT_RANGES, HeaderValue::from_static("bytes")));
+        [Some((AGE, self.age().as_secs().into())), ranges, Some((CACHE_STATUS, hit(left.as_secs())))]
+    }
+
+    /// The header as the cache has it for this request.
+    ///
+    /// # Errors
+    /// Pingora's, when a header can't be set.
+    pub fn header(&self) -> Result<ResponseHeader> {
+        let mut header = self.entry.head.clone();
+        header.set_version(Version::HTTP_11);
+        self.rule.hide_tags(&mut header);
+        self.rule.hide_surrogate_control(&mut header);
+        for (name, value) in self.own().into_iter().flatten() {
+            if name == CACHE_STATUS {
+                header.append_header(name, value)?;
+            } else {
+                header.insert_header(name, value)?;
+            }
+        }
+        Ok(header)
+    }
+
+    /// Whether each field of it can be told by itself.
+    pub fn may_be_told(&self) -> bool {
+        !self.rule.surrogate_control
+    }
+
+    /// The fields of [`Self::header`], one after the other and without a copy of what is stored, but for those that `is_replaced`.
+    pub fn tell(&self, is_replaced: impl Fn(&str) -> bool, mut field: impl FnMut(&str, &[u8])) {
+        let own = self.own();
+        let is_own = |name: &HeaderName| own.iter().flatten().any(|(own, _)| own == name && *own != CACHE_STATUS);
+        let stored = self.entry.head.headers.iter();
+        for (name, value) in stored.filter(|(name, _)| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str())) {
+            field(name.as_str(), value.as_bytes());
+        }
+        own.iter().flatten().for_each(|(name, value)| field(name.as_str(), value.as_bytes()));
+    }
+
+    /// The whole body.
+    pub fn body(&self) -> &[Bytes] {
+        &self.entry.body.chunks
+    }
+
+    /// Counts that it is served.
+    pub fn is_served(&self) {
+        self.entry.hits.fetch_add(1, Ordering::Relaxed);
+        store().serves_at_hand(self.age());
+    }
+}
