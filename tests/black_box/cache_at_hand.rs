@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::harness::{Answer, Backend, Config, Gateway, Reply, Seen, Wire, eventually, seconds};
+use crate::harness::{Answer, Backend, Config, Gateway, Reply, Seen, Signal, Wire, eventually, milliseconds, seconds};
 
 /// Requests that are asked both ways.
 const CASES: usize = 600;
@@ -24,7 +24,10 @@ const ROUTES: [(&str, &str); 11] = [
     ("/obeys/*", "to: service, keys: none, cache: {ttl: 1min, request_directives: obey, stale_if_error: 1min}"),
     ("/tags/*", "to: service, keys: none, cache: {ttl: 1min, tags_to_clients: true, set_cookie: store}"),
     ("/zip/*", "to: service, keys: none, compress: [gzip, br], cache: 1min"),
-    ("/old/*", "to: service, keys: none, cache: {ttl: 1min, surrogate_control: true, partial: true, set_cookie: strip}"),
+    (
+        "/old/*",
+        "to: service, keys: none, cache: {ttl: 1min, surrogate_control: true, partial: true, set_cookie: strip}",
+    ),
     (
         "/pages/*",
         "to: service, keys: none, cache: 1min, cors: {origins: [\"https://a.example\"], credentials: true}, \
@@ -70,7 +73,9 @@ fn script(seen: &Seen) -> Reply {
     let reply = Reply::ok(&body).with("Content-Type", "text/plain").with("Vary", "Accept-Language");
     let name = seen.target.split(['?']).next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     match name {
-        "a" => reply.with("ETag", "\"1\"").with("Cache-Tag", "t1, t2").with("Age", "5").with("Cache-Control", "max-age=90"),
+        "a" => {
+            reply.with("ETag", "\"1\"").with("Cache-Tag", "t1, t2").with("Age", "5").with("Cache-Control", "max-age=90")
+        }
         "b" => reply.with("Date", "Sun, 06 Nov 1994 08:49:37 GMT").with("X-Twice", "1").with("X-Twice", "2"),
         "c" => reply.with("Set-Cookie", "a=1").with("Cache-Control", "public, s-maxage=60"),
         "d" => reply.with("Surrogate-Control", "max-age=60").with("Cache-Control", "private"),
@@ -164,4 +169,125 @@ async fn both_ways_give_the_same_answer_and_the_same_record() {
     for (case, records) in records.chunks(3).enumerate() {
         assert_eq!(records[1], records[2], "case {case}");
     }
+}
+
+/// Hits that went the short way.
+async fn at_hand(gateway: &Gateway) -> f64 {
+    gateway.metrics().await.sum("tollgate_cache_at_hand_total", &[])
+}
+
+#[tokio::test]
+async fn a_miss_is_admitted_once() {
+    let backend = Backend::start().await;
+    let guard = "flood_guard: 1000/s\ntrusted_proxies: [127.0.0.1/32]";
+    let config = Config::open(&backend).section(guard);
+    let config =
+        config.route("/few/*", "to: service, keys: none, cache: 1min, limit: 3/h per ip, concurrency: 1 per ip");
+    let gateway = Gateway::start(&config).await;
+    let mut wire = gateway.wire().await;
+    // Two misses and a hit.
+    for path in ["/few/a", "/few/b", "/few/a"] {
+        assert_eq!(wire.get(path, "X-Forwarded-For: 192.0.2.1\r\n").await.status, 200);
+    }
+    let refused = wire.get("/few/a", "X-Forwarded-For: 192.0.2.1\r\n").await;
+    assert_eq!(refused.refused(), (429, "rate_limited".to_owned()));
+    assert_eq!(wire.get("/few/a", "X-Forwarded-For: 192.0.2.2\r\n").await.status, 200, "counted for the client");
+    assert_eq!((backend.requests(), at_hand(&gateway).await), (2, 2.0));
+}
+
+#[tokio::test]
+async fn what_the_flood_guard_refuses_is_not_answered_from_memory() {
+    let backend = Backend::start().await;
+    let config = Config::open(&backend).section("flood_guard: 20/s\ntrusted_proxies: [127.0.0.1/32]");
+    let gateway = Gateway::start(&config.route("/cached/*", "to: service, keys: none, cache: 1min")).await;
+    let mut wire = gateway.wire().await;
+    let mut statuses = Vec::new();
+    for _ in 0..200 {
+        statuses.push(wire.get("/cached/a", "X-Forwarded-For: 192.0.2.1\r\n").await.status);
+    }
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused > 50 && statuses[1] == 200, "{statuses:?}");
+    assert_eq!(at_hand(&gateway).await as usize, 199 - refused);
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_as_fast_as_its_client_takes_it() {
+    let body: String = (0..1 << 20).map(|index| char::from(b'a' + (index % 23) as u8)).collect();
+    let large = body.clone();
+    let backend = Backend::scripted(move |_| Reply::ok(&large)).await;
+    let config = Config::open(&backend).section("cache: {memory: 256mb}").log("{store: none, json: lines.json}");
+    let config = config.route("/cached/*", "to: service, keys: none, cache: {ttl: 1min, body_max: 8mb}");
+    let gateway = Gateway::start(&config).await;
+    let mut wire = gateway.wire().await;
+    assert_eq!(wire.get("/cached/a", "").await.text(), body);
+    for _ in 0..3 {
+        // Sent, and read only when the socket is full of it.
+        wire.send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+        tokio::time::sleep(milliseconds(200)).await;
+        assert_eq!(wire.answer().await.text(), body);
+    }
+    assert_eq!((backend.requests(), at_hand(&gateway).await), (1, 3.0));
+    // One that reads nothing, and leaves.
+    let mut gone = gateway.wire().await;
+    for _ in 0..20 {
+        gone.send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+        tokio::time::sleep(milliseconds(20)).await;
+    }
+    drop(gone);
+    let lines = || std::fs::read_to_string(gateway.path("lines.json")).unwrap_or_default();
+    eventually("it is told", seconds(10), async || lines().contains("client_closed")).await;
+    let told: Vec<Value> = lines().lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let gone = told.iter().find(|line| line["decided_by"] == "client_closed").expect("a line");
+    assert_eq!((&gone["cache"], &gone["status_code"]), (&Value::from("hit"), &Value::from(200)));
+    assert!(gone["bytes_out"].as_u64().expect("bytes") < body.len() as u64, "{gone}");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up() {
+    let backend = Backend::scripted(|_| Reply::ok(&"x".repeat(8 << 20))).await;
+    let config = Config::open(&backend).section("cache: {memory: 256mb}\nconnections: {body_timeout: 1s}");
+    let config = config.route("/cached/*", "to: service, keys: none, cache: {ttl: 1min, body_max: 16mb}");
+    let gateway = Gateway::start(&config).await;
+    assert_eq!(gateway.get("/cached/a").await.body.len(), 8 << 20);
+    let mut wire = gateway.wire().await;
+    let given_up =
+        async || gateway.metrics().await.sum("tollgate_refusals_total", &[("reason", "client_closed")]) == 1.0;
+    // Some fit into what the kernel keeps for the client.
+    for _ in 0..4 {
+        wire.send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+        tokio::time::sleep(milliseconds(200)).await;
+    }
+    eventually("it is given up", seconds(20), given_up).await;
+    let mut whole = 0;
+    while wire.try_answer("GET").await.is_ok() {
+        whole += 1;
+    }
+    assert!(whole < 4, "half an answer is none");
+}
+
+#[tokio::test]
+async fn a_draining_gateway_says_so_on_hits_too() {
+    let backend = Backend::start().await;
+    let slow = Backend::scripted(|_| Reply::ok("slow").after(seconds(2))).await;
+    let config =
+        Config::open(&backend).service("slow", &[slow.address]).section("shutdown: {drain_delay: 0s, grace: 10s}");
+    let config =
+        config.route("/slow", "to: slow, keys: none").route("/cached/*", "to: service, keys: none, cache: 1min");
+    let mut gateway = Gateway::start(&config).await;
+    let (mut busy, mut wire) = (gateway.wire().await, gateway.wire().await);
+    wire.get("/cached/a", "").await;
+    assert_eq!(wire.get("/cached/a", "").await.header("connection"), Some("keep-alive"));
+    assert_eq!(at_hand(&gateway).await, 1.0);
+    busy.send("GET /slow HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+    // A header that has begun is still answered.
+    wire.send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n").await;
+    tokio::time::sleep(milliseconds(200)).await;
+    gateway.signal(Signal::SIGTERM);
+    eventually("it drains", seconds(10), async || !gateway.is_ready().await).await;
+    tokio::time::sleep(milliseconds(500)).await;
+    wire.send("\r\n").await;
+    let last = wire.answer().await;
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(busy.answer().await.text(), "slow");
+    assert!(gateway.wait_exit(seconds(15)).await.success());
 }

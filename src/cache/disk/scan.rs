@@ -6,7 +6,6 @@ use std::fs::ReadDir;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-
 use super::super::key;
 use super::super::tags::Tags;
 use super::file::{self, Damage, Kept};

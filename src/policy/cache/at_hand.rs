@@ -92,7 +92,9 @@ impl AtHand<'_> {
         let own = self.own();
         let is_own = |name: &HeaderName| own.iter().flatten().any(|(own, _)| own == name && *own != CACHE_STATUS);
         let stored = self.entry.head.headers.iter();
-        for (name, value) in stored.filter(|(name, _)| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str())) {
+        for (name, value) in
+            stored.filter(|(name, _)| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str()))
+        {
             field(name.as_str(), value.as_bytes());
         }
         own.iter().flatten().for_each(|(name, value)| field(name.as_str(), value.as_bytes()));
