@@ -31,7 +31,7 @@ pub struct Gateway {
     pub admin: SocketAddr,
     said: Arc<Mutex<String>>,
     printed: Arc<Mutex<String>>,
-    /// They end when all of its pipes is read.
+    /// Each ends when its pipe is read to the end.
     readers: [JoinHandle<()>; 2],
     client: Client,
 }
