@@ -140,6 +140,7 @@ async fn a_store_that_is_away_at_start_is_said_and_what_it_holds_counts_when_it_
     let (backend, mut mariadb) = (Backend::start().await, Mariadb::start().await);
     let config = saved(&backend, &format!("\"{}\"", mariadb.url()));
     let mut gateway = Gateway::start(&config).await;
+    gateway.log_open().await;
     for _ in 0..10 {
         gateway.get("/hour").await;
     }

@@ -42,6 +42,7 @@ async fn a_database_that_is_gone_for_10_seconds_costs_no_client_an_error_and_eve
     // A queue that 10 s of load fill several times over, so that something must be dropped.
     let log = format!("{{store: \"{}\", queue: 1000, spool: none}}", mariadb.url());
     let gateway = Gateway::start(&Config::open(&backend).log(&log)).await;
+    gateway.log_open().await;
     let load = Load::get(gateway.address, "/counted", "").start(8);
     tokio::time::sleep(seconds(2)).await;
     mariadb.kill();

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +15,8 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 
 use super::{Answer, Ask, Config, Disk, Folder, Metrics, Wire, eventually, free_address, seconds, tollgate};
+
+const IN_FLIGHT: &str = "tollgate_http_requests_in_flight";
 
 /// A running gateway.
 pub struct Gateway {
@@ -28,6 +31,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     said: Arc<Mutex<String>>,
     printed: Arc<Mutex<String>>,
+    /// Each ends when its pipe is read to the end.
+    readers: [JoinHandle<()>; 2],
     client: Client,
 }
 
@@ -132,8 +137,8 @@ impl Gateway {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the gateway starts");
-        let said = collect(child.stderr.take().expect("stderr"));
-        let printed = collect(child.stdout.take().expect("stdout"));
+        let (said, err) = collect(child.stderr.take().expect("stderr"));
+        let (printed, out) = collect(child.stdout.take().expect("stdout"));
         let client = Client::builder()
             .timeout(seconds(40))
             .redirect(reqwest::redirect::Policy::none())
@@ -141,7 +146,7 @@ impl Gateway {
             .http1_only()
             .build()
             .expect("a client");
-        Self { child, folder, address, second, admin, said, printed, client }
+        Self { child, folder, address, second, admin, said, printed, readers: [err, out], client }
     }
 
     pub fn get(&self, path: &str) -> Ask {
@@ -210,7 +215,7 @@ impl Gateway {
     pub async fn metrics(&self) -> Metrics {
         // An answer is complete at the client a little before its exchange is.
         for _ in 0..20 {
-            if self.scrape().await.sum("tollgate_http_requests_in_flight", &[]) == 0.0 {
+            if self.scrape().await.sum(IN_FLIGHT, &[]) == 0.0 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -238,14 +243,18 @@ impl Gateway {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
 
-    /// Waits for the gateway's end; fails when it takes longer.
+    /// Waits for the gateway's end, and for what it said last; fails when it takes longer.
     pub async fn wait_exit(&mut self, within: Duration) -> ExitStatus {
         let deadline = Instant::now() + within;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the gateway's state") {
+            let status = self.child.try_wait().expect("the gateway's state");
+            if let Some(status) = status.filter(|_| self.readers.iter().all(JoinHandle::is_finished)) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the gateway still runs after {within:?}");
+            assert!(
+                Instant::now() < deadline,
+                "after {within:?} the gateway still runs, or its pipes are open: {status:?}"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -284,21 +293,31 @@ impl Gateway {
         rows.map(|row| row.expect(sql).unwrap_or_default()).collect()
     }
 
-    /// Waits until everything that was logged is in the store.
+    /// Waits until the log's store is open and its tables are made. For tests that kill a server: a table that is partitioned just
+    /// then can't be read any more by any MariaDB.
+    pub async fn log_open(&self) {
+        eventually("the log's tables are made", seconds(60), async || {
+            self.scrape().await.sum("tollgate_log_store_up", &[]) == 1.0
+        })
+        .await;
+    }
+
+    /// Waits until no request is in flight, and everything that was logged is in the store.
     pub async fn log_written(&self) -> Metrics {
-        let deadline = Instant::now() + seconds(30);
+        let deadline = Instant::now() + seconds(60);
         loop {
-            let metrics = self.metrics().await;
+            let in_flight = self.scrape().await.sum(IN_FLIGHT, &[]);
+            let metrics = self.scrape().await;
             let accepted = metrics.sum("tollgate_log_records_total", &[("state", "accepted")]);
             let written = metrics.sum("tollgate_log_records_total", &[("state", "written")]);
             let dropped = metrics.sum("tollgate_log_records_dropped_total", &[]);
             let recovered = metrics.sum("tollgate_log_records_total", &[("state", "recovered")]);
-            if accepted + recovered == written + dropped {
+            if in_flight == 0.0 && accepted + recovered == written + dropped {
                 return metrics;
             }
             assert!(
                 Instant::now() < deadline,
-                "accepted {accepted}, recovered {recovered}, written {written}, dropped {dropped}"
+                "accepted {accepted}, recovered {recovered}, written {written}, dropped {dropped}, in flight {in_flight}"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -314,17 +333,17 @@ fn sqlite_number(path: &Path, sql: &str) -> i64 {
     database.query_row(sql, [], |row| row.get(0)).expect(sql)
 }
 
-fn collect(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(stream: impl std::io::Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let into = Arc::clone(&text);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut text = into.lock().expect("text");
             text.push_str(&line);
             text.push('\n');
         }
     });
-    text
+    (text, reader)
 }
 
 impl Drop for Gateway {
