@@ -248,16 +248,18 @@ async fn a_client_that_takes_nothing_is_given_up() {
     let config = Config::open(&backend).section("cache: {memory: 256mb}\nconnections: {body_timeout: 1s}");
     let config = config.route("/cached/*", "to: service, keys: none, cache: {ttl: 1min, body_max: 16mb}");
     let gateway = Gateway::start(&config).await;
-    assert_eq!(gateway.get("/cached/a").await.body.len(), 8 << 20);
     let mut wire = gateway.wire().await;
+    assert_eq!(wire.get("/cached/a", "").await.body.len(), 8 << 20);
     let given_up =
         async || gateway.metrics().await.sum("tollgate_refusals_total", &[("reason", "client_closed")]) == 1.0;
     // Some fit into what the kernel keeps for the client.
     for _ in 0..4 {
-        wire.send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+        let sent = wire.try_send("GET /cached/a HTTP/1.1\r\nHost: gateway.example\r\n\r\n").await;
+        assert!(sent.is_ok() || at_hand(&gateway).await >= 1.0, "{sent:?}");
         tokio::time::sleep(milliseconds(200)).await;
     }
     eventually("it is given up", seconds(20), given_up).await;
+    assert!(at_hand(&gateway).await >= 1.0);
     let mut whole = 0;
     while wire.try_answer("GET").await.is_ok() {
         whole += 1;
