@@ -210,14 +210,16 @@ impl Cache {
                 Some(entry)
             });
             let mut current: Vec<Arc<Entry>> = current.filter(|entry| entry.weight <= weight_max).collect();
-            match before {
-                Some(family) => Some(family.with_found(current, last, weight_max)),
+            let family = match before {
+                Some(family) => family.with_found(current, last, weight_max),
                 None => {
                     let newest = current.pop()?;
                     let family = Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), newest);
-                    Some(family.with_found(current, false, weight_max))
+                    family.with_found(current, false, weight_max)
                 }
-            }
+            };
+            // It is there.
+            Some((family, None))
         })
     }
 }

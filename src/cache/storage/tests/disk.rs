@@ -451,3 +451,22 @@ async fn parts_stay_in_memory_and_an_older_whole_goes() {
     until("removed", || files(folder.path()).is_empty()).await;
     assert_eq!((disk(cache).entries, disk(cache).dropped), (0, 0));
 }
+
+#[tokio::test]
+async fn what_is_too_large_by_its_key_alone_gets_neither_to_memory_nor_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 8 * MB, GB);
+    // Two answers of just under the bound, with keys of different length.
+    let body = vec![0; cache.body_bytes_max() as usize];
+    let headers = meta(cache, &[("x-long", &"x".repeat(10_000))]);
+    let (short, long) = (key("/a", None), key(&format!("/{}", "a".repeat(20_000)), None));
+    assert!(fill(cache, &short, &headers, &[&body]).await > 0);
+    assert_eq!(fill(cache, &long, &headers, &[&body]).await, 0);
+    let before = meta(cache, &[("x-long", &"x".repeat(10_000)), ("etag", "\"1\"")]);
+    let mut part = crate::cache::Part::new(cache, &long, &before, 0..body.len(), body.len()).unwrap();
+    assert!(part.add(&body));
+    part.store();
+    settled(cache).await;
+    assert_eq!((cache.stats().entries, cache.stats().dropped_too_large), (1, 2));
+    assert_eq!((disk(cache).entries, disk(cache).writes), (1, 1));
+}
