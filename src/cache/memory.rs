@@ -248,11 +248,8 @@ impl Cache {
         let stored = self.change(place, |before| {
             let family = before.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, confirmed)))?;
             let entry = Arc::new(entry);
-            // What is confirmed at each use is no fresher than before, and would be written at each use.
-            let is_same =
-                entry.tags == confirmed.tags && entry.is_always_confirmed() && confirmed.is_always_confirmed();
             let family = family.with(Arc::clone(&entry), self.weight_max());
-            Some((family, (!is_same).then_some(entry)))
+            Some((family, (!tier::is_known_as(&entry, confirmed)).then_some(entry)))
         });
         self.count_stored(stored.is_some())
     }

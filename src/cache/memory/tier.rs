@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
+use http::header::{AGE, DATE, EXPIRES};
 use pingora_cache::CacheKey;
 use pingora_cache::key::{HashBinary, hash_key};
 use tokio::time::timeout;
@@ -222,6 +224,19 @@ impl Cache {
             Some((family, None))
         })
     }
+}
+
+/// Whether what is on disk of `before` does for `now`, which confirmed it: no fresher than before, as it is confirmed at each
+/// use, it would be written at each use. Fields that tell nothing but times come anew with the next confirmation.
+pub(super) fn is_known_as(now: &Entry, before: &Entry) -> bool {
+    let (one, other) = (&now.head.headers, &before.head.headers);
+    let is_equal = |name: &HeaderName| [DATE, AGE, EXPIRES].contains(name) || one.get_all(name) == other.get_all(name);
+    now.is_always_confirmed()
+        && before.is_always_confirmed()
+        && now.tags == before.tags
+        && now.stale_seconds == before.stale_seconds
+        && one.keys_len() == other.keys_len()
+        && one.keys().all(is_equal)
 }
 
 /// The newest that fit together; the bytes that they take.

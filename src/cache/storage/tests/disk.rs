@@ -470,3 +470,32 @@ async fn what_is_too_large_by_its_key_alone_gets_neither_to_memory_nor_to_disk()
     assert_eq!((cache.stats().entries, cache.stats().dropped_too_large), (1, 2));
     assert_eq!((disk(cache).entries, disk(cache).writes), (1, 1));
 }
+
+#[tokio::test]
+async fn headers_that_a_confirmation_changed_are_written_where_each_use_is_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 8 * MB, GB);
+    let key = key("/a", None);
+    let answer = |headers: &[(&'static str, &str)]| {
+        let mut meta = meta(cache, &[headers, &[("content-length", "4")]].concat());
+        meta.expire_at(SystemTime::UNIX_EPOCH);
+        meta
+    };
+    fill(cache, &key, &answer(&[("etag", "1"), ("x-one", "old"), ("expires", "0")]), &[b"body"]).await;
+    settled(cache).await;
+    // A new time alone is not written: the next confirmation tells it again.
+    for (headers, writes) in [
+        ([("etag", "1"), ("x-one", "old"), ("expires", "1")], 1),
+        ([("etag", "1"), ("x-one", "new"), ("expires", "2")], 2),
+        ([("etag", "1"), ("x-one", "new"), ("expires", "3")], 2),
+    ] {
+        let (found, _) = look(cache, &key).await.unwrap();
+        let mut confirmed = answer(&headers);
+        confirmed.extensions_mut().extend(found.extensions().clone());
+        assert!(cache.update_meta(&key, &confirmed, &Span::inactive().handle()).await.unwrap());
+        settled(cache).await;
+        assert_eq!(disk(cache).writes, writes, "{headers:?}");
+    }
+    let cache = again(cache, folder.path()).await;
+    assert_eq!(look(cache, &key).await.unwrap().0.headers()["x-one"], "new");
+}
