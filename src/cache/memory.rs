@@ -193,6 +193,11 @@ impl Cache {
     }
 
     pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {
+    /// Without counting as a use.
+    pub(super) fn peek(&self, primary: &HashBinary) -> Option<Arc<Family>> {
+        self.map.peek(primary)
+    }
+
         self.hasher.hash_one((host, path, query))
     }
 

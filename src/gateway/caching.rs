@@ -104,7 +104,7 @@ impl Exchange {
         self.cache_turn.hit(rule, session, meta, is_fresh)
     }
 
-    pub(super) fn cache_miss(&self, session: &mut Session) {
+    pub(super) fn cache_miss(&mut self, session: &mut Session) {
         self.cache_turn.miss(session);
     }
 

@@ -8,6 +8,7 @@ use pingora_cache::{CachePhase, HttpCache, NoCacheReason};
 
 use super::request::Bypass;
 use super::turn::{CacheTurn, Consulted};
+use crate::cache::Lack;
 
 const HIT: HeaderValue = HeaderValue::from_static("tollgate; hit");
 const FORWARDED: HeaderValue = HeaderValue::from_static("tollgate; fwd=miss");
@@ -52,12 +53,13 @@ impl CacheTurn {
 
     fn forwarded(&self, cache: &HttpCache) -> &'static str {
         let has_variants = || cache.maybe_cache_key().is_some_and(|key| key.get_variance_key().is_some());
-        if self.stale {
-            "stale"
-        } else if has_variants() {
-            "vary-miss"
-        } else {
-            "uri-miss"
+        match self.lack {
+            _ if self.stale => "stale",
+            Some(Lack::Freshness) => "stale",
+            Some(Lack::Parts) => "partial",
+            Some(Lack::Variant) => "vary-miss",
+            None if has_variants() => "vary-miss",
+            None => "uri-miss",
         }
     }
 }
