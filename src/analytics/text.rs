@@ -1,6 +1,8 @@
 //! Text for people and spreadsheets: numbers with units, bars, and what clients made, so that it can steer neither a terminal
 //! nor a spreadsheet. Not here: which columns there are.
 
+use crate::words::plural;
+
 /// The bars of a sparkline; the first is nothing.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -68,7 +70,12 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
-/// `1.2 MB`: thousands, not 1,024s.
+/// `1 answer`, `1,234 answers`
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {}", count(number), plural(number, thing))
+}
+
+/// `1.2 MiB`: powers of 1024, as in the configuration.
 pub(super) fn bytes(number: u64) -> String {
     let mut rest = number as f64;
     let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter();

@@ -158,6 +158,7 @@ impl Cache {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             entries: count(&self.counts.entries),
+            keys: self.map.len() as u64,
             bytes: self.map.weight(),
             bytes_max: count(&self.bytes_max),
             filling_bytes: count(&self.counts.filling),
@@ -192,12 +193,12 @@ impl Cache {
         self.map.get(primary)
     }
 
-    pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {
     /// Without counting as a use.
     pub(super) fn peek(&self, primary: &HashBinary) -> Option<Arc<Family>> {
         self.map.peek(primary)
     }
 
+    pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {
         self.hasher.hash_one((host, path, query))
     }
 

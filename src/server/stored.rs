@@ -76,6 +76,7 @@ pub(super) fn state() -> CacheState {
         filling_bytes: stored.filling_bytes,
         stored: stored.stored,
         evictions: stored.evictions,
+        keys: stored.keys,
         purged: stored.purged,
         refused: cache::store().refused(),
         disk: stored.disk.map(|disk| CacheDiskState {
@@ -114,6 +115,7 @@ pub(super) fn status(metrics: &Metrics, runtime: &Runtime, top: usize) -> CacheS
         bytes_max: stored.bytes_max,
         filling_bytes: stored.filling_bytes,
         filling_bytes_max: stored.filling_bytes_max,
+        keys: stored.keys,
         stored: stored.stored,
         evictions: stored.evictions,
         purged: stored.purged,
