@@ -453,6 +453,16 @@ async fn parts_stay_in_memory_and_an_older_whole_goes() {
 }
 
 #[tokio::test]
+async fn an_answer_of_64_kib_fits_into_the_least_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), crate::config::CACHE_MEMORY_MIN, 64 * MB);
+    assert!(fill(cache, &key("/a", None), &meta(cache, &[("x-one", "1")]), &[&vec![0; 64 << 10]]).await > 0);
+    assert!(look(cache, &key("/a", None)).await.is_some());
+    settled(cache).await;
+    assert_eq!(disk(cache).entries, 1);
+}
+
+#[tokio::test]
 async fn what_is_too_large_by_its_key_alone_gets_neither_to_memory_nor_to_disk() {
     let folder = tempfile::tempdir().unwrap();
     let cache = open(folder.path(), 8 * MB, GB);
