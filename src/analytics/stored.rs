@@ -162,15 +162,15 @@ mod tests {
     #[test]
     fn variants_are_told_from_keys() {
         let text =
-            stored_summary(&json!({"entries": 1_234, "keys": 1, "bytes": 1_000, "bytes_max": 2_000}), Style::default());
-        assert!(text.starts_with("stored       1,234 answers under 1 key, 1.0 kB of 2.0 kB\n"), "{text}");
+            stored_summary(&json!({"entries": 1_234, "keys": 1, "bytes": 1_000, "bytes_max": 2_048}), Style::default());
+        assert!(text.starts_with("stored       1,234 answers under 1 key, 1000 B of 2.0 KiB\n"), "{text}");
     }
 
     #[test]
     fn what_was_stored_can_not_steer_the_terminal() {
         let entry = json!({
             "url": "http://a/\u{1b}[2J", "route": "/*", "consumer": null, "variant": ["accept-language: de"], "status": 200,
-            "state": "stale", "ttl_seconds": -3, "why": "Cache-Control: max-age=1", "age_seconds": 4, "bytes": 2_000,
+            "state": "stale", "ttl_seconds": -3, "why": "Cache-Control: max-age=1", "age_seconds": 4, "bytes": 2_048,
             "body_bytes": 10, "hits": 7, "tags": ["a", "b"], "headers": [["x", "\u{9b}31m"]],
         });
         let facts = stored_facts(&entry, Style::default());
@@ -180,7 +180,7 @@ mod tests {
         );
         assert!(facts.contains("consumer   all") && facts.contains("accept-language: de"), "{facts}");
         let table = stored_table(std::slice::from_ref(&entry), Style::default());
-        assert!(table.contains("2.0 kB") && table.contains("stale for 3 s"), "{table}");
+        assert!(table.contains("2.0 KiB") && table.contains("stale for 3 s"), "{table}");
         for text in [facts, table] {
             assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
         }
