@@ -158,7 +158,11 @@ async fn a_start_goes_on_without_dns_and_finds_its_instances_later() {
         checked.stdout,
         checked.stderr
     );
-    assert_eq!(gateway.folder.tollgate(&["check", "-c", "tollgate.yaml", "--connect"]).code, Some(1));
+    let checked = gateway.folder.tollgate(&["check", "-c", "tollgate.yaml", "--connect"]);
+    let said = checked.stdout.clone() + &checked.stderr;
+    assert_eq!((checked.code, said.matches("does not resolve").count()), (Some(1), 1), "{said}");
+    let line = said.lines().find(|line| line.contains("does not resolve")).unwrap();
+    assert!(line.starts_with("tollgate.yaml:") && line.contains(" services.service.discover.dns: "), "{line}");
 }
 
 #[tokio::test]
