@@ -115,7 +115,7 @@ impl Control for Wiring {
             CacheScope::All => purge(Scope::All),
             CacheScope::Route(endpoint) => {
                 let runtime = self.parts.live.load();
-                runtime.route(endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
+                runtime.route(endpoint).ok_or_else(|| stored::no_route(endpoint, &runtime))?;
                 purge(Scope::Route(endpoint))
             }
             CacheScope::Url(url) => {
