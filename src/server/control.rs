@@ -21,6 +21,7 @@ use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
 use crate::upstream::Address;
+use crate::words::counted;
 
 /// The gateway's parts as the admin API sees them.
 pub(super) struct Wiring {
@@ -200,7 +201,7 @@ impl Control for Wiring {
             count += shared
                 .map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
         }
-        log::info!("counts of {name:?} were reset in {count} limits");
+        log::info!("counts of {name:?} were reset in {}", counted(count as u64, "limit"));
         Ok(Some(count))
     }
 

@@ -114,7 +114,7 @@ async fn a_dns_server_that_is_dead_or_forgetful_changes_nothing() {
         eventually("it is shown", seconds(10), async || problem().await.contains(says)).await;
         assert!(has(&gateway, &[one.address]).await);
         let degraded = gateway.admin_get("/health").await.json()["degraded"][0].to_string();
-        assert!(degraded.contains(NAME) && degraded.contains("its last list stays, 1 instances"), "{degraded}");
+        assert!(degraded.contains(NAME) && degraded.contains("its last list stays, 1 instance"), "{degraded}");
         let before = gateway.said().matches("its last list stays").count();
         tokio::time::sleep(seconds(3)).await;
         assert_eq!(gateway.said().matches("its last list stays").count(), before, "said once");

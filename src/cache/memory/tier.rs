@@ -21,6 +21,7 @@ use crate::cache::filling::Reservation;
 use crate::cache::key::KeyParts;
 use crate::cache::range::Wanted;
 use crate::cache::tags::Tags;
+use crate::words::counted;
 
 /// How long a request waits for the disk: a slower one is as good as none.
 const LOADED_WITHIN: Duration = Duration::from_secs(1);
@@ -100,7 +101,7 @@ impl Cache {
         if let Some(disk) = self.disk.get() {
             let lost = disk.close(deadline);
             if lost > 0 {
-                log::warn!("cache.disk: {lost} answers were not written in time");
+                log::warn!("cache.disk: {} not written in time", counted(lost as u64, "answer"));
             }
         }
     }
