@@ -349,6 +349,26 @@ mod tests {
         Line::command().debug_assert();
     }
 
+    /// Commands and groups of them, however deep; not what clap adds.
+    fn each(command: &clap::Command, see: &mut impl FnMut(&clap::Command)) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            see(below);
+            each(below, see);
+        }
+    }
+
+    #[test]
+    fn every_help_has_an_example_and_says_little_of_the_log_options() {
+        let mut line = Line::command();
+        line.build();
+        each(&line, &mut |command| {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+            // What each of their words means is in the docs: it took more room than the command's own options.
+            assert!(!help.contains("Start, stop, reload"), "{}:\n{help}", command.get_name());
+        });
+    }
+
     #[test]
     fn options_may_stand_behind_the_command() {
         let line = Line::try_parse_from(["tollgate", "run", "-c", "x.yaml", "--log-level", "debug"]);
