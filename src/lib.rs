@@ -29,3 +29,4 @@ pub mod runtime;
 pub mod server;
 pub mod store;
 pub mod upstream;
+pub mod words;

@@ -23,7 +23,7 @@ const ROWS: &[&[&str]] = &[
     &["upstream", "cache", "keys", "limit_store", "request_log"],
     &["store"],
     &["config", "refusal", "record", "build_facts"],
-    &["json", "pem"],
+    &["json", "pem", "words"],
 ];
 
 /// Within a row, by name: a refusal borrows the word by which records call a client that left.

@@ -25,6 +25,7 @@ use crate::control::problem;
 use crate::failure::{Failure, Failures, Wanted};
 use crate::line::Line;
 use crate::options::{Latency, Place, Service};
+use crate::ranges::Asked;
 use crate::wishes::Wishes;
 
 /// Paths counted one by one; further ones share a counter, so that clients can't grow the table without end.
@@ -157,8 +158,13 @@ async fn live(
         Some(failed) => failed,
         None => {
             let if_none_match = request.headers().get(header::IF_NONE_MATCH).cloned();
+            let asked = Asked::of(request.headers()).filter(|_| *request.method() == Method::GET);
             let answer = wishes.instead().unwrap_or(next.run(request).await);
-            wishes.shape(answer, if_none_match.as_ref())
+            let answer = wishes.shape(answer, if_none_match.as_ref());
+            match asked {
+                Some(asked) => asked.of_answer(answer).await,
+                None => answer,
+            }
         }
     };
     instance.signed(response)

@@ -9,6 +9,7 @@ mod failure;
 mod instance;
 mod line;
 mod options;
+mod ranges;
 mod wishes;
 
 use std::io::{self, Write as _};

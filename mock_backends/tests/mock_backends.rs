@@ -64,6 +64,37 @@ async fn lists_and_single_items() {
 }
 
 #[tokio::test]
+async fn one_range_of_an_answer_is_served() {
+    let mocks = Mocks::user();
+    let whole = mocks.get("/users/3?etag=a").await.bytes().await.unwrap();
+    let length = whole.len();
+    let ask = async |name: &str, headers: &[(&str, &str)]| {
+        let url = format!("http://{}/users/{name}", mocks.places[0]);
+        let request =
+            headers.iter().fold(mocks.client.get(url), |request, (name, value)| request.header(*name, *value));
+        let answer = request.send().await.unwrap();
+        let said = answer.headers().get("content-range").map(|said| said.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), said.unwrap_or_default(), answer.bytes().await.unwrap())
+    };
+    for (range, start, end) in [("bytes=2-5", 2, 6), ("bytes=7-", 7, length), ("bytes=-4", length - 4, length)] {
+        let said = format!("bytes {start}-{}/{length}", end - 1);
+        assert_eq!(ask("3", &[("range", range)]).await, (206, said, whole.slice(start..end)), "{range}");
+    }
+    assert_eq!(ask("3", &[("range", "bytes=9999-")]).await.0, 416);
+    assert_eq!(ask("3", &[("range", "bytes=9999-")]).await.1, format!("bytes */{length}"));
+    for headers in [
+        &[("range", "bytes=5-2")][..],
+        &[("range", "bytes=0-1,3-4")],
+        &[("range", "lines=1-2")],
+        &[("range", "bytes=0-1"), ("if-range", "\"b\"")],
+    ] {
+        assert_eq!(ask("3?etag=a", headers).await, (200, String::new(), whole.clone()), "{headers:?}");
+    }
+    assert_eq!(ask("3?etag=a", &[("range", "bytes=0-1"), ("if-range", "\"a\"")]).await.0, 206);
+    assert_eq!(ask("999", &[("range", "bytes=0-1")]).await.0, 404);
+}
+
+#[tokio::test]
 async fn an_unknown_item_is_a_problem() {
     let answer = Mocks::user().get("/users/999").await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
@@ -15,26 +14,14 @@ use super::api::Answer;
 use super::cached::{CacheStatus, CachedUrl};
 use super::control::{CacheScope, Control};
 use super::problem::Problem;
+use super::questions::{Given, bad, parameters};
+use crate::analytics::Parameters;
 
 const FIX: &str = "Name what to purge: {\"all\": true}, {\"url\": \"http://HOST/PATH\"}, {\"prefix\": \"http://HOST/PATH\"}, {\"route\": \"PATTERN OR NAME\"}, {\"tag\": \"TAG\"} or {\"consumer\": \"NAME\"}, as body or query; {\"soft\": true} beside it only makes it stale.";
 
 /// Of the largest and the hottest answers: how many are shown unless the question says so, and at most.
 const TOP: usize = 10;
 const TOP_MAX: usize = 1_000;
-
-/// The query of `/admin/cache`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Shown {
-    top: Option<usize>,
-}
-
-/// The query of `/admin/cache/show`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    url: String,
-}
 
 /// Does something that takes a while.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
@@ -49,24 +36,32 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 /// `GET /admin/cache`
 pub(super) async fn status<C: Control>(
     State(control): State<Arc<C>>,
-    query: Result<Query<Shown>, QueryRejection>,
+    given: Given,
 ) -> Result<Json<CacheStatus>, Problem> {
-    let Query(shown) = query.map_err(|rejection| Problem::bad_request("bad_request", rejection.body_text()))?;
-    let top = shown.top.unwrap_or(TOP);
-    if top > TOP_MAX {
-        return Err(Problem::bad_request("bad_request", format!("top: at most {TOP_MAX}.")));
-    }
+    let top = top(parameters(given)?).map_err(bad)?;
     aside(move || control.cache(top)).await.map(Json)
 }
 
+fn top(mut given: Parameters) -> Result<usize, String> {
+    let number = |text: &str| {
+        let number = text.parse().ok().filter(|number| *number <= TOP_MAX);
+        number.ok_or_else(|| format!("`{text}` is no number from 0 to {TOP_MAX}"))
+    };
+    let top = given.parsed("top", number)?;
+    given.finish()?;
+    Ok(top.unwrap_or(TOP))
+}
+
 /// `GET /admin/cache/show`
-pub(super) async fn show<C: Control>(
-    State(control): State<Arc<C>>,
-    query: Result<Query<Asked>, QueryRejection>,
-) -> Result<Json<CachedUrl>, Problem> {
-    let bad = |why: String| Problem::bad_request("bad_request", why);
-    let Query(asked) = query.map_err(|rejection| bad(format!("{}: ?url=http://HOST/PATH", rejection.body_text())))?;
-    aside(move || control.cached(&asked.url)).await?.map(Json).map_err(bad)
+pub(super) async fn show<C: Control>(State(control): State<Arc<C>>, given: Given) -> Result<Json<CachedUrl>, Problem> {
+    let url = url(parameters(given)?).map_err(bad)?;
+    aside(move || control.cached(&url)).await?.map(Json).map_err(bad)
+}
+
+fn url(mut given: Parameters) -> Result<String, String> {
+    let url = given.one("url")?;
+    given.finish()?;
+    url.ok_or_else(|| "url: missing: ?url=http://HOST/PATH".to_owned())
 }
 
 /// The body or query: one scope, and how.
@@ -82,9 +77,23 @@ pub(super) struct Wanted {
     soft: Option<bool>,
 }
 
-type Given = Result<Query<Wanted>, QueryRejection>;
-
 impl Wanted {
+    fn of(mut given: Parameters) -> Result<Self, String> {
+        // Written out: a name alone purges nothing.
+        let word = |text: &str| text.parse().map_err(|_| format!("`{text}` is neither true nor false"));
+        let wanted = Self {
+            all: given.parsed("all", word)?,
+            route: given.one("route")?,
+            url: given.one("url")?,
+            prefix: given.one("prefix")?,
+            tag: given.one("tag")?,
+            consumer: given.one("consumer")?,
+            soft: given.parsed("soft", word)?,
+        };
+        given.finish()?;
+        Ok(wanted)
+    }
+
     /// Exactly one, and one that names something.
     fn scope(self) -> Option<CacheScope> {
         let all = self.all.unwrap_or_default().then_some(CacheScope::All);
@@ -105,16 +114,16 @@ impl Wanted {
 async fn run<C: Control>(control: Arc<C>, query: Given, uri: &Uri, body: &Bytes) -> Result<(u64, bool), Problem> {
     let asked_in_query = uri.query().is_some_and(|query| !query.is_empty());
     let wanted = match (asked_in_query, body.trim_ascii()) {
-        (true, []) => query.map(|Query(wanted)| wanted).map_err(|rejection| rejection.body_text()),
+        (true, []) => Wanted::of(parameters(query)?).map_err(|why| format!("{why}.")),
         (false, []) => Ok(Wanted::default()),
         (true, _) => Err("There is a body and a query.".into()),
         (false, body) => serde_json::from_slice(body).map_err(|error| format!("The body can't be read: {error}.")),
     };
-    let wanted = wanted.map_err(|why| Problem::bad_request("bad_request", format!("{why} {FIX}")))?;
+    let wanted = wanted.map_err(|why| bad(format!("{why} {FIX}")))?;
     let soft = wanted.soft.unwrap_or_default();
-    let scope = wanted.scope().ok_or_else(|| Problem::bad_request("bad_request", FIX))?;
+    let scope = wanted.scope().ok_or_else(|| bad(FIX))?;
     let purged = aside(move || control.purge_cache(&scope, soft)).await?;
-    Ok((purged.map_err(|why| Problem::bad_request("bad_request", why))?, soft))
+    Ok((purged.map_err(bad)?, soft))
 }
 
 /// `POST /admin/cache/purge`

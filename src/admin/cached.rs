@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct CacheStatus {
     /// Stored answers, each variant for itself.
     pub entries: u64,
+    /// Keys that they have: answers of one key are variants of each other, by `Vary`.
+    pub keys: u64,
     /// Bytes they take: bodies, headers, keys and overhead.
     pub bytes: u64,
     /// The bound of `bytes`.

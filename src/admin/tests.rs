@@ -398,6 +398,24 @@ async fn a_cache_clear_that_names_nothing_clears_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_query_is_said_of_its_parameter() {
+    let api = Api::start().await;
+    for (path, expected) in [
+        ("/admin/cache?top=abc", "top: `abc` is no number from 0 to 1000"),
+        ("/admin/cache?top=1001", "top: `1001` is no number from 0 to 1000"),
+        ("/admin/cache?limit=5", "there is no parameter `limit`; there are top"),
+        ("/admin/cache/show", "url: missing: ?url=http://HOST/PATH"),
+        ("/admin/cache/show?url=http://a/&url=http://b/", "url: given more than once"),
+        ("/admin/requests?limit=abc", "limit: `abc` is no number from 1 to"),
+    ] {
+        let problem = problem_of(api.get(path).await, 400, "bad_request").await;
+        assert!(problem["detail"].as_str().unwrap().contains(expected), "{path}: {problem}");
+    }
+    let problem = problem_of(api.post("/admin/cache/purge?all=1", "").await, 400, "bad_request").await;
+    assert!(problem["detail"].as_str().unwrap().starts_with("all: `1` is neither true nor false. "), "{problem}");
+}
+
+#[tokio::test]
 async fn the_nearest_to_their_limit_come_first_and_the_list_is_bounded() {
     let api = Api::start().await;
     assert_eq!(

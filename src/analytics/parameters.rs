@@ -29,7 +29,10 @@ impl Parameters {
     }
 
     /// The value of a name that may be given once.
-    pub(super) fn one(&mut self, name: &'static str) -> Result<Option<String>, String> {
+    ///
+    /// # Errors
+    /// It is given more than once.
+    pub fn one(&mut self, name: &'static str) -> Result<Option<String>, String> {
         let mut values = self.many(name).into_iter();
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
@@ -45,7 +48,10 @@ impl Parameters {
     }
 
     /// The value of a name, read by `read`.
-    pub(super) fn parsed<T>(
+    ///
+    /// # Errors
+    /// It can't be read, or is given more than once.
+    pub fn parsed<T>(
         &mut self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, String>,
@@ -64,7 +70,10 @@ impl Parameters {
     }
 
     /// Nothing may be left.
-    pub(super) fn finish(self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Something is, that nobody takes.
+    pub fn finish(self) -> Result<(), String> {
         let mut known = self.known;
         known.sort_unstable();
         match self.left.first() {

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::sheet::{Cell, NEEDED, Sheet, Style, Tint, column};
-use super::text::{bytes, count, printable};
+use super::text::{bytes, count, counted, printable};
 
 fn text(entry: &Value, name: &str) -> String {
     printable(entry.get(name).and_then(Value::as_str).unwrap_or("-"))
@@ -100,7 +100,8 @@ pub fn stored_summary(status: &Value, style: Style) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<12} {value}");
     };
-    line("stored", format!("{} answers, {} of {}", count(number(status, "entries")), size("bytes"), size("bytes_max")));
+    let answers = [counted(number(status, "entries"), "answer"), counted(number(status, "keys"), "key")];
+    line("stored", format!("{} under {}, {} of {}", answers[0], answers[1], size("bytes"), size("bytes_max")));
     line("on the way", format!("{} of {}", size("filling_bytes"), size("filling_bytes_max")));
     let ratio = status.get("hit_ratio").and_then(Value::as_f64);
     line("hit ratio", ratio.map_or("-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0)));
@@ -108,7 +109,7 @@ pub fn stored_summary(status: &Value, style: Style) -> String {
     for (result, counts) in status.get("results").and_then(Value::as_object).into_iter().flatten() {
         line(
             &printable(result),
-            format!("{} requests, {}", count(number(counts, "requests")), bytes(number(counts, "bytes"))),
+            format!("{}, {}", counted(number(counts, "requests"), "request"), bytes(number(counts, "bytes"))),
         );
     }
     let [stored, evictions, purged] = ["stored", "evictions", "purged"].map(|name| count(number(status, name)));
@@ -132,7 +133,7 @@ pub fn stored_summary(status: &Value, style: Style) -> String {
 fn on_disk(disk: &Value, line: &mut impl FnMut(&str, String)) {
     let times = |name| count(number(disk, name));
     let size = |name| bytes(number(disk, name));
-    let held = format!("{} answers, {} of {}", times("entries"), size("bytes"), size("bytes_max"));
+    let held = format!("{}, {} of {}", counted(number(disk, "entries"), "answer"), size("bytes"), size("bytes_max"));
     line("on disk", format!("{held} ({})", text(disk, "state")));
     line("", format!("index {} of {} memory", size("index_bytes"), size("index_bytes_max")));
     let waiting = format!("{} answers wait to be written", times("queued"));
@@ -159,10 +160,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn variants_are_told_from_keys() {
+        let text =
+            stored_summary(&json!({"entries": 1_234, "keys": 1, "bytes": 1_000, "bytes_max": 2_048}), Style::default());
+        assert!(text.starts_with("stored       1,234 answers under 1 key, 1000 B of 2.0 KiB\n"), "{text}");
+    }
+
+    #[test]
     fn what_was_stored_can_not_steer_the_terminal() {
         let entry = json!({
             "url": "http://a/\u{1b}[2J", "route": "/*", "consumer": null, "variant": ["accept-language: de"], "status": 200,
-            "state": "stale", "ttl_seconds": -3, "why": "Cache-Control: max-age=1", "age_seconds": 4, "bytes": 2_000,
+            "state": "stale", "ttl_seconds": -3, "why": "Cache-Control: max-age=1", "age_seconds": 4, "bytes": 2_048,
             "body_bytes": 10, "hits": 7, "tags": ["a", "b"], "headers": [["x", "\u{9b}31m"]],
         });
         let facts = stored_facts(&entry, Style::default());
@@ -172,7 +180,7 @@ mod tests {
         );
         assert!(facts.contains("consumer   all") && facts.contains("accept-language: de"), "{facts}");
         let table = stored_table(std::slice::from_ref(&entry), Style::default());
-        assert!(table.contains("2.0 kB") && table.contains("stale for 3 s"), "{table}");
+        assert!(table.contains("2.0 KiB") && table.contains("stale for 3 s"), "{table}");
         for text in [facts, table] {
             assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
         }

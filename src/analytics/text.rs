@@ -1,6 +1,8 @@
 //! Text for people and spreadsheets: numbers with units, bars, and what clients made, so that it can steer neither a terminal
 //! nor a spreadsheet. Not here: which columns there are.
 
+use crate::words::plural;
+
 /// The bars of a sparkline; the first is nothing.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -68,17 +70,22 @@ pub(super) fn count(number: u64) -> String {
     text
 }
 
-/// `1.2 MB`: thousands, not 1,024s.
+/// `1 answer`, `1,234 answers`
+pub(super) fn counted(number: u64, thing: &str) -> String {
+    format!("{} {}", count(number), plural(number, thing))
+}
+
+/// `1.2 MiB`: powers of 1024, as in the configuration.
 pub(super) fn bytes(number: u64) -> String {
     let mut rest = number as f64;
-    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter();
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB"].into_iter();
     let mut unit = units.next().unwrap_or_default();
     for larger in units {
-        // 999.96 would be written as 1000.0.
-        if rest < 999.95 {
+        // 1023.96 would be written as 1024.0.
+        if rest < 1_023.95 {
             break;
         }
-        rest /= 1_000.0;
+        rest /= 1_024.0;
         unit = larger;
     }
     if unit == "B" { format!("{number} B") } else { format!("{rest:.1} {unit}") }
@@ -148,7 +155,8 @@ mod tests {
     #[test]
     fn numbers_have_separators_and_units() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 999, 1_000, 999_960, 1_500_000].map(bytes), ["0 B", "999 B", "1.0 kB", "1.0 MB", "1.5 MB"]);
+        let written = ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.5 MiB", "256.0 MiB"];
+        assert_eq!([0, 1_023, 1_024, (1 << 20) - 10, 3 << 19, 256 << 20].map(bytes), written);
     }
 
     #[test]

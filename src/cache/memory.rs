@@ -161,6 +161,7 @@ impl Cache {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             entries: count(&self.counts.entries),
+            keys: self.map.len() as u64,
             bytes: self.map.weight(),
             bytes_max: count(&self.bytes_max),
             filling_bytes: count(&self.counts.filling),
@@ -203,6 +204,11 @@ impl Cache {
         (entry.fresh_until() >= now).then(|| Arc::clone(entry))
     }
 
+    /// Without counting as a use.
+    pub(super) fn peek(&self, primary: &HashBinary) -> Option<Arc<Family>> {
+        self.map.peek(primary)
+    }
+
     pub(super) fn url(&self, host: &str, path: &str, query: Option<&str>) -> u64 {
         self.hasher.hash_one((host, path, query))
     }
@@ -237,10 +243,7 @@ impl Cache {
             return false;
         }
         let entry = Arc::new(entry);
-        let stored = self.change(place, |before| {
-            self.write_through(place, &entry);
-            Some(self.with(before, place, entry))
-        });
+        let stored = self.change(place, |before| Some((self.with(before, place, Arc::clone(&entry)), Some(entry))));
         self.count_stored(stored.is_some())
     }
 
@@ -249,8 +252,7 @@ impl Cache {
         let stored = self.change(place, |before| {
             let same = before.and_then(|family| family.find_exactly(entry.variance));
             let entry = Arc::new(entry.with_part(part, same.map(|same| &**same), self.weight_max())?);
-            self.write_through(place, &entry);
-            Some(self.with(before, place, entry))
+            Some((self.with(before, place, Arc::clone(&entry)), Some(entry)))
         });
         self.count_stored(stored.is_some())
     }
@@ -263,13 +265,8 @@ impl Cache {
         let stored = self.change(place, |before| {
             let family = before.filter(|family| family.variants.iter().any(|other| Arc::ptr_eq(other, confirmed)))?;
             let entry = Arc::new(entry);
-            // What is confirmed at each use is no fresher than before, and would be written at each use.
-            let is_same =
-                entry.tags == confirmed.tags && entry.is_always_confirmed() && confirmed.is_always_confirmed();
-            if !is_same {
-                self.write_through(place, &entry);
-            }
-            Some(family.with(entry, self.weight_max()))
+            let family = family.with(Arc::clone(&entry), self.weight_max());
+            Some((family, (!tier::is_known_as(&entry, confirmed)).then_some(entry)))
         });
         self.count_stored(stored.is_some())
     }
@@ -292,8 +289,13 @@ impl Cache {
         self.is_purged(&self.stripe(place.url).lock(), place)
     }
 
-    /// Puts another family in the place of one; none where a purge since the stamp, or its size, forbids it.
-    fn change(&self, place: &Place, make: impl FnOnce(Option<&Family>) -> Option<Family>) -> Option<Arc<Family>> {
+    /// Puts another family in the place of one, and has what comes along with it written to disk; none where a purge since the
+    /// stamp, or its size, forbids it.
+    fn change(
+        &self,
+        place: &Place,
+        make: impl FnOnce(Option<&Family>) -> Option<(Family, Option<Arc<Entry>>)>,
+    ) -> Option<Arc<Family>> {
         let mut gone = Vec::new();
         let made = {
             let mut stripe = self.stripe(place.url).lock();
@@ -302,10 +304,13 @@ impl Cache {
                 return None;
             }
             let before = self.map.peek(&place.primary);
-            let family = make(before.as_deref())?;
+            let (family, written) = make(before.as_deref())?;
             if family.weight > self.weight_max() {
                 self.counts.dropped_too_large.fetch_add(1, Ordering::Relaxed);
                 return None;
+            }
+            if let Some(entry) = written {
+                self.write_through(place, &entry);
             }
             self.counts.entries.fetch_add(family.variants.len() as u64, Ordering::Relaxed);
             let family = Arc::new(family);

@@ -28,7 +28,7 @@ pub use disk::DiskStats;
 pub use explain::{Stored, Told};
 pub use filling::Reservation;
 pub use memory::Cache;
-pub use parts::Part;
+pub use parts::{Lack, Part};
 pub use purge::{How, Scope};
 pub use stats::Stats;
 pub use storage::{Collapsed, Ticket};

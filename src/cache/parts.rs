@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::ETAG;
+use pingora_cache::key::CacheHashKey;
 use pingora_cache::{CacheKey, CacheMeta};
 
 use super::entry::{Body, Entry};
@@ -99,6 +101,34 @@ impl Entry {
         let tags: Vec<&str> = before.tags.iter().chain(self.tags.iter()).collect();
         let both = is_bounded.then(|| self.with_body(self.head.clone(), body).in_place_of(before, Tags::of(tags)));
         both.filter(|all| all.weight <= weight_max && all.tags.iter().count() <= TAGS_MAX).or_else(|| alone(part))
+    }
+}
+
+/// Why what is stored of a key does not answer a request (RFC 9211 section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Only other variants are here.
+    Variant,
+    /// It is here in parts, and they are stale.
+    Freshness,
+    /// It is here in parts, of which none is what is asked for.
+    Parts,
+}
+
+impl Cache {
+    /// Why what is stored of its key did not answer a request; none where memory has nothing of it.
+    pub fn lack(&self, key: &CacheKey, request: &HeaderMap) -> Option<Lack> {
+        let family = self.peek(&key.primary_bin())?;
+        let stored = family.variants.iter().rev();
+        let stored = stored.filter_map(|entry| Some((&**entry.selected.as_ref()?, &entry.head.headers)));
+        let newest = family.variants.last()?.selected.as_ref();
+        let asked = key.variance_bin().or_else(|| newest?.asked(request, stored));
+        match family.find_exactly(asked) {
+            None => Some(Lack::Variant),
+            Some(entry) if entry.fresh_until() < SystemTime::now() => Some(Lack::Freshness),
+            // What is whole came since.
+            Some(entry) => (!entry.body.is_whole()).then_some(Lack::Parts),
+        }
     }
 }
 

@@ -93,6 +93,8 @@ impl Cache {
 pub struct Stats {
     /// Stored answers, each variant for itself.
     pub entries: u64,
+    /// Keys that they have: answers of one key are variants of each other.
+    pub keys: u64,
     /// Bytes held: bodies, headers, keys and overhead.
     pub bytes: u64,
     /// `bytes` is never more.

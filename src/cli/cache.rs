@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::running::Running;
 use super::{Gateway, finish};
 use crate::analytics::{Style, printable, printable_json, stored_facts, stored_summary, stored_table};
+use crate::words::counted;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CacheCommand {
@@ -170,9 +171,8 @@ fn purge(gateway: &Running, what: What, soft: bool, json: bool) -> Result<String
     if json {
         return pretty(&answer);
     }
-    let answers = if purged == 1 { "answer" } else { "answers" };
     let done = if answer.get("soft").and_then(Value::as_bool) == Some(true) { "made stale" } else { "removed" };
-    Ok(format!("{purged} {answers} {done}\n"))
+    Ok(format!("{} {done}\n", counted(purged, "answer")))
 }
 
 fn pretty(answer: &Value) -> Result<String, String> {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::config::{self, Config, KeyStoreUrl, Problems};
+use crate::words::counted;
 use crate::{runtime, store};
 
 /// Reads and compiles the configuration; with `connect` the stores are tried as well, and everybody has to answer whom a start would not wait for.
@@ -15,10 +16,13 @@ pub(super) fn check(path: &Path, connect: bool) -> Result<String, String> {
     for line in summary {
         let _ = writeln!(text, "{line}");
     }
+    if connect && !missing.is_empty() {
+        return Err(format!("{text}{}", list(&missing)));
+    }
+    for line in missing.lines() {
+        let _ = writeln!(text, "{line}; a start does not wait for it");
+    }
     if connect {
-        if !missing.is_empty() {
-            return Err(format!("{text}{}", missing.join("\n")));
-        }
         let found = store::probe(&config.log.store).map_err(|reason| format!("{text}log.store: {reason}"))?;
         for line in found {
             let _ = writeln!(text, "{line}");
@@ -43,6 +47,5 @@ pub(super) fn load(path: &Path) -> Result<Config, String> {
 }
 
 fn list(problems: &Problems) -> String {
-    let count = problems.lines().len();
-    format!("{problems}\n{count} problem{}", if count == 1 { "" } else { "s" })
+    format!("{problems}\n{}", counted(problems.lines().len() as u64, "problem"))
 }

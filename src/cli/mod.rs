@@ -35,11 +35,11 @@ struct Line {
     /// What this binary was built from
     #[arg(short = 'V', long)]
     version: bool,
-    /// How much the program says on stderr [default: info, or RUST_LOG, or TOLLGATE_LOG_LEVEL]
-    #[arg(long, global = true, value_enum, value_name = "LEVEL")]
+    /// How much the program says on stderr: error, warn, info, debug or trace [default: info]
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_possible_values = true)]
     log_level: Option<Level>,
-    /// How it says it [default: plain, or TOLLGATE_LOG_FORMAT]
-    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    /// How it says it: plain or json [default: plain]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     log_format: Option<Format>,
 }
 
@@ -66,7 +66,8 @@ enum Command {
     #[command(after_help = "\
 Examples:
   tollgate run                                   conf/tollgate.yaml, then /etc/tollgate/tollgate.yaml
-  tollgate run -c edge.yaml --log-format json    messages for a log collector
+  tollgate run -c edge.yaml --log-format json    messages for a log collector (also TOLLGATE_LOG_FORMAT)
+  tollgate run --log-level debug                 each step (also TOLLGATE_LOG_LEVEL, RUST_LOG)
   DB_PASSWORD=... tollgate run -c edge.yaml      a variable, ${DB_PASSWORD} in the file")]
     Run(File),
     /// Reads, resolves and compiles everything that start does, and changes nothing
@@ -84,7 +85,13 @@ Examples:
         connect: bool,
     },
     /// The configuration in its long form, and its grammar
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tollgate config dump -c edge.yaml                      with every default
+  tollgate config schema > tollgate.schema.json          for editors"
+    )]
     Config(ConfigCommand),
     /// Lets the running gateway read its configuration again; with any problem the old one serves on
     #[command(after_help = "\
@@ -99,13 +106,31 @@ Examples:
         gateway: Gateway,
     },
     /// The request log: where it stands, whether its database accounts for every record, its tables
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tollgate log status                      every record accounted for, asked of the running gateway
+  tollgate log audit -c edge.yaml          the same from the database alone"
+    )]
     Log(LogCommand),
     /// What the running gateway has stored, and how it is purged
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tollgate cache show https://shop.example/img/a.png     what is stored of it, how fresh and why
+  tollgate cache purge --tag product-17                  by Surrogate-Key or Cache-Tag"
+    )]
     Cache(cache::CacheCommand),
     /// Makes keys, and what becomes of them
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tollgate keys new acme-2026 --consumer acme            shows it once
+  tollgate keys rotate acme-2026 --for 30d               another one; the old one is valid for a while"
+    )]
     Keys(keys::KeysCommand),
     /// Requests, errors and latency by endpoint, consumer, key and more, from the request log
     #[command(after_help = "\
@@ -322,6 +347,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Line::command().debug_assert();
+    }
+
+    /// Commands and groups of them, however deep; not what clap adds.
+    fn each(command: &clap::Command, see: &mut impl FnMut(&clap::Command)) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            see(below);
+            each(below, see);
+        }
+    }
+
+    #[test]
+    fn every_help_has_an_example_and_says_little_of_the_log_options() {
+        let mut line = Line::command();
+        line.build();
+        each(&line, &mut |command| {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+            // What each of their words means is in the docs: it took more room than the command's own options.
+            assert!(!help.contains("Start, stop, reload"), "{}:\n{help}", command.get_name());
+        });
     }
 
     #[test]

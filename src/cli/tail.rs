@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::running::Running;
 use super::{complain, finish};
 use crate::analytics::{printable, printable_json};
+use crate::words::counted;
 
 /// Between two tries at a gateway that was there before.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ fn show(stream: impl BufRead, out: &mut impl Write, json: bool) -> io::Result<()
             is_missed = event.trim() == "missed";
         } else if let Some(data) = line.strip_prefix("data:").map(str::trim_start) {
             if is_missed {
-                complain(&format!("too slow: {} requests are not shown", number(data, "missed")));
+                complain(&format!("too slow: {} not shown", counted(number(data, "missed"), "request")));
             } else if json {
                 writeln!(out, "{}", printable_json(data))?;
             } else {

@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 pub use access::{Clients, Cors, Expiry, KeyAccess, KeyRule, KeyStoreUrl};
 pub use balance::{Balance, ConsistentHash, HashBy};
 pub use caching::{CachePolicy, CachedMethod, CachedQuery, KeyPart, RequestDirectives, SetCookie};
-pub use check::DEMO_KEY_SHA256;
+pub use check::{CACHE_MEMORY_MIN, DEMO_KEY_SHA256};
 pub use compression::{Coding, Codings};
 pub use discovery::{Discover, Discovery, DnsServer};
 pub use dump::dump;

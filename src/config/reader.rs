@@ -29,17 +29,18 @@ impl Scalar {
         if self.style == Style::Plain { core(&self.text) } else { Core::Text }
     }
 
-    /// Makes the fault of this very scalar readable: switch words get their own text, values of variables are not shown.
+    /// Makes the fault of this very scalar readable: who switches off is told how that is done here, who switches on what is
+    /// to be written instead; values of variables are not shown.
     fn explain(&self, fault: Fault, wants_bool: bool) -> Fault {
         let Fault { steps, kind: FaultKind::Wrong(mut message) } = fault else { return fault };
         let word = self.text.to_ascii_lowercase();
         let switch = matches!(word.as_str(), "on" | "off" | "yes" | "no" | "y" | "n" | "true" | "false");
         if steps.is_empty() && switch && self.style != Style::Quoted {
-            message = if wants_bool {
-                format!("`{}` is a word here: write `true` or `false`", self.text)
-            } else {
-                format!("`{}` is not a value here: what is not wanted is left out, or is `none`", self.text)
-            };
+            if wants_bool {
+                message = format!("`{}` is a word here: write `true` or `false`", self.text);
+            } else if matches!(word.as_str(), "off" | "no" | "n" | "false") {
+                message = format!("`{}` is not a value here: what is not wanted is left out, or is `none`", self.text);
+            }
         }
         if let Some(written) = self.written.as_ref().filter(|_| !self.text.is_empty()) {
             message = message.replace(&format!("`{}`", self.text), &format!("`{written}`"));
@@ -129,6 +130,18 @@ impl Node {
     }
 }
 
+impl Node {
+    fn map<'de, V: Visitor<'de>>(&'de self, wanted: &str, visitor: V) -> Result<V::Value, Fault> {
+        match &self.kind {
+            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
+            Kind::Scalar(scalar) => {
+                Err(scalar.explain(Fault::wrong(format!("expected {wanted}, found {}", found(self))), false))
+            }
+            _ => Err(Fault::wrong(format!("expected {wanted}, found {}", found(self)))),
+        }
+    }
+}
+
 fn found(node: &Node) -> String {
     match &node.kind {
         Kind::Scalar(_) if node.is_null() => "nothing".to_owned(),
@@ -176,7 +189,9 @@ impl<'de> Deserializer<'de> for &'de Node {
         match scalar.core() {
             Core::Text => visitor.visit_str(&scalar.text).map_err(|fault: Fault| scalar.explain(fault, false)),
             Core::Null => Err(Fault::wrong(NOTHING)),
-            Core::Bool(_) => Err(scalar.explain(Fault::wrong(""), false)),
+            Core::Bool(_) => {
+                Err(scalar.explain(Fault::wrong(format!("expected text, found `{}`", scalar.text)), false))
+            }
             _ => Err(Fault::wrong(format!(
                 "{} is a number: as text it is written in quotes, \"{}\"",
                 scalar.text, scalar.text
@@ -222,30 +237,28 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.deserialize_map(visitor)
+        let wanted = match fields {
+            [] => "a map".to_owned(),
+            [one] => format!("a map, `{{{one}: ...}}`"),
+            [first, ..] => format!("a map such as `{{{first}: ...}}` (known: {})", fields.join(", ")),
+        };
+        self.map(&wanted, visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.kind {
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
-            Kind::Scalar(scalar) => {
-                Err(scalar
-                    .explain(Fault::wrong(format!("expected a map (`name: value`), found {}", found(self))), false))
-            }
-            _ => Err(Fault::wrong(format!("expected a map (`name: value`), found {}", found(self)))),
-        }
+        self.map("a map (`name: value`)", visitor)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.kind {
             Kind::List(list) => visitor.visit_seq(Elements { list, next: 0 }),
             Kind::Scalar(scalar) => {
-                Err(scalar.explain(Fault::wrong(format!("expected a list, found {}", found(self))), false))
+                Err(scalar.explain(Fault::wrong(format!("expected a list, `[a, b]`, found {}", found(self))), false))
             }
-            _ => Err(Fault::wrong(format!("expected a list, found {}", found(self)))),
+            _ => Err(Fault::wrong(format!("expected a list, `[a, b]`, found {}", found(self)))),
         }
     }
 

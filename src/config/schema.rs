@@ -440,7 +440,7 @@ pub struct Key {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheStore {
-    /// Bytes of memory for stored answers; with `disk` a quarter of it is the disk's index and queue.
+    /// Bytes of memory for stored answers, `1mb` or more; with `disk` a quarter of it is the disk's index and queue.
     pub memory: Size,
     /// Where answers are kept over restarts, beside memory; nowhere when left out.
     pub disk: Option<CacheDisk>,

@@ -82,6 +82,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
                 T::deserialize(text.into_deserializer()).map(|one| OneOrMany(vec![one]))
             }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<OneOrMany<T>, E> {
+                // Whatever is a list here, an element of it says best what it looks like.
+                self.visit_str(&value.to_string())?;
+                Err(E::custom(format!("expected text or a list, `[a, b]`, found `{value}`")))
+            }
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<OneOrMany<T>, E> {
                 self.visit_str(&number.to_string())
             }

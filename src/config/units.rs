@@ -26,7 +26,7 @@ text_form!(
 );
 text_form!(
     Size,
-    "a number of bytes such as `512b`, `64kb`, `10mb` or `2gb`",
+    "a number of bytes such as `512b`, `64kb`, `10mb` or `2gb` (powers of 1024)",
     r"^([0-9]+(b|kb|mb|gb|tb)|.*\$\{.+\}.*)$"
 );
 
@@ -88,16 +88,17 @@ impl Size {
         let (number, unit) = split(text);
         let wrong = |hint: &str| Err(format!("`{text}` is no number of bytes: {hint}"));
         if number.is_empty() {
-            return wrong("write a number and a unit, such as 512b, 64kb, 10mb or 2gb");
+            return wrong("write a number and a unit, such as 512b, 64kb, 10mb or 2gb (powers of 1024)");
         }
         let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) else {
             let lower = unit.to_ascii_lowercase().replace('i', "");
             return match lower.as_str() {
                 "" => wrong(&format!("the unit is missing; bytes are written {number}b")),
-                "b" | "kb" | "mb" | "gb" | "tb" => wrong(&format!("write {number}{lower}")),
-                "k" | "m" | "g" | "t" => wrong(&format!("write {number}{lower}b")),
+                "b" => wrong(&format!("write {number}b")),
+                "kb" | "mb" | "gb" | "tb" => wrong(&format!("write {number}{lower} (a power of 1024)")),
+                "k" | "m" | "g" | "t" => wrong(&format!("write {number}{lower}b (a power of 1024)")),
                 _ if unit.starts_with(['.', ',']) => wrong("whole numbers only; half a megabyte is 512kb"),
-                _ => wrong("the units are b, kb, mb, gb and tb"),
+                _ => wrong("the units are b, kb, mb, gb and tb (powers of 1024)"),
             };
         };
         match number.parse::<u64>().ok().and_then(|number| number.checked_mul(*bytes)) {

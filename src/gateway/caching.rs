@@ -35,6 +35,14 @@ impl Admitted {
     }
 }
 
+fn lower_case(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
 /// Bytes that are no text, told apart all the same.
 fn text(query: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(query) {
@@ -72,7 +80,7 @@ impl Exchange {
         let admitted = self.admitted.as_ref()?;
         let rule = admitted.route.cache.as_ref()?;
         let scheme = self.asked_scheme(request)?;
-        let host = authority(request).unwrap_or_default().to_ascii_lowercase();
+        let host = lower_case(authority(request).unwrap_or_default());
         let consumer = self.key.as_ref().map(|key| &*key.consumer);
         Some(rule.key(request, &scheme, &host, &admitted.path, admitted.asked_query(request).as_deref(), consumer))
     }
@@ -104,7 +112,7 @@ impl Exchange {
         self.cache_turn.hit(rule, session, meta, is_fresh)
     }
 
-    pub(super) fn cache_miss(&self, session: &mut Session) {
+    pub(super) fn cache_miss(&mut self, session: &mut Session) {
         self.cache_turn.miss(session);
     }
 

@@ -13,8 +13,8 @@ use super::exchange::{Admitted, Exchange};
 use super::query::raw_query;
 use crate::policy::headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, remove_claims, written};
 
-/// Names and values that every answer carries.
-pub(super) type OwnFields = SmallVec<[(&'static str, HeaderValue); 3]>;
+/// Names and values that tell about limits.
+pub(super) type LimitFields = SmallVec<[(&'static str, HeaderValue); 2]>;
 
 /// Makes the client's request the one that is forwarded.
 ///
@@ -128,19 +128,13 @@ fn chain(request: &RequestHeader, connection: &Connection) -> String {
     chain + &connection.peer.ip().to_string()
 }
 
-/// What the gateway says of a request on every answer to it: once, so it is taken instead of copied.
-pub(super) fn own_fields(exchange: &mut Exchange) -> OwnFields {
-    let mut id = Uuid::encode_buffer();
-    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
-    let mut own = OwnFields::new();
-    // An id is a header value always.
-    own.extend(HeaderValue::from_str(id).ok().map(|id| (written::X_REQUEST_ID, id)));
-    if let Some(fields) = exchange.admitted.as_mut().and_then(|admitted| admitted.limit_fields.take()) {
-        own.push((written::RATELIMIT_POLICY, fields.policy));
-        own.push((written::RATELIMIT, fields.state));
-        own.extend(fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers()));
-    }
-    own
+/// What the client is told about its limits: once, so it is taken instead of copied.
+pub(super) fn limit_fields(exchange: &mut Exchange) -> LimitFields {
+    let Some(fields) = exchange.admitted.as_mut().and_then(|admitted| admitted.limit_fields.take()) else {
+        return LimitFields::new();
+    };
+    let fields_now = [(written::RATELIMIT_POLICY, fields.policy), (written::RATELIMIT, fields.state)];
+    fields_now.into_iter().chain(fields.legacy.into_iter().flat_map(|legacy| legacy.into_headers())).collect()
 }
 
 /// Makes an answer, of an instance or from the cache, the one this client is sent.
@@ -152,7 +146,10 @@ pub(super) fn prepare_response(
     response: &mut ResponseHeader,
     exchange: &mut Exchange,
 ) -> Result<()> {
-    for (name, value) in own_fields(exchange) {
+    let mut id = Uuid::encode_buffer();
+    let id = exchange.facts.request_id.hyphenated().encode_lower(&mut id);
+    response.insert_header(written::X_REQUEST_ID, &*id)?;
+    for (name, value) in limit_fields(exchange) {
         response.insert_header(name, value)?;
     }
     let Some(admitted) = &exchange.admitted else { return Ok(()) };

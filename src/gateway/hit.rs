@@ -16,6 +16,7 @@ use pingora_core::protocols::Stream;
 use pingora_http::RequestHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::connection::Connection;
 use super::current::Current;
@@ -25,6 +26,7 @@ use super::pieces::Pieces;
 use super::wire::Wire;
 use super::{admit, forward, plain};
 use crate::policy::cache::{AtHand, CacheRule};
+use crate::policy::headers::written::X_REQUEST_ID;
 use crate::record::{CacheResult, DECIDED_BY_CACHE};
 use crate::refusal::Refusal;
 
@@ -53,7 +55,7 @@ pub(super) async fn answer(
         return Hit::LeftToPingora(head, Current::Read { connection: Arc::clone(connection), is_counted });
     }
     let head = head.freeze();
-    let Some(request) = plain::read(&head) else {
+    let Some(mut request) = plain::read(&head) else {
         return Hit::LeftToPingora(thaw(head), Current::Read { connection: Arc::clone(connection), is_counted });
     };
     let mut exchange = Box::new(Exchange::new(parts, Some(Arc::clone(connection)), is_counted));
@@ -61,8 +63,9 @@ pub(super) async fn answer(
     let admission = admit::admit(&request, &mut exchange).await;
     let route = exchange.admitted.as_ref().map(|admitted| Arc::clone(&admitted.route));
     let rule = route.as_ref().and_then(|route| route.cache.as_ref());
-    let found = rule.and_then(|rule| exchange.find_at_hand(rule, request));
+    let found = rule.and_then(|rule| exchange.find_at_hand(rule, &mut request));
     let Some((hit, header)) = found else {
+        drop(request); // it holds parts of the header
         exchange.admission = Some(admission);
         return Hit::LeftToPingora(thaw(head), Current::Begun(exchange));
     };
@@ -87,35 +90,42 @@ fn thaw(head: Bytes) -> BytesMut {
 impl Exchange {
     /// The stored answer to an admitted request, and its header as this client gets it; none where there is none, or it is not to
     /// be used as it is.
-    fn find_at_hand<'a>(&mut self, rule: &'a CacheRule, mut request: RequestHeader) -> Option<(AtHand<'a>, Bytes)> {
+    fn find_at_hand<'a>(
+        &mut self,
+        rule: &'a CacheRule,
+        request: &mut RequestHeader,
+    ) -> Option<(AtHand<'a>, BytesMut)> {
         if let Some(compress) = self.admitted.as_ref().and_then(|admitted| admitted.route.compress.as_ref()) {
-            compress.choose(&mut request).ok()?;
+            compress.choose(request).ok()?;
         }
-        rule.forget_capability(&mut request);
-        let key = self.make_cache_key(&request)?;
-        let hit = rule.at_hand(&request, &key, self.started_at)?;
+        rule.forget_capability(request);
+        let key = self.make_cache_key(request)?;
+        let hit = rule.at_hand(request, &key, self.started_at)?;
         let header = match self.header_as_stored(&hit) {
             Some(header) => header,
-            None => self.header_by_rules(&hit, &request).ok()?,
+            None => self.header_by_rules(&hit, request).ok()?,
         };
         Some((hit, header))
     }
 
     /// Where no rule of the route touches it: the stored fields, and what is different for every client.
-    fn header_as_stored(&mut self, hit: &AtHand<'_>) -> Option<Bytes> {
+    fn header_as_stored(&mut self, hit: &AtHand<'_>) -> Option<BytesMut> {
         let leaves_it = self.admitted.as_ref().is_some_and(|admitted| admitted.route.leaves_answers());
         if !leaves_it || !hit.may_be_told() {
             return None;
         }
-        let own = forward::own_fields(self);
+        let limits = forward::limit_fields(self);
+        let is_replaced = |name: &str| name == X_REQUEST_ID || limits.iter().any(|(limit, _)| *limit == name);
         let mut wire = Wire::begin(hit.status(), hit.reason());
-        hit.tell(|name| own.iter().any(|(own, _)| *own == name), |name, value| wire.field(name, value));
-        own.iter().for_each(|(name, value)| wire.field(name, value.as_bytes()));
+        hit.tell(is_replaced, |name, value| wire.field(name, value));
+        let mut id = Uuid::encode_buffer();
+        wire.field(X_REQUEST_ID, self.facts.request_id.hyphenated().encode_lower(&mut id).as_bytes());
+        limits.iter().for_each(|(name, value)| wire.field(name, value.as_bytes()));
         wire.field(CONNECTION.as_str(), KEEP_ALIVE);
-        Some(wire.end().freeze())
+        Some(wire.end())
     }
 
-    fn header_by_rules(&mut self, hit: &AtHand<'_>, request: &RequestHeader) -> Result<Bytes> {
+    fn header_by_rules(&mut self, hit: &AtHand<'_>, request: &RequestHeader) -> Result<BytesMut> {
         let mut header = hit.header()?;
         forward::prepare_response(request, &mut header, self)?;
         header.insert_header(CONNECTION, KEEP_ALIVE)?;

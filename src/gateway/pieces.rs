@@ -2,21 +2,22 @@
 
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-/// Pieces that are written one after the other.
+/// A header, and the pieces of a body behind it.
 pub(super) struct Pieces {
-    pieces: SmallVec<[Bytes; 2]>,
-    /// The first that is not written whole.
+    head: BytesMut,
+    body: SmallVec<[Bytes; 1]>,
+    /// The first piece of the body that is not written whole.
     next: usize,
     left: usize,
 }
 
 impl Pieces {
-    pub(super) fn new(head: Bytes, body: &[Bytes]) -> Self {
-        let pieces: SmallVec<[Bytes; 2]> = std::iter::once(head).chain(body.iter().cloned()).collect();
-        Self { next: 0, left: pieces.iter().map(Bytes::len).sum(), pieces }
+    pub(super) fn new(head: BytesMut, body: &[Bytes]) -> Self {
+        let left = head.len() + body.iter().map(Bytes::len).sum::<usize>();
+        Self { head, body: body.into(), next: 0, left }
     }
 }
 
@@ -26,17 +27,22 @@ impl Buf for Pieces {
     }
 
     fn chunk(&self) -> &[u8] {
-        self.pieces.get(self.next).map_or(&[], |piece| piece)
+        if self.head.is_empty() { self.body.get(self.next).map_or(&[], |piece| piece) } else { &self.head }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = slices.iter_mut().zip(&self.pieces[self.next..]);
+        let head = Some(&*self.head).filter(|head| !head.is_empty());
+        let body = self.body[self.next..].iter().map(|piece| &**piece);
+        let pieces = slices.iter_mut().zip(head.into_iter().chain(body));
         pieces.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
     }
 
     fn advance(&mut self, mut count: usize) {
         self.left -= count;
-        while let Some(piece) = self.pieces.get_mut(self.next) {
+        let of_head = count.min(self.head.len());
+        self.head.advance(of_head);
+        count -= of_head;
+        while let Some(piece) = self.body.get_mut(self.next).filter(|_| self.head.is_empty()) {
             if count < piece.len() {
                 return piece.advance(count);
             }
@@ -54,7 +60,7 @@ mod tests {
     fn however_it_is_cut_all_of_it_is_written_in_order() {
         let body = [Bytes::from_static(b"345"), Bytes::new(), Bytes::from_static(b"6789")];
         for step in 1..=10 {
-            let mut pieces = Pieces::new(Bytes::from_static(b"012"), &body);
+            let mut pieces = Pieces::new(BytesMut::from("012"), &body);
             let mut written = Vec::new();
             while pieces.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); 2];

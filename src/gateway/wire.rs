@@ -1,6 +1,6 @@
 //! The header of an HTTP/1.1 answer as bytes (RFC 9112 section 2.1), for what is answered before Pingora is entered.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::StatusCode;
 use pingora_http::ResponseHeader;
 
@@ -28,10 +28,10 @@ impl Wire {
     }
 
     /// A header that is complete.
-    pub(super) fn of(header: &ResponseHeader) -> Bytes {
+    pub(super) fn of(header: &ResponseHeader) -> BytesMut {
         let mut wire = Self::begin(header.status, header.get_reason_phrase().unwrap_or_default());
         header.header_to_h1_wire(&mut wire.0);
-        wire.end().freeze()
+        wire.end()
     }
 
     fn push<const N: usize>(&mut self, parts: [&[u8]; N]) {

@@ -14,6 +14,7 @@ use super::live::Stored;
 use crate::config::StoreUrl;
 use crate::store::Failure;
 use crate::store::keys::KeyStore;
+use crate::words::counted;
 
 /// Between two looks at the stamp.
 const EVERY: Duration = Duration::from_secs(1);
@@ -130,7 +131,7 @@ impl Polling {
             return Ok(());
         }
         let stored = store.read()?;
-        log::info!("key store: {} keys", stored.keys.len());
+        log::info!("key store: {}", counted(stored.keys.len() as u64, "key"));
         self.stored.store(Some(Arc::new(stored)));
         for overruled in (self.renew)() {
             log::warn!("keys: {overruled}");

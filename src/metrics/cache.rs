@@ -10,6 +10,8 @@ use super::family::{counter, family, gauge, histogram, sample};
 pub struct CacheState {
     /// Stored answers.
     pub entries: u64,
+    /// Keys that they have.
+    pub keys: u64,
     /// Bytes they take, and their bound.
     pub bytes: (u64, u64),
     /// Bytes of answers that are being received.
@@ -97,6 +99,7 @@ pub(super) fn families(cache: &CacheState) -> [MetricFamily; 10] {
         cache.refused.iter().map(|(why, count)| sample(MetricType::COUNTER, &[("reason", why)], *count as f64));
     [
         gauge("tollgate_cache_entries", "Answers in the cache.", cache.entries as f64),
+        gauge("tollgate_cache_keys", "Keys of these answers, which have one for each variant.", cache.keys as f64),
         gauge("tollgate_cache_bytes", "Bytes of the answers in the cache.", cache.bytes.0 as f64),
         gauge("tollgate_cache_bytes_max", "Bytes that the answers in the cache may take.", cache.bytes.1 as f64),
         gauge("tollgate_cache_filling_bytes", "Bytes of answers on their way in.", cache.filling_bytes as f64),

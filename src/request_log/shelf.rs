@@ -15,6 +15,7 @@ use super::report::REMIND_EVERY;
 use super::spool::{Finding, Frame, Lost, Outcome, Range, Rejects, RunFile, Spool, is_full};
 use crate::config::{self, ClientIp};
 use crate::store::{Batch, Beat, Drops, Rejected, Row, Run};
+use crate::words::counted;
 
 /// How long a spool that failed is left alone.
 const FAILED_PAUSE: Duration = Duration::from_secs(1);
@@ -220,7 +221,8 @@ impl Inside {
         inside.note(queue, findings, true);
         let records = inside.spool.records();
         if records > 0 {
-            log::warn!("request log: {records} records of earlier runs wait in the spool {}", inside.folder.display());
+            let records = counted(records, "record");
+            log::warn!("request log: waiting in the spool {} from earlier runs: {records}", inside.folder.display());
         }
         inside.tell(queue);
         Ok(inside)

@@ -165,24 +165,29 @@ impl Runtime {
     }
 }
 
-/// Reads, resolves and compiles everything that start does, and changes nothing; a summary, a line each, and those of its lines without which the
-/// start goes on.
+/// Reads, resolves and compiles everything that start does, and changes nothing; a summary, a line each, and what is missing
+/// that the start goes on without.
 ///
 /// # Errors
 /// Every problem.
-pub fn check(config: &Config) -> Result<(Vec<String>, Vec<String>), Problems> {
+pub fn check(config: &Config) -> Result<(Vec<String>, Problems), Problems> {
     let runtime = Runtime::compile(config.clone(), None)?;
     let mut lines: Vec<String> =
         config.listen.iter().map(|listener| format!("listens on {}", listener.address)).collect();
     lines.extend(config.admin.iter().map(|admin| format!("admin on {}", admin.address)));
-    let mut missing = Vec::new();
+    let mut missing = Problems::new(config.places.named.clone());
     for (name, service) in config.services.keys().filter_map(|name| runtime.services.get_key_value(name.as_str())) {
         let addresses: Vec<String> = service.pool().addresses().map(|address| address.to_string()).collect();
-        lines.push(format!("service {name}: {}", addresses.join(", ")));
-        let problem = |source: SourceStatus| Some(format!("service {name}: {}: {}", source.source, source.problem?));
-        missing.extend(service.sources().into_iter().filter_map(problem));
+        let addresses = if addresses.is_empty() { "no instance yet".to_owned() } else { addresses.join(", ") };
+        lines.push(format!("service {name}: {addresses}"));
+        for SourceStatus { source, problem, .. } in service.sources() {
+            // `dns NAME`, `srv NAME`: the word is the field.
+            let field = source.split(' ').next().unwrap_or_default();
+            if let Some(problem) = problem {
+                missing.add(&config.places, format!("services.{name}.discover.{field}"), problem);
+            }
+        }
     }
-    lines.extend(missing.iter().cloned());
     lines.extend(runtime.endpoints.iter().map(|route| format!("route {} to {}", route.endpoint, route.service.name)));
     lines.push(format!("keys: {}", config.keys.len()));
     if runtime.sharing.is_some() {

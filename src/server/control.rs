@@ -21,6 +21,7 @@ use crate::policy::limit::{Client, LimitStatus, Now, overflowed_since_start};
 use crate::request_log::{Following, Wanted};
 use crate::runtime::Runtime;
 use crate::upstream::Address;
+use crate::words::counted;
 
 /// The gateway's parts as the admin API sees them.
 pub(super) struct Wiring {
@@ -115,7 +116,7 @@ impl Control for Wiring {
             CacheScope::All => purge(Scope::All),
             CacheScope::Route(endpoint) => {
                 let runtime = self.parts.live.load();
-                runtime.route(endpoint).ok_or_else(|| format!("no route `{endpoint}`"))?;
+                runtime.route(endpoint).ok_or_else(|| stored::no_route(endpoint, &runtime))?;
                 purge(Scope::Route(endpoint))
             }
             CacheScope::Url(url) => {
@@ -200,7 +201,7 @@ impl Control for Wiring {
             count += shared
                 .map_err(|_| "The store of shared limits gives no answer: only counts of this gateway were reset.")?;
         }
-        log::info!("counts of {name:?} were reset in {count} limits");
+        log::info!("counts of {name:?} were reset in {}", counted(count as u64, "limit"));
         Ok(Some(count))
     }
 

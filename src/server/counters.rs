@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::policy::limit::{Now, SavedCount};
 use crate::runtime::Live;
 use crate::store::{CHUNK, CounterRow, Counters, Failure};
+use crate::words::counted;
 
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
@@ -167,7 +168,7 @@ impl Saving {
             Ok(0) => self.is_loaded = true,
             Ok(count) => {
                 self.is_loaded = true;
-                log::info!("limits go on with {count} counts of before");
+                log::info!("limits go on with {} of before", counted(count as u64, "count"));
             }
             Err(failure) => self.say(&failure, "what limits have counted before can't be read"),
         }

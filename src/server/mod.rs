@@ -29,6 +29,7 @@ use crate::keys::KeyPoll;
 use crate::metrics::{BuildFacts, Metrics};
 use crate::request_log::{RequestLog, Writer};
 use crate::runtime::{Live, Runtime};
+use crate::words::counted;
 use crate::{admin, build_facts as build};
 
 /// How long answers of the admin API may take when everything else has ended.
@@ -123,7 +124,7 @@ impl Running {
         let dropped: u64 = counts.dropped.iter().map(|(_, count)| count).sum();
         log::info!("request log: {} accepted, {} written, {dropped} dropped", counts.accepted, counts.written);
         for (reason, count) in counts.dropped.iter().filter(|(_, count)| *count > 0) {
-            log::warn!("request log: {count} records dropped ({reason})");
+            log::warn!("request log: {} dropped ({reason})", counted(*count, "record"));
         }
         if let Some(saver) = saver {
             saver.finish(deadline);
@@ -197,7 +198,8 @@ fn announce(config: &Config, node: &str) {
         Some(admin) => log::info!("admin on http://{}", admin.address),
         None => log::warn!("admin: none; there is no /health, no /metrics and no reload but by signal"),
     }
-    log::info!("{} routes, {} services, {} keys", config.routes.len(), config.services.len(), config.keys.len());
+    let counts = [(config.routes.len(), "route"), (config.services.len(), "service"), (config.keys.len(), "key")];
+    log::info!("{}", counts.map(|(number, thing)| counted(number as u64, thing)).join(", "));
     if matches!(config.log.store, config::StoreUrl::None) && config.log.json == config::JsonLines::None {
         log::warn!("log: none; requests are not accounted for");
     } else {

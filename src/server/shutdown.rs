@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::control::Wiring;
 use super::listeners::Pingora;
 use crate::config::Shutdown;
+use crate::words::counted;
 
 /// What is kept of the grace period for the log.
 const FOR_THE_LOG: Duration = Duration::from_secs(2);
@@ -87,7 +88,8 @@ pub(super) async fn serve_until_told(
     let ended = tokio::select! {
         ended = drain(wiring, pingora, drained) => ended,
         name = told_to_stop(&mut terminate, &mut interrupt) => {
-            log::warn!("{name} again: ending at once, {} requests in flight are cut", wiring.parts.exchanges());
+            let cut_off = counted(wiring.parts.exchanges() as u64, "request");
+            log::warn!("{name} again: ending at once; cut in flight: {cut_off}");
             cut(wiring).await;
             Ended::AtOnce
         }
@@ -128,7 +130,7 @@ async fn drain(wiring: &Wiring, pingora: Pingora, drained: &mut UnboundedReceive
     if tokio::time::timeout(time, all_drained).await.is_ok() {
         return Ended::Drained;
     }
-    log::warn!("{} requests were still in flight after {time:?} and are cut", wiring.parts.exchanges());
+    log::warn!("still in flight after {time:?}, and cut: {}", counted(wiring.parts.exchanges() as u64, "request"));
     cut(wiring).await;
     Ended::GraceOver
 }

@@ -7,10 +7,14 @@ use http::{Method, Uri};
 
 use crate::admin::{CacheCount, CacheDiskStatus, CacheStatus, CachedEntry, CachedUrl};
 use crate::cache::{self, DiskStats, Told};
+use crate::config::did_you_mean;
 use crate::metrics::{CacheDiskState, CacheState, Metrics};
 use crate::policy::path;
 use crate::record::CacheResult;
 use crate::runtime::Runtime;
+
+/// Routes that are named where a wrong one was asked for.
+const ROUTES_NAMED: usize = 10;
 
 /// A URL as stored answers are found by.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +76,7 @@ pub(super) fn state() -> CacheState {
     let (stored, ages) = (cache::store().stats(), cache::store().ages());
     CacheState {
         entries: stored.entries,
+        keys: stored.keys,
         bytes: (stored.bytes, stored.bytes_max),
         filling_bytes: stored.filling_bytes,
         stored: stored.stored,
@@ -111,6 +116,7 @@ pub(super) fn status(metrics: &Metrics, runtime: &Runtime, top: usize) -> CacheS
     let told = |told: Vec<Told>| told.into_iter().map(|told| entry(told, runtime, false)).collect();
     CacheStatus {
         entries: stored.entries,
+        keys: stored.keys,
         bytes: stored.bytes,
         bytes_max: stored.bytes_max,
         filling_bytes: stored.filling_bytes,
@@ -150,6 +156,19 @@ fn on_disk(disk: DiskStats) -> CacheDiskStatus {
         evictions: disk.evictions,
         errors: disk.errors,
     }
+}
+
+/// Why nothing of such a route is purged.
+pub(super) fn no_route(name: &str, runtime: &Runtime) -> String {
+    let known = runtime.endpoints.iter().filter(|route| route.cache.is_some()).map(|route| &*route.endpoint);
+    let hint = did_you_mean(name, known.clone());
+    let some: Vec<&str> = known.take(ROUTES_NAMED).collect();
+    let known = match some[..] {
+        _ if !hint.is_empty() => hint,
+        [] => "; no route has a cache".to_owned(),
+        _ => format!("; routes with a cache: {}", some.join(", ")),
+    };
+    format!("there is no route `{name}`{known}")
 }
 
 /// What is stored of a URL.

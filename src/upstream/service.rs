@@ -26,6 +26,7 @@ use super::instance::Instance;
 use super::pool::{Before, Pool};
 use super::trust::Trust;
 use crate::config::{self, Balance, HashBy};
+use crate::words::counted;
 
 /// Why an instance is drained.
 const BY_THE_OPERATOR: &str = "it was drained through the admin API";
@@ -278,8 +279,8 @@ impl Service {
         };
         let (come, gone) = (some(&now, &before), some(&before, &now));
         let said = |what: &str, whom: &str| if whom.is_empty() { String::new() } else { format!("; {what}: {whom}") };
-        let count = now.len();
-        log::info!("service {}: {count} instances now{}{}", self.name, said("new", &come), said("leaving", &gone));
+        let count = counted(now.len() as u64, "instance");
+        log::info!("service {}: {count} now{}{}", self.name, said("new", &come), said("leaving", &gone));
     }
 
     /// Instances are drained, or not any more, as the registry has it.

@@ -78,6 +78,36 @@ async fn parts_are_put_together_and_answer_what_they_hold() {
 }
 
 #[tokio::test]
+async fn the_client_is_told_that_parts_are_stored_which_do_not_do() {
+    let backend = Backend::scripted(|seen| match seen.target.as_str() {
+        "/cached/short" => serve(seen, "\"v1\"").with("CDN-Cache-Control", "max-age=1"),
+        _ => serve(seen, "\"v1\"").with("Vary", "X-Kind"),
+    });
+    let backend = backend.await;
+    let gateway = gateway(&backend).await;
+    let status = async |path: &str, kind: &str, asked: Option<&str>| {
+        let request = gateway.get(path).header("x-kind", kind);
+        let answer = match asked {
+            Some(asked) => request.header("range", asked).await,
+            None => request.await,
+        };
+        answer.header("cache-status").unwrap().to_owned()
+    };
+    let path = "/cached/x";
+    assert_eq!(status(path, "a", Some("bytes=0-9")).await, "tollgate; fwd=uri-miss; stored");
+    assert_eq!(status(path, "a", Some("bytes=5-19")).await, "tollgate; fwd=partial; stored");
+    assert_eq!(status(path, "b", Some("bytes=0-9")).await, "tollgate; fwd=vary-miss; stored");
+    // Of two variants the one that the request asks for counts.
+    assert_eq!(status(path, "a", Some("bytes=40-49")).await, "tollgate; fwd=partial; stored");
+    assert_eq!(status(path, "b", None).await, "tollgate; fwd=partial; stored");
+    assert!(status(path, "b", Some("bytes=40-49")).await.starts_with("tollgate; hit"));
+    let path = "/cached/short";
+    assert_eq!(status(path, "a", Some("bytes=0-9")).await, "tollgate; fwd=uri-miss; stored");
+    tokio::time::sleep(milliseconds(2_100)).await;
+    assert_eq!(status(path, "a", Some("bytes=0-9")).await, "tollgate; fwd=stale; stored");
+}
+
+#[tokio::test]
 async fn parts_that_are_all_there_are_the_whole() {
     let backend = Backend::scripted(|seen| serve(seen, "\"v1\"")).await;
     let gateway = gateway(&backend).await;

@@ -174,6 +174,12 @@ async fn the_command_line_purges() {
     assert_eq!(json.stdout, "{\n  \"purged\": 0,\n  \"soft\": false\n}\n");
     let unknown = run(&["--route", "/nowhere"]);
     assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(1), ""));
-    assert!(unknown.stderr.contains("no route `/nowhere`"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("there is no route `/nowhere`; routes with a cache: /cached/*"),
+        "{}",
+        unknown.stderr
+    );
+    let near = run(&["--route", "/cache/*"]);
+    assert!(near.stderr.contains("there is no route `/cache/*` (did you mean `/cached/*`?)"), "{}", near.stderr);
     assert_eq!(run(&[]).code, Some(2));
 }

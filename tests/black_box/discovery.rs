@@ -114,7 +114,7 @@ async fn a_dns_server_that_is_dead_or_forgetful_changes_nothing() {
         eventually("it is shown", seconds(10), async || problem().await.contains(says)).await;
         assert!(has(&gateway, &[one.address]).await);
         let degraded = gateway.admin_get("/health").await.json()["degraded"][0].to_string();
-        assert!(degraded.contains(NAME) && degraded.contains("its last list stays, 1 instances"), "{degraded}");
+        assert!(degraded.contains(NAME) && degraded.contains("its last list stays, 1 instance"), "{degraded}");
         let before = gateway.said().matches("its last list stays").count();
         tokio::time::sleep(seconds(3)).await;
         assert_eq!(gateway.said().matches("its last list stays").count(), before, "said once");
@@ -158,7 +158,11 @@ async fn a_start_goes_on_without_dns_and_finds_its_instances_later() {
         checked.stdout,
         checked.stderr
     );
-    assert_eq!(gateway.folder.tollgate(&["check", "-c", "tollgate.yaml", "--connect"]).code, Some(1));
+    let checked = gateway.folder.tollgate(&["check", "-c", "tollgate.yaml", "--connect"]);
+    let said = checked.stdout.clone() + &checked.stderr;
+    assert_eq!((checked.code, said.matches("does not resolve").count()), (Some(1), 1), "{said}");
+    let line = said.lines().find(|line| line.contains("does not resolve")).unwrap();
+    assert!(line.starts_with("tollgate.yaml:") && line.contains(" services.service.discover.dns: "), "{line}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What is on disk, in memory: by key and by URL, with all that a purge needs to be exact.
 //! What goes when room is needed goes by the clock: a hand passes all records again and again, takes what was not used since
 //! it came by last, and so keeps what is used from being pushed out by what comes by once.
+//! Whoever asks for something holds the lock on all of it, so nothing here looks at more than a page of records at once.
 //! Not here: the files (`folder.rs`), and what is still to be written (`queue.rs`).
 
 use std::collections::BTreeSet;
@@ -17,7 +18,7 @@ use super::folder::Name;
 const RECORD_OVERHEAD: u64 = 224;
 
 /// Records in a piece of memory: as many as are looked at while others wait.
-const PAGE: usize = 1024;
+pub(super) const PAGE: usize = 1024;
 
 /// A file.
 #[derive(Debug)]
@@ -67,6 +68,8 @@ pub(super) struct Index {
     by_key: BTreeSet<(HashBinary, u32)>,
     by_url: BTreeSet<(u64, u32)>,
     hand: u32,
+    /// How many places the hand has passed since it last took something.
+    passed: usize,
     /// Bytes on disk, and of memory.
     pub(super) room: u64,
     pub(super) cost: u64,
@@ -112,13 +115,12 @@ impl Index {
         }
     }
 
-    /// The keys of one URL.
-    pub(super) fn of_url(&self, url: u64) -> Vec<HashBinary> {
-        let slots = self.by_url.range((url, 0)..=(url, u32::MAX)).map(|(_, slot)| *slot);
-        let mut keys: Vec<HashBinary> = slots.filter_map(|slot| Some(self.at(slot)?.primary)).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        keys
+    /// Some of the keys of one URL, a key with variants more than once, and where the rest of them begins; none behind the last.
+    pub(super) fn of_url(&self, url: u64, first: u32) -> (Vec<HashBinary>, Option<u32>) {
+        let mut slots = self.by_url.range((url, first)..=(url, u32::MAX)).map(|(_, slot)| *slot);
+        let some = slots.by_ref().take(PAGE);
+        let keys = some.filter_map(|slot| Some(self.at(slot)?.primary)).collect();
+        (keys, slots.next())
     }
 
     /// Some of the records; none behind the last page.
@@ -168,32 +170,47 @@ impl Index {
         Some(record)
     }
 
-    /// Takes out what is needed least; none where nothing is left. `hits` says how often memory has served an answer that it has, too.
-    pub(super) fn evict(&mut self, hits: impl Fn(&HashBinary, Option<HashBinary>) -> Option<u64>) -> Option<Record> {
+    /// Looks at some records, and takes out what is needed least. `hits` says how often memory has served an answer that it has, too.
+    pub(super) fn evict(&mut self, hits: impl Fn(&HashBinary, Option<HashBinary>) -> Option<u64>) -> Evicted {
         if self.by_key.is_empty() {
-            return None;
+            return Evicted::Empty;
         }
         let slots = self.pages.len().saturating_sub(1) * PAGE + self.pages.last().map_or(0, Vec::len);
-        // Once around it has passed all that was used, so the second time it finds one.
-        for _ in 0..=2 * slots {
+        for _ in 0..PAGE {
             let slot = self.hand;
             self.hand = if slot as usize + 1 >= slots { 0 } else { slot + 1 };
+            self.passed += 1;
+            // Once around it has passed all that was used, so the second time it finds one, unless everything is used all the time.
+            let spares = self.passed <= 2 * slots;
             match self.place(slot) {
-                Some(Some(record)) if record.is_used => record.is_used = false,
+                Some(Some(record)) if spares && record.is_used => record.is_used = false,
                 Some(Some(record)) => match hits(&record.primary, record.variance) {
-                    Some(now) if now > record.hits => record.hits = now,
-                    _ => return self.take(slot),
+                    Some(now) if spares && now > record.hits => record.hits = now,
+                    _ => {
+                        self.passed = 0;
+                        return self.take(slot).map_or(Evicted::NotYet, Evicted::Gone);
+                    }
                 },
                 _ => {}
             }
         }
-        // Everything is used all the time.
-        (0..slots).find_map(|slot| self.take(u32::try_from(slot).ok()?))
+        Evicted::NotYet
     }
+}
+
+/// What came of looking for what is needed least.
+#[derive(Debug)]
+pub(super) enum Evicted {
+    Gone(Record),
+    /// What was looked at is used; the rest is still to be looked at.
+    NotYet,
+    /// Nothing is left.
+    Empty,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::Duration;
 
     use super::*;
@@ -215,6 +232,24 @@ mod tests {
         }
     }
 
+    fn keys_of(index: &Index, url: u64) -> Vec<HashBinary> {
+        let (mut keys, rest) = index.of_url(url, 0);
+        assert_eq!(rest, None);
+        keys.dedup();
+        keys
+    }
+
+    /// What goes at last.
+    fn gone(index: &mut Index, hits: impl Fn(&HashBinary, Option<HashBinary>) -> Option<u64>) -> Option<Record> {
+        loop {
+            match index.evict(&hits) {
+                Evicted::Gone(record) => return Some(record),
+                Evicted::NotYet => {}
+                Evicted::Empty => return None,
+            }
+        }
+    }
+
     #[test]
     fn records_are_found_by_key_and_url() {
         let mut index = Index::default();
@@ -223,12 +258,12 @@ mod tests {
         }
         assert_eq!((index.len(), index.room, index.cost), (4, 4 * 4096, 4 * (RECORD_OVERHEAD + 10)));
         assert_eq!(index.family(&[2; 16]).count(), 2);
-        assert_eq!(index.of_url(1), [[2; 16], [3; 16]]);
+        assert_eq!(keys_of(&index, 1), [[2; 16], [3; 16]]);
         index.insert(record(2, 2, 5));
         assert_eq!(index.find(&([2; 16], Some([2; 16]))).unwrap().version, 5);
         assert_eq!(index.len(), 4);
         assert!(index.remove(&([3; 16], None)).is_some() && index.remove(&([3; 16], None)).is_none());
-        assert_eq!((index.of_url(1), index.len(), index.room), (vec![[2; 16]], 3, 3 * 4096));
+        assert_eq!((keys_of(&index, 1), index.len(), index.room), (vec![[2; 16]], 3, 3 * 4096));
         assert!(!index.has(&[3; 16]) && index.has(&[4; 16]));
     }
 
@@ -240,13 +275,43 @@ mod tests {
             // One is read from here, one is served by memory.
             index.change_family(&[3; 16], |record| record.is_used = true);
             let hits = |primary: &HashBinary, _| (*primary == [4; 16]).then_some(u64::from(once));
-            let gone = index.evict(hits).unwrap();
+            let gone = gone(&mut index, hits).unwrap();
             assert!(![[3; 16], [4; 16]].contains(&gone.primary));
             index.insert(record(once, 0, 1));
         }
         assert_eq!((index.len(), index.pages[0].len()), (8, 8));
-        while index.evict(|_, _| None).is_some() {}
+        while gone(&mut index, |_, _| None).is_some() {}
         assert_eq!((index.len(), index.room, index.cost, index.by_url.len()), (0, 0, 0, 0));
+    }
+
+    /// All records are used, and all of one URL: no step looks at more than a page of them, and something goes at last.
+    #[test]
+    fn what_others_wait_for_does_not_grow_with_the_records() {
+        const RECORDS: u32 = 100_000;
+        let mut index = Index::default();
+        for number in 0..RECORDS {
+            let mut primary = [0; 16];
+            primary[..4].copy_from_slice(&number.to_be_bytes());
+            index.insert(Record { primary, url: 7, key: Box::default(), is_used: true, ..record(0, 0, 1) });
+        }
+        let (mut steps, looked) = (0, Cell::new(0));
+        // Memory serves each of them all the time.
+        let hits = |_: &HashBinary, _| {
+            looked.set(looked.get() + 1);
+            Some(looked.get())
+        };
+        while let Evicted::NotYet = index.evict(hits) {
+            assert!(looked.replace(0) <= PAGE as u64);
+            steps += 1;
+        }
+        assert_eq!((steps, index.len()), (2 * RECORDS / PAGE as u32, RECORDS as usize - 1));
+        let (mut first, mut found) = (Some(0), 0);
+        while let Some(from) = first {
+            let (keys, rest) = index.of_url(7, from);
+            assert!(keys.len() <= PAGE);
+            (first, found) = (rest, found + keys.len());
+        }
+        assert_eq!(found, index.len());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! is to be written waits in a bounded queue (`queue.rs`), what is there stands in a bounded index (`index.rs`). A request
 //! waits for a file only where memory has no answer and the index has (`read.rs`), and never for long.
 //! Invariants: what is purged is in neither queue nor index any more, and its file is gone when the purge says that it is over;
-//! files never take more than their bound; whatever goes wrong with files costs a miss and is counted.
+//! files never take more than their bound; the lock on queue and index is held for a page of records (or the variants of a key)
+//! at a time, however many there are; whatever goes wrong with files costs a miss and is counted.
 //! Not here: when answers are looked for, stored and purged (`memory.rs`).
 
 mod file;

@@ -10,8 +10,9 @@ use smallvec::SmallVec;
 use super::super::entry::stale_from;
 use super::super::purge::How;
 use super::super::tags::Tags;
+use super::index::PAGE;
 use super::queue::Chore;
-use super::{Disk, Phase};
+use super::{Disk, Phase, State};
 
 /// How long a purge waits at most for the scan of the folder, which is over after seconds.
 const SCAN_MAX: Duration = Duration::from_secs(60);
@@ -32,29 +33,52 @@ impl Disk {
         Purging(self)
     }
 
-    /// The keys of one URL.
+    /// The keys of one URL, as long as nobody stores anything of it. First what waits: it may be written meanwhile, and is then
+    /// found twice rather than never.
     pub(in super::super) fn of_url(&self, url: u64) -> Vec<HashBinary> {
-        let state = self.state.lock();
-        let mut keys = state.index.of_url(url);
-        keys.extend(state.queue.all().filter(|(_, job)| job.url == url).map(|(name, _)| name.0));
+        let mut keys = Vec::new();
+        self.in_parts(|state, last| {
+            state.queue.of_url(url, last).take(PAGE).inspect(|name| keys.push(name.0)).last().copied()
+        });
+        self.in_parts(|state, first| {
+            let (some, rest) = state.index.of_url(url, first.unwrap_or(0));
+            keys.extend(some);
+            rest
+        });
+        keys.sort_unstable();
+        keys.dedup();
         keys
+    }
+
+    /// Looks at something part by part, as each tells where it ends: who stores or looks up meanwhile waits for one of them at most.
+    fn in_parts<T>(&self, mut look: impl FnMut(&State, Option<T>) -> Option<T>) {
+        let mut last = None;
+        loop {
+            last = look(&self.state.lock(), last);
+            if last.is_none() {
+                return;
+            }
+        }
     }
 
     /// The keys, with their URLs, of which an answer's key and tags are such.
     pub(in super::super) fn matching(&self, is_such: impl Fn(&[u8], &Tags) -> bool) -> Vec<(u64, HashBinary)> {
-        let queued = {
-            let state = self.state.lock();
-            let jobs = state.queue.all().filter(|(_, job)| is_such(&job.key, &job.entry.tags));
-            jobs.map(|(name, job)| (job.url, name.0)).collect()
-        };
-        let mut found: Vec<(u64, HashBinary)> = queued;
-        // Page by page: who stores or looks up meanwhile waits for one of them at most.
-        for number in 0.. {
-            let state = self.state.lock();
-            let Some(page) = state.index.page(number) else { break };
-            let such = page.filter(|record| is_such(&record.key, &record.tags));
+        let mut found = Vec::new();
+        self.in_parts(|state, last| {
+            let part = state.queue.behind(last).take(PAGE);
+            let seen = part.inspect(|(name, job)| {
+                if is_such(&job.key, &job.entry.tags) {
+                    found.push((job.url, name.0));
+                }
+            });
+            seen.last().map(|(name, _)| *name)
+        });
+        self.in_parts(|state, number| {
+            let number = number.unwrap_or(0);
+            let such = state.index.page(number)?.filter(|record| is_such(&record.key, &record.tags));
             found.extend(such.map(|record| (record.url, record.primary)));
-        }
+            Some(number + 1)
+        });
         found.sort_unstable();
         found.dedup();
         found

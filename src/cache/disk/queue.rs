@@ -2,7 +2,8 @@
 //! come before them: what was purged is removed before anything else is written.
 //! Not here: who does it (`writer.rs`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use pingora_cache::key::HashBinary;
@@ -11,7 +12,9 @@ use super::super::entry::Entry;
 use super::folder::Name;
 
 /// What a waiting answer takes beside itself and its key.
-const JOB_OVERHEAD: u64 = 256;
+const JOB_OVERHEAD: u64 = 320;
+
+const NAME_MIN: Name = ([0; 16], None);
 
 /// An answer to be written.
 #[derive(Clone)]
@@ -47,6 +50,7 @@ struct Waiting {
 pub(super) struct Queue {
     jobs: BTreeMap<Name, Waiting>,
     order: BTreeMap<u64, Name>,
+    by_url: BTreeSet<(u64, Name)>,
     next: u64,
     /// Bytes of memory.
     pub(super) cost: u64,
@@ -67,8 +71,17 @@ impl Queue {
         self.jobs.range((*primary, None)..=last).map(|(_, waiting)| &waiting.job)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Name, &Job)> {
-        self.jobs.iter().map(|(name, waiting)| (name, &waiting.job))
+    /// All answers behind one, in the order of their names.
+    pub(super) fn behind(&self, last: Option<Name>) -> impl Iterator<Item = (&Name, &Job)> {
+        let first = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.jobs.range((first, Bound::Unbounded)).map(|(name, waiting)| (name, &waiting.job))
+    }
+
+    /// Answers of one URL behind one, in the order of their names.
+    pub(super) fn of_url(&self, url: u64, last: Option<Name>) -> impl Iterator<Item = &Name> {
+        let first = last.map_or(Bound::Included((url, NAME_MIN)), |last| Bound::Excluded((url, last)));
+        let of_url = self.by_url.range((first, Bound::Unbounded)).take_while(move |(other, _)| *other == url);
+        of_url.map(|(_, name)| name)
     }
 
     /// Takes the place of one with the same name.
@@ -80,12 +93,14 @@ impl Queue {
         });
         self.cost += job.cost();
         self.order.insert(turn, name);
+        self.by_url.insert((job.url, name));
         self.jobs.insert(name, Waiting { job, turn: Some(turn) });
     }
 
     fn remove(&mut self, name: &Name) -> Option<Waiting> {
         let waiting = self.jobs.remove(name)?;
         self.cost -= waiting.job.cost();
+        self.by_url.remove(&(waiting.job.url, *name));
         if let Some(turn) = waiting.turn {
             self.order.remove(&turn);
         }
@@ -145,6 +160,22 @@ mod tests {
         assert!(queue.next().is_none() && queue.find(&one).is_some());
         assert!(queue.forget(&one).is_some() && queue.forget(&other).is_some());
         assert_eq!((queue.cost, queue.len(), queue.order.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_waits_is_found_by_url_from_any_of_it_on() {
+        let mut queue = Queue::default();
+        let of = |url, version| Job { url, ..job(version) };
+        let names: Vec<Name> = (0..4).map(|key| ([key; 16], None)).collect();
+        for (name, url) in names.iter().zip([0, 7, 7, 8]) {
+            queue.put(*name, of(url, 1));
+        }
+        // A name has one URL: its key says which.
+        queue.put(names[1], of(7, 2));
+        assert!(queue.of_url(7, None).eq(&names[1..3]) && queue.of_url(7, Some(names[1])).eq(&names[2..3]));
+        assert!(queue.behind(None).count() == 4 && queue.behind(Some(names[2])).count() == 1);
+        names.iter().for_each(|name| assert!(queue.forget(name).is_some()));
+        assert!(queue.by_url.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::file::{self, Damage, Kept};
 use super::folder::{self, Name};
 use super::index::Record;
 use super::{Disk, count, read};
+use crate::words::counted;
 
 /// Files that are looked at before something else has its turn.
 const STEP: usize = 64;
@@ -81,8 +82,8 @@ impl Scan {
 
     fn is_over(&self, disk: &Disk) {
         let (stats, path) = (disk.stats(), disk.folder.path().display());
-        let took = self.begun.elapsed();
-        log::info!("cache.disk: {} answers, {} bytes found in {path} within {took:.1?}", stats.entries, stats.bytes);
+        let (took, answers) = (self.begun.elapsed(), counted(stats.entries, "answer"));
+        log::info!("cache.disk: {answers}, {} bytes found in {path} within {took:.1?}", stats.bytes);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::entry::Entry;
 use super::file;
 use super::folder::{self, Name};
-use super::index::Record;
+use super::index::{Evicted, Record};
 use super::queue::{Chore, Job};
 use super::scan::{Scan, Scanned};
 use super::{Disk, Phase, State, count};
@@ -143,22 +143,30 @@ impl Disk {
 
     /// Removes what is needed least, until there is room for so many bytes.
     pub(super) fn make_room(&self, bytes: u64) {
-        loop {
-            let gone = {
-                let mut state = self.state.lock();
-                if !state.is_over_its_bounds(bytes) {
-                    return;
-                }
-                self.evict(&mut state)
-            };
-            let Some(gone) = gone else { return };
-            count(&self.counts.evictions);
-            self.remove_file(&gone.name());
-        }
+        while self.evict(|state| state.is_over_its_bounds(bytes)).is_some() {}
     }
 
-    fn evict(&self, state: &mut State) -> Option<Record> {
-        state.index.evict(|primary, variance| self.hits.get()?(primary, variance))
+    /// Removes what is needed least, where that is so; the bytes that it took on disk. The lock is held for a page of records
+    /// at a time, as whoever stores or looks up waits for it.
+    fn evict(&self, is_needed: impl Fn(&State) -> bool) -> Option<u64> {
+        loop {
+            let evicted = {
+                let mut state = self.state.lock();
+                if !is_needed(&state) {
+                    return None;
+                }
+                state.index.evict(|primary, variance| self.hits.get()?(primary, variance))
+            };
+            match evicted {
+                Evicted::Gone(gone) => {
+                    count(&self.counts.evictions);
+                    self.remove_file(&gone.name());
+                    return Some(u64::from(gone.room));
+                }
+                Evicted::NotYet => {}
+                Evicted::Empty => return None,
+            }
+        }
     }
 
     fn is_wanted(&self, name: &Name, version: u64) -> bool {
@@ -250,11 +258,8 @@ impl Disk {
     fn give_way(&self, bytes: u64) {
         let mut given = 0;
         while given < file::room(bytes) {
-            let gone = self.evict(&mut self.state.lock());
-            let Some(gone) = gone else { return };
-            given += u64::from(gone.room);
-            count(&self.counts.evictions);
-            self.remove_file(&gone.name());
+            let Some(room) = self.evict(|_| true) else { return };
+            given += room;
         }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
+use http::header::{AGE, DATE, EXPIRES};
 use pingora_cache::CacheKey;
 use pingora_cache::key::HashBinary;
 use tokio::time::timeout;
@@ -19,6 +21,7 @@ use crate::cache::filling::Reservation;
 use crate::cache::key::{self, KeyParts};
 use crate::cache::range::Wanted;
 use crate::cache::tags::Tags;
+use crate::words::counted;
 
 /// How long a request waits for the disk: a slower one is as good as none.
 const LOADED_WITHIN: Duration = Duration::from_secs(1);
@@ -98,7 +101,7 @@ impl Cache {
         if let Some(disk) = self.disk.get() {
             let lost = disk.close(deadline);
             if lost > 0 {
-                log::warn!("cache.disk: {lost} answers were not written in time");
+                log::warn!("cache.disk: {} not written in time", counted(lost as u64, "answer"));
             }
         }
     }
@@ -210,16 +213,31 @@ impl Cache {
                 Some(entry)
             });
             let mut current: Vec<Arc<Entry>> = current.filter(|entry| entry.weight <= weight_max).collect();
-            match before {
-                Some(family) => Some(family.with_found(current, last, weight_max)),
+            let family = match before {
+                Some(family) => family.with_found(current, last, weight_max),
                 None => {
                     let newest = current.pop()?;
                     let family = Family::of(place.url, Arc::clone(&place.endpoint), Arc::clone(&place.key), newest);
-                    Some(family.with_found(current, false, weight_max))
+                    family.with_found(current, false, weight_max)
                 }
-            }
+            };
+            // It is there.
+            Some((family, None))
         })
     }
+}
+
+/// Whether what is on disk of `before` does for `now`, which confirmed it: no fresher than before, as it is confirmed at each
+/// use, it would be written at each use. Fields that tell nothing but times come anew with the next confirmation.
+pub(super) fn is_known_as(now: &Entry, before: &Entry) -> bool {
+    let (one, other) = (&now.head.headers, &before.head.headers);
+    let is_equal = |name: &HeaderName| [DATE, AGE, EXPIRES].contains(name) || one.get_all(name) == other.get_all(name);
+    now.is_always_confirmed()
+        && before.is_always_confirmed()
+        && now.tags == before.tags
+        && now.stale_seconds == before.stale_seconds
+        && one.keys_len() == other.keys_len()
+        && one.keys().all(is_equal)
 }
 
 /// The newest that fit together; the bytes that they take.

@@ -50,8 +50,13 @@ Examples:
   tollgate keys import acme-legacy --sha256 4f0e...")]
     Import(Import),
     /// Every key of the file and of the store: state, last use, requests in 30 days
+    #[command(after_help = "\
+Examples:
+  tollgate keys list
+  tollgate keys list -c edge.yaml --format json")]
     List(List),
     /// Everything about one key but the key itself
+    #[command(after_help = "Example:\n  tollgate keys show acme-2026")]
     Show {
         /// The key's name
         name: String,
@@ -76,6 +81,7 @@ Examples:
         answer: Answer,
     },
     /// Refuses a key for ever; every gateway knows within 5 seconds
+    #[command(after_help = "Example:\n  tollgate keys revoke acme-2026")]
     Revoke {
         /// The key's name
         name: String,

@@ -5,7 +5,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, RANGE};
 
 use super::Check;
-use crate::config::{CachePolicy, Spool};
+use crate::config::{CachePolicy, CacheStore, Size, Spool};
 
 /// Parts of a whole are not freshness longer than the answer has lasted.
 const HEURISTIC_PERCENT_MAX: u32 = 100;
@@ -13,9 +13,25 @@ const HEURISTIC_PERCENT_MAX: u32 = 100;
 /// Bytes below which a disk is a mistake.
 const DISK_MIN: u64 = 16 << 20;
 
+/// Bytes of memory below which next to nothing fits: an answer may have a tenth of it, or of the three quarters that a disk
+/// leaves. With this an answer of 64 KiB is stored (a test of the store says so).
+pub const CACHE_MEMORY_MIN: u64 = 1 << 20;
+
 impl Check<'_> {
     pub(super) fn cache_store(&mut self) {
         let config = &self.draft.config;
+        match config.cache.memory {
+            Size(0) => self.problem("cache.memory", "0b holds no answer: leave `cache` out of the routes instead"),
+            memory if memory.0 < CACHE_MEMORY_MIN => {
+                let least = Size(CACHE_MEMORY_MIN);
+                let message = format!(
+                    "{memory} is less than {least}, in which hardly an answer fits: one may have a tenth of it; {} when left out",
+                    CacheStore::default().memory
+                );
+                self.problem("cache.memory", message);
+            }
+            _ => {}
+        }
         let Some(disk) = &config.cache.disk else { return };
         if disk.size.0 < DISK_MIN {
             self.problem("cache.disk.size", format!("{} is less than 16mb: leave `disk` out instead", disk.size));

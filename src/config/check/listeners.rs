@@ -77,9 +77,6 @@ impl Check<'_> {
         self.not_zero("connections.idle_timeout".to_owned(), connections.idle_timeout);
         self.not_zero("connections.body_timeout".to_owned(), connections.body_timeout);
         self.not_zero("defaults.timeout".to_owned(), config.defaults.timeout);
-        if config.cache.memory.0 == 0 {
-            self.problem("cache.memory", "0b holds no answer: leave `cache` out of the routes instead");
-        }
         for (index, place) in config.key_in.iter().enumerate() {
             if config.key_in[..index].contains(place) {
                 let path = self.element("key_in", index, config.key_in.len());

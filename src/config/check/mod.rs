@@ -12,6 +12,7 @@ mod resilience;
 mod routes;
 mod services;
 
+pub use caching::CACHE_MEMORY_MIN;
 pub use keys::DEMO_KEY_SHA256;
 
 use super::entries::Draft;

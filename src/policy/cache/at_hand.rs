@@ -6,20 +6,22 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{ACCEPT_RANGES, AGE, CONTENT_LENGTH, HeaderName};
 use http::{StatusCode, Version};
 use pingora_cache::CacheKey;
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
 
 use super::request::is_looked_up;
 use super::rule::CacheRule;
-use super::status::hit;
+use super::status::{HIT, hit};
 use crate::cache::cache_control::Wishes;
 use crate::cache::entry::Entry;
 use crate::cache::store;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const BYTES: &str = "bytes";
 
 /// A stored answer that is about to be served.
 pub struct AtHand<'a> {
@@ -56,29 +58,30 @@ impl AtHand<'_> {
         self.now.duration_since(self.entry.epoch).unwrap_or_default()
     }
 
-    /// What the cache says of it (RFC 9111 section 5.1, RFC 9211), and that parts of it may be asked for.
-    fn own(&self) -> [Option<(HeaderName, HeaderValue)>; 3] {
-        let left = self.entry.fresh_until().duration_since(self.now).unwrap_or_default();
-        let ranges = (self.status() == StatusCode::OK).then(|| (ACCEPT_RANGES, HeaderValue::from_static("bytes")));
-        [Some((AGE, self.age().as_secs().into())), ranges, Some((CACHE_STATUS, hit(left.as_secs())))]
+    /// Seconds for which it stays fresh.
+    fn ttl(&self) -> u64 {
+        self.entry.fresh_until().duration_since(self.now).unwrap_or_default().as_secs()
     }
 
-    /// The header as the cache has it for this request.
+    /// Whether parts of it may be asked for, which is said as Pingora says it.
+    fn has_ranges(&self) -> bool {
+        self.status() == StatusCode::OK
+    }
+
+    /// The header as the cache has it for this request (RFC 9111 section 5.1, RFC 9211).
     ///
     /// # Errors
     /// Pingora's, when a header can't be set.
     pub fn header(&self) -> Result<ResponseHeader> {
         let mut header = self.entry.head.clone();
         header.set_version(Version::HTTP_11);
+        header.insert_header(AGE, self.age().as_secs())?;
         self.rule.hide_tags(&mut header);
         self.rule.hide_surrogate_control(&mut header);
-        for (name, value) in self.own().into_iter().flatten() {
-            if name == CACHE_STATUS {
-                header.append_header(name, value)?;
-            } else {
-                header.insert_header(name, value)?;
-            }
+        if self.has_ranges() {
+            header.insert_header(ACCEPT_RANGES, BYTES)?;
         }
+        header.append_header(CACHE_STATUS, hit(self.ttl()))?;
         Ok(header)
     }
 
@@ -89,15 +92,19 @@ impl AtHand<'_> {
 
     /// The fields of [`Self::header`], one after the other and without a copy of what is stored, but for those that `is_replaced`.
     pub fn tell(&self, is_replaced: impl Fn(&str) -> bool, mut field: impl FnMut(&str, &[u8])) {
-        let own = self.own();
-        let is_own = |name: &HeaderName| own.iter().flatten().any(|(own, _)| own == name && *own != CACHE_STATUS);
-        let stored = self.entry.head.headers.iter();
-        for (name, value) in
-            stored.filter(|(name, _)| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str()))
-        {
+        let is_own = |name: &HeaderName| *name == AGE || (*name == ACCEPT_RANGES && self.has_ranges());
+        let is_left = |name: &HeaderName| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str());
+        for (name, value) in self.entry.head.headers.iter().filter(|(name, _)| is_left(name)) {
             field(name.as_str(), value.as_bytes());
         }
-        own.iter().flatten().for_each(|(name, value)| field(name.as_str(), value.as_bytes()));
+        let mut digits = itoa::Buffer::new();
+        field(AGE.as_str(), digits.format(self.age().as_secs()).as_bytes());
+        if self.has_ranges() {
+            field(ACCEPT_RANGES.as_str(), BYTES.as_bytes());
+        }
+        let mut status: SmallVec<[u8; 48]> = SmallVec::from_slice(HIT.as_bytes());
+        status.extend_from_slice(digits.format(self.ttl()).as_bytes());
+        field(CACHE_STATUS.as_str(), &status);
     }
 
     /// The whole body.

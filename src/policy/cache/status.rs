@@ -8,8 +8,11 @@ use pingora_cache::{CachePhase, HttpCache, NoCacheReason};
 
 use super::request::Bypass;
 use super::turn::{CacheTurn, Consulted};
+use crate::cache::Lack;
 
-const HIT: HeaderValue = HeaderValue::from_static("tollgate; hit");
+/// What is said of a hit, without the seconds for which it is fresh.
+pub(super) const HIT: &str = "tollgate; hit; ttl=";
+const HIT_WITHOUT_TTL: HeaderValue = HeaderValue::from_static("tollgate; hit");
 const FORWARDED: HeaderValue = HeaderValue::from_static("tollgate; fwd=miss");
 
 impl CacheTurn {
@@ -52,19 +55,20 @@ impl CacheTurn {
 
     fn forwarded(&self, cache: &HttpCache) -> &'static str {
         let has_variants = || cache.maybe_cache_key().is_some_and(|key| key.get_variance_key().is_some());
-        if self.stale {
-            "stale"
-        } else if has_variants() {
-            "vary-miss"
-        } else {
-            "uri-miss"
+        match self.lack {
+            _ if self.stale => "stale",
+            Some(Lack::Freshness) => "stale",
+            Some(Lack::Parts) => "partial",
+            Some(Lack::Variant) => "vary-miss",
+            None if has_variants() => "vary-miss",
+            None => "uri-miss",
         }
     }
 }
 
 /// What is said of a hit that is fresh, or stale, for so many seconds.
 pub(super) fn hit(ttl: impl std::fmt::Display) -> HeaderValue {
-    HeaderValue::try_from(format!("tollgate; hit; ttl={ttl}")).unwrap_or(HIT)
+    HeaderValue::try_from(format!("{HIT}{ttl}")).unwrap_or(HIT_WITHOUT_TTL)
 }
 
 /// Seconds of freshness that are left; below zero, for how long it has been stale.

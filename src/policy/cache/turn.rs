@@ -16,7 +16,7 @@ use crate::cache::cache_control::{Directives, Wishes};
 use crate::cache::crowd::{self, Refresh};
 use crate::cache::freshness::Unstorable;
 use crate::cache::range::Wanted;
-use crate::cache::{Collapsed, store};
+use crate::cache::{Collapsed, Lack, store};
 use crate::record::CacheResult;
 
 /// What the cache did in one exchange so far.
@@ -31,6 +31,8 @@ pub struct CacheTurn {
     pub(super) whole: bool,
     /// What was found was not good enough.
     pub(super) stale: bool,
+    /// Why what is stored of the key was not found; none where nothing is.
+    pub(super) lack: Option<Lack>,
     /// A stale answer was served without asking, or after asking in vain.
     pub(super) served_stale: bool,
     /// Why an instance could not say something better than what was stale.
@@ -143,7 +145,10 @@ impl CacheTurn {
     }
 
     /// In `cache_miss`: HEAD and ranges go to the instance as they are, or it would be asked for the whole answer.
-    pub fn miss(&self, session: &mut Session) {
+    pub fn miss(&mut self, session: &mut Session) {
+        if !self.stale {
+            self.lack = store().lack(session.cache.cache_key(), &session.req_header().headers);
+        }
         if self.whole {
             session.cache.cache_miss();
         } else {

@@ -1,5 +1,7 @@
 //! The fields `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10), one member a limit, in the order they are written.
 //! `q` is what can be admitted at once, `w` the seconds in which it comes back, `r` what is left, `t` the seconds until there is more.
+//! `t` may be larger than `w`: a sliding window forgets a slot (1/16 of it) as a whole, so what was used at the beginning of
+//! one comes back that much later.
 //! Names are quoted once, when the limit is compiled, so nothing a client sends can reach these fields.
 
 use std::cmp::Reverse;

@@ -202,6 +202,14 @@ mod tests {
     }
 
     #[test]
+    fn what_was_used_as_a_slot_began_is_back_a_slot_after_the_window() {
+        let (limit, mut used) = (SlidingWindow::new(1, 16 * SECOND), UsedSlots::default());
+        admit(limit, &mut used, 3 * SECOND, 1).unwrap();
+        assert_eq!(limit.standing(&used, 3 * SECOND), Standing { remaining: 0, more_in: 17 * SECOND });
+        assert_eq!(limit.wait(&used, 4 * SECOND - 1, 1), 16 * SECOND + 1);
+    }
+
+    #[test]
     fn a_lowered_count_waits_until_enough_is_forgotten() {
         let mut used = UsedSlots::default();
         let (high, low) = (SlidingWindow::new(10, 16 * SECOND), SlidingWindow::new(2, 16 * SECOND));

@@ -21,6 +21,7 @@ pub(super) use self::registry::Refused;
 use self::dns::Resolver;
 use super::address::Address;
 use crate::config;
+use crate::words::counted;
 
 /// Instances that one source may name: as many addresses as the largest answer of DNS holds.
 pub const INSTANCES_MAX: usize = 4_096;
@@ -214,7 +215,7 @@ impl Found {
 /// What holds of a source that gives no list now, but may have given one before.
 pub fn what_holds(gave_one: bool, instances: usize) -> String {
     if gave_one {
-        format!("its last list stays, {instances} instances")
+        format!("its last list stays, {}", counted(instances as u64, "instance"))
     } else {
         "it gave no list yet, and has no instances".to_owned()
     }

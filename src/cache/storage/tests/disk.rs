@@ -451,3 +451,61 @@ async fn parts_stay_in_memory_and_an_older_whole_goes() {
     until("removed", || files(folder.path()).is_empty()).await;
     assert_eq!((disk(cache).entries, disk(cache).dropped), (0, 0));
 }
+
+#[tokio::test]
+async fn an_answer_of_64_kib_fits_into_the_least_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), crate::config::CACHE_MEMORY_MIN, 64 * MB);
+    assert!(fill(cache, &key("/a", None), &meta(cache, &[("x-one", "1")]), &[&vec![0; 64 << 10]]).await > 0);
+    assert!(look(cache, &key("/a", None)).await.is_some());
+    settled(cache).await;
+    assert_eq!(disk(cache).entries, 1);
+}
+
+#[tokio::test]
+async fn what_is_too_large_by_its_key_alone_gets_neither_to_memory_nor_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 8 * MB, GB);
+    // Two answers of just under the bound, with keys of different length.
+    let body = vec![0; cache.body_bytes_max() as usize];
+    let headers = meta(cache, &[("x-long", &"x".repeat(10_000))]);
+    let (short, long) = (key("/a", None), key(&format!("/{}", "a".repeat(20_000)), None));
+    assert!(fill(cache, &short, &headers, &[&body]).await > 0);
+    assert_eq!(fill(cache, &long, &headers, &[&body]).await, 0);
+    let before = meta(cache, &[("x-long", &"x".repeat(10_000)), ("etag", "\"1\"")]);
+    let mut part = crate::cache::Part::new(cache, &long, &before, 0..body.len(), body.len()).unwrap();
+    assert!(part.add(&body));
+    part.store();
+    settled(cache).await;
+    assert_eq!((cache.stats().entries, cache.stats().dropped_too_large), (1, 2));
+    assert_eq!((disk(cache).entries, disk(cache).writes), (1, 1));
+}
+
+#[tokio::test]
+async fn headers_that_a_confirmation_changed_are_written_where_each_use_is_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), 8 * MB, GB);
+    let key = key("/a", None);
+    let answer = |headers: &[(&'static str, &str)]| {
+        let mut meta = meta(cache, &[headers, &[("content-length", "4")]].concat());
+        meta.expire_at(SystemTime::UNIX_EPOCH);
+        meta
+    };
+    fill(cache, &key, &answer(&[("etag", "1"), ("x-one", "old"), ("expires", "0")]), &[b"body"]).await;
+    settled(cache).await;
+    // A new time alone is not written: the next confirmation tells it again.
+    for (headers, writes) in [
+        ([("etag", "1"), ("x-one", "old"), ("expires", "1")], 1),
+        ([("etag", "1"), ("x-one", "new"), ("expires", "2")], 2),
+        ([("etag", "1"), ("x-one", "new"), ("expires", "3")], 2),
+    ] {
+        let (found, _) = look(cache, &key).await.unwrap();
+        let mut confirmed = answer(&headers);
+        confirmed.extensions_mut().extend(found.extensions().clone());
+        assert!(cache.update_meta(&key, &confirmed, &Span::inactive().handle()).await.unwrap());
+        settled(cache).await;
+        assert_eq!(disk(cache).writes, writes, "{headers:?}");
+    }
+    let cache = again(cache, folder.path()).await;
+    assert_eq!(look(cache, &key).await.unwrap().0.headers()["x-one"], "new");
+}
