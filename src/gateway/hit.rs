@@ -90,11 +90,7 @@ fn thaw(head: Bytes) -> BytesMut {
 impl Exchange {
     /// The stored answer to an admitted request, and its header as this client gets it; none where there is none, or it is not to
     /// be used as it is.
-    fn find_at_hand<'a>(
-        &mut self,
-        rule: &'a CacheRule,
-        request: &mut RequestHeader,
-    ) -> Option<(AtHand<'a>, BytesMut)> {
+    fn find_at_hand<'a>(&mut self, rule: &'a CacheRule, request: &mut RequestHeader) -> Option<(AtHand<'a>, BytesMut)> {
         if let Some(compress) = self.admitted.as_ref().and_then(|admitted| admitted.route.compress.as_ref()) {
             compress.choose(request).ok()?;
         }

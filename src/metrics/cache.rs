@@ -94,7 +94,7 @@ pub(super) fn disk_families(disk: &CacheDiskState) -> [MetricFamily; 14] {
 }
 
 /// Every one.
-pub(super) fn families(cache: &CacheState) -> [MetricFamily; 10] {
+pub(super) fn families(cache: &CacheState) -> [MetricFamily; 11] {
     let refused =
         cache.refused.iter().map(|(why, count)| sample(MetricType::COUNTER, &[("reason", why)], *count as f64));
     [
