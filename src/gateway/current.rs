@@ -39,7 +39,12 @@ pub(super) async fn with_current<F: Future>(current: Current, request: F) -> (F:
         polled
     })
     .await;
-    (output, waiting.is_none())
+    let became_exchange = waiting.is_none();
+    if let Some(Current::Begun(mut exchange)) = waiting {
+        // Pingora has refused its header; that is counted, and makes no record.
+        exchange.makes_no_record();
+    }
+    (output, became_exchange)
 }
 
 /// The exchange of the request that is being polled. Without one it is an exchange in the background, which inherits its connection.

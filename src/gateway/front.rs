@@ -30,7 +30,7 @@ use super::current::{Current, with_current};
 use super::dated::Dated;
 use super::deadline::{Alarm, with_deadline};
 use super::flood::{self, TurnedAway};
-use super::hit::{self, Hit};
+use super::hit::{self, Outcome};
 use super::{Gateway, Parts};
 use crate::refusal::Refusal;
 
@@ -218,10 +218,10 @@ async fn serve_http1(entrance: &Entrance, connection: &Arc<Connection>, mut stre
                 TurnedAway::NotUnderstood => {}
             }
         }
-        let (head, current) = match hit::answer(parts, connection, is_counted, &mut stream, head).await {
-            Hit::Answered => continue,
-            Hit::Gone => return,
-            Hit::LeftToPingora(head, current) => (head, current),
+        let (head, current) = match hit::try_answer(parts, connection, is_counted, &mut stream, head).await {
+            Outcome::Answered => continue,
+            Outcome::Gone => return,
+            Outcome::LeftToPingora(head, current) => (head, current),
         };
         let mut session = ServerSession::new_http1(stream);
         match settings.take() {

@@ -1,4 +1,4 @@
-//! Fresh hits over HTTP/1, answered before Pingora is entered: a stored answer in memory, to a plain request, costs half of what it costs behind it.
+//! Fresh hits over HTTP/1, answered before Pingora is entered: a stored answer in memory, to a plain request, costs a fraction of what it costs behind it.
 //! The request is admitted here as everywhere, once. What can't be answered here goes on to Pingora with what `admit` said.
 //! Not here: which stored answer it is and what the cache says of it (`policy/cache/at_hand.rs`).
 
@@ -7,7 +7,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONNECTION;
@@ -33,7 +33,7 @@ use crate::refusal::Refusal;
 const KEEP_ALIVE: &[u8] = b"keep-alive";
 
 /// What becomes of a request that the front has read.
-pub(super) enum Hit {
+pub(super) enum Outcome {
     /// It is answered, and the next one may come.
     Answered,
     /// Its client is gone.
@@ -43,21 +43,20 @@ pub(super) enum Hit {
 }
 
 /// Answers a request from memory, where that may be done without asking anybody.
-pub(super) async fn answer(
+pub(super) async fn try_answer(
     parts: &Arc<Parts>,
     connection: &Arc<Connection>,
     is_counted: bool,
     stream: &mut Stream,
     head: BytesMut,
-) -> Hit {
+) -> Outcome {
+    let only_read = || Current::Read { connection: Arc::clone(connection), is_counted };
     let has_caches = || parts.live.with(|runtime| runtime.has_caches);
     if !plain::begins_plain(&head) || !has_caches() || parts.is_draining() {
-        return Hit::LeftToPingora(head, Current::Read { connection: Arc::clone(connection), is_counted });
+        return Outcome::LeftToPingora(head, only_read());
     }
     let head = head.freeze();
-    let Some(mut request) = plain::read(&head) else {
-        return Hit::LeftToPingora(thaw(head), Current::Read { connection: Arc::clone(connection), is_counted });
-    };
+    let Some(mut request) = plain::read(&head) else { return Outcome::LeftToPingora(thaw(head), only_read()) };
     let mut exchange = Box::new(Exchange::new(parts, Some(Arc::clone(connection)), is_counted));
     exchange.facts = admit::facts(&request, &exchange);
     let admission = admit::admit(&request, &mut exchange).await;
@@ -67,7 +66,7 @@ pub(super) async fn answer(
     let Some((hit, header)) = found else {
         drop(request); // it holds parts of the header
         exchange.admission = Some(admission);
-        return Hit::LeftToPingora(thaw(head), Current::Begun(exchange));
+        return Outcome::LeftToPingora(thaw(head), Current::Begun(exchange));
     };
     let header_bytes = header.len();
     let mut pieces = Pieces::new(header, hit.body());
@@ -79,7 +78,7 @@ pub(super) async fn answer(
     let decided_by = if written.is_ok() { DECIDED_BY_CACHE } else { Refusal::ClientClosed.reason() };
     let sent = Sent { status: Some(hit.status().as_u16()), bytes_in: 0, bytes_out: body_bytes };
     exchange.record(&sent, decided_by);
-    if written.is_ok() { Hit::Answered } else { Hit::Gone }
+    if written.is_ok() { Outcome::Answered } else { Outcome::Gone }
 }
 
 /// The bytes of a header of which no part is held any more.
@@ -96,7 +95,8 @@ impl Exchange {
         }
         rule.forget_capability(request);
         let key = self.make_cache_key(request)?;
-        let hit = rule.at_hand(request, &key, self.started_at)?;
+        // Read again: admission may have waited.
+        let hit = rule.at_hand(request, &key, SystemTime::now())?;
         let header = match self.header_as_stored(&hit) {
             Some(header) => header,
             None => self.header_by_rules(&hit, request).ok()?,
@@ -107,7 +107,7 @@ impl Exchange {
     /// Where no rule of the route touches it: the stored fields, and what is different for every client.
     fn header_as_stored(&mut self, hit: &AtHand<'_>) -> Option<BytesMut> {
         let leaves_it = self.admitted.as_ref().is_some_and(|admitted| admitted.route.leaves_answers());
-        if !leaves_it || !hit.may_be_told() {
+        if !leaves_it {
             return None;
         }
         let limits = forward::limit_fields(self);

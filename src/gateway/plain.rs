@@ -52,8 +52,9 @@ pub(super) fn read(head: &Bytes) -> Option<RequestHeader> {
     for field in parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         let goes_on = name != CONNECTION || field.value.eq_ignore_ascii_case(b"keep-alive");
-        let is_second_host = name == HOST && request.headers.contains_key(HOST);
-        if NOT_PLAIN.contains(&name) || !goes_on || is_second_host {
+        // Pingora refuses a host with a user, and two hosts.
+        let is_odd_host = name == HOST && (request.headers.contains_key(HOST) || field.value.contains(&b'@'));
+        if NOT_PLAIN.contains(&name) || !goes_on || is_odd_host {
             return None;
         }
         // The bytes of the header itself, as a part of which they were found.
@@ -92,6 +93,7 @@ mod tests {
         check("GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n");
         check("GET / HTTP/1.1\r\n\r\n");
         check("GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n");
+        check("GET / HTTP/1.1\r\nHost: user@h\r\n\r\n");
         check("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
         check("GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, x-a\r\n\r\n");
         check("GET / HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.1\r\n");

@@ -38,6 +38,8 @@ pub(super) enum Damage {
     Unread(io::Error),
     /// What is in it is not what was written.
     Wrong,
+    /// It was written under a key of another version.
+    OtherVersion,
 }
 
 impl From<io::Error> for Damage {

@@ -6,7 +6,7 @@ use std::fs::ReadDir;
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use super::super::key;
+use super::super::key::{self, KeyParts};
 use super::super::tags::Tags;
 use super::file::{self, Damage, Kept};
 use super::folder::{self, Name};
@@ -115,6 +115,8 @@ impl Disk {
                 }
             }
             Err(Damage::Unread(error)) => self.fails("read", &error),
+            // Whoever looks for it looks elsewhere.
+            Err(Damage::OtherVersion) => self.remove_file(&name),
             Err(Damage::Wrong) => {
                 count(&self.counts.corrupt);
                 self.remove_file(&name);
@@ -128,6 +130,9 @@ impl Disk {
         let length = file.metadata()?.len();
         let (_, kept) = read::head(file)?;
         let room = u32::try_from(file::room(length)).map_err(|_| Damage::Wrong)?;
+        if KeyParts::read(&kept.key).is_none() {
+            return Err(Damage::OtherVersion);
+        }
         if key::hash(&kept.key) != name.0 || kept.terms.variance != name.1 {
             return Err(Damage::Wrong);
         }

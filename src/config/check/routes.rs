@@ -138,6 +138,7 @@ fn check_header(name: &str) -> Result<(), String> {
         | "transfer-encoding"
         | "upgrade"
         | "content-length" => Err(format!("`{name}` belongs to the connection: no rule may touch it")),
+        "date" => Err(format!("`{name}` is the time of the answer's making: no rule may touch it")),
         "host" => Err("the Host that instances see is the service's `host`".to_owned()),
         "x-consumer" | "x-request-id" | "forwarded" | "x-real-ip" => {
             Err(format!("`{name}` is set by the gateway: no rule may touch it"))

@@ -49,7 +49,7 @@ impl AtHand<'_> {
         self.entry.head.status
     }
 
-    /// What stands behind the status, where the instance said something of its own.
+    /// What stands behind the status; nothing where it is none that is known.
     pub fn reason(&self) -> &str {
         self.entry.head.get_reason_phrase().unwrap_or_default()
     }
@@ -85,16 +85,13 @@ impl AtHand<'_> {
         Ok(header)
     }
 
-    /// Whether each field of it can be told by itself.
-    pub fn may_be_told(&self) -> bool {
-        !self.rule.surrogate_control
-    }
-
     /// The fields of [`Self::header`], one after the other and without a copy of what is stored, but for those that `is_replaced`.
     pub fn tell(&self, is_replaced: impl Fn(&str) -> bool, mut field: impl FnMut(&str, &[u8])) {
         let is_own = |name: &HeaderName| *name == AGE || (*name == ACCEPT_RANGES && self.has_ranges());
-        let is_left = |name: &HeaderName| !is_own(name) && !self.rule.hides(name) && !is_replaced(name.as_str());
-        for (name, value) in self.entry.head.headers.iter().filter(|(name, _)| is_left(name)) {
+        let headers = &self.entry.head.headers;
+        let is_hidden = |name: &HeaderName| self.rule.hides_tag(name) || self.rule.hides_surrogate(name, headers);
+        let is_left = |name: &HeaderName| !is_own(name) && !is_hidden(name) && !is_replaced(name.as_str());
+        for (name, value) in headers.iter().filter(|(name, _)| is_left(name)) {
             field(name.as_str(), value.as_bytes());
         }
         let mut digits = itoa::Buffer::new();

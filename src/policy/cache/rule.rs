@@ -198,10 +198,7 @@ impl CacheRule {
         remove_hop_by_hop(&mut head);
         // Pingora states the age of what it serves.
         head.remove_header(&AGE);
-        if !head.headers.contains_key(DATE) {
-            // When it came, where its maker has no clock (RFC 9110 section 6.6.1). A date is a header value always.
-            let _ = head.insert_header(DATE, httpdate::fmt_http_date(now));
-        }
+        date(&mut head, now);
         let windows = [freshness.stale_while_revalidate, freshness.stale_if_error];
         let [revalidating, on_error] = windows.map(|window| u32::try_from(window.as_secs()).unwrap_or(u32::MAX));
         let fresh_until = if !freshness.remaining.is_zero() {
@@ -238,7 +235,7 @@ impl CacheRule {
     }
 
     /// Whether [`Self::hide_tags`] takes this field out.
-    pub(super) fn hides(&self, name: &HeaderName) -> bool {
+    pub(super) fn hides_tag(&self, name: &HeaderName) -> bool {
         !self.tags_to_clients && self.tags.contains(name)
     }
 
@@ -259,3 +256,15 @@ impl CacheRule {
 
 /// Never fresh: every use is confirmed by the instance.
 pub(super) const ALWAYS_CONFIRMED: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// When it was made, in the one form of today; when it came, where its maker has no clock, or does not say it so that it can be read
+/// (RFC 9110 sections 5.6.7 and 6.6.1).
+fn date(head: &mut ResponseHeader, now: SystemTime) {
+    let said = head.headers.get(DATE).and_then(|said| said.to_str().ok());
+    let at = said.and_then(|said| httpdate::parse_http_date(said).ok()).unwrap_or(now);
+    let date = httpdate::fmt_http_date(at);
+    if said != Some(date.as_str()) || head.headers.get_all(DATE).iter().nth(1).is_some() {
+        // A date is a header value always.
+        let _ = head.insert_header(DATE, date);
+    }
+}

@@ -2,7 +2,7 @@
 //! are older than RFC 9213 send to reverse proxies, is read as `CDN-Cache-Control` and stored as such; clients see neither.
 //! Directives for another device are not for this one; what can't be read makes an answer stale.
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -57,6 +57,14 @@ impl CacheRule {
         if self.surrogate_control && answer.remove_header(SURROGATE_CONTROL).is_some() {
             answer.remove_header(CDN_CACHE_CONTROL);
         }
+    }
+}
+
+impl CacheRule {
+    /// Whether [`Self::hide_surrogate_control`] takes this field out of these.
+    pub(super) fn hides_surrogate(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+        let is_such = || *name == SURROGATE_CONTROL || *name == CDN_CACHE_CONTROL;
+        self.surrogate_control && is_such() && headers.contains_key(SURROGATE_CONTROL)
     }
 }
 
