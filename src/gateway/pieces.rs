@@ -1,4 +1,5 @@
 //! The pieces of an answer, header first, as one buffer that is written with as few calls as the socket takes, and without a copy.
+//! Not here: what is in it (`hit.rs`).
 
 use std::io::IoSlice;
 

@@ -1,4 +1,5 @@
 //! The header of an HTTP/1.1 answer as bytes (RFC 9112 section 2.1), for what is answered before Pingora is entered.
+//! Not here: which fields there are (`hit.rs`, `answer.rs`).
 
 use bytes::BytesMut;
 use http::StatusCode;
