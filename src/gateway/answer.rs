@@ -141,7 +141,7 @@ mod tests {
         let answer = String::from_utf8(answer.to_vec()).unwrap();
         let (header, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(header.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"), "{header}");
-        assert!(header.contains(&format!("content-length: {}\r\n", body.len())), "{header}");
-        assert!(header.ends_with("connection: close"), "{header}");
+        assert!(header.contains(&format!("Content-Length: {}\r\n", body.len())), "{header}");
+        assert!(header.ends_with("Connection: close"), "{header}");
     }
 }
