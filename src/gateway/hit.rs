@@ -68,12 +68,12 @@ pub(super) async fn try_answer(
         exchange.admission = Some(admission);
         return Outcome::LeftToPingora(thaw(head), Current::Begun(exchange));
     };
+    hit.is_served();
     let header_bytes = header.len();
     let mut pieces = Pieces::new(header, hit.body());
     let all = pieces.remaining();
     let written = write(stream, &mut pieces, exchange.runtime.config.connections.body_timeout.0).await;
     let body_bytes = (all - pieces.remaining()).saturating_sub(header_bytes) as u64;
-    hit.is_served();
     exchange.cache = Some(CacheResult::Hit);
     let decided_by = if written.is_ok() { DECIDED_BY_CACHE } else { Refusal::ClientClosed.reason() };
     let sent = Sent { status: Some(hit.status().as_u16()), bytes_in: 0, bytes_out: body_bytes };
