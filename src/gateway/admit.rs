@@ -188,7 +188,7 @@ pub(super) fn authority(request: &RequestHeader) -> Option<&str> {
 }
 
 /// The host of `host:port`, in lower case, without the dot at the end of a full name.
-fn host_of(authority: &str) -> Option<Cow<'_, str>> {
+pub(super) fn host_of(authority: &str) -> Option<Cow<'_, str>> {
     if let Some(host) = plain_host(authority) {
         return Some(Cow::Borrowed(host));
     }

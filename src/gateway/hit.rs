@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::Method;
 use http::header::CONNECTION;
 use pingora_core::Result;
 use pingora_core::protocols::Stream;
@@ -27,8 +28,10 @@ use super::wire::Wire;
 use super::{admit, forward, plain};
 use crate::policy::cache::{AtHand, CacheRule};
 use crate::policy::headers::written::X_REQUEST_ID;
+use crate::policy::path;
 use crate::record::{CacheResult, DECIDED_BY_CACHE};
 use crate::refusal::Refusal;
+use crate::runtime::Runtime;
 
 const KEEP_ALIVE: &[u8] = b"keep-alive";
 
@@ -56,7 +59,8 @@ pub(super) async fn try_answer(
         return Outcome::LeftToPingora(head, only_read());
     }
     let head = head.freeze();
-    let Some(mut request) = plain::read(&head) else { return Outcome::LeftToPingora(thaw(head), only_read()) };
+    let read = parts.live.with(|runtime| plain::read(&head, |host, target| is_cached(runtime, host, target)));
+    let Some(mut request) = read else { return Outcome::LeftToPingora(thaw(head), only_read()) };
     let mut exchange = Box::new(Exchange::new(parts, Some(Arc::clone(connection)), is_counted));
     exchange.facts = admit::facts(&request, &exchange);
     let admission = admit::admit(&request, &mut exchange).await;
@@ -79,6 +83,14 @@ pub(super) async fn try_answer(
     let sent = Sent { status: Some(hit.status().as_u16()), bytes_in: 0, bytes_out: body_bytes };
     exchange.record(&sent, decided_by);
     if written.is_ok() { Outcome::Answered } else { Outcome::Gone }
+}
+
+/// Whether the route of a request has a cache. What has no route is refused behind Pingora.
+fn is_cached(runtime: &Runtime, host: &[u8], target: &[u8]) -> bool {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let (Ok(host), Ok(path)) = (std::str::from_utf8(host), path::normalise(path)) else { return false };
+    let Some(host) = admit::host_of(host) else { return false };
+    runtime.routes.find(&host, &path, &Method::GET).is_ok_and(|found| found.route.cache.is_some())
 }
 
 /// The bytes of a header of which no part is held any more.

@@ -36,8 +36,9 @@ pub(super) fn begins_plain(head: &[u8]) -> bool {
     head.starts_with(b"GET /")
 }
 
-/// The header of a plain request, which is all of `head`; none where it is not one.
-pub(super) fn read(head: &Bytes) -> Option<RequestHeader> {
+/// The header of a plain request, which is all of `head`; none where it is not one, or where its host and target are not wanted: that is asked
+/// before anything is made of it.
+pub(super) fn read(head: &Bytes, is_wanted: impl FnOnce(&[u8], &[u8]) -> bool) -> Option<RequestHeader> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let httparse::Status::Complete(end) = parsed.parse_with_uninit_headers(head, &mut fields).ok()? else {
@@ -47,6 +48,10 @@ pub(super) fn read(head: &Bytes) -> Option<RequestHeader> {
         return None;
     }
     let target = parsed.path.filter(|target| target.starts_with('/'))?.as_bytes();
+    let host = parsed.headers.iter().find(|field| field.name.eq_ignore_ascii_case(HOST.as_str()))?;
+    if !is_wanted(host.value, target) {
+        return None;
+    }
     let mut request = RequestHeader::build_no_case(Method::GET, target, Some(parsed.headers.len())).ok()?;
     request.set_version(Version::HTTP_11);
     for field in parsed.headers {
@@ -61,7 +66,7 @@ pub(super) fn read(head: &Bytes) -> Option<RequestHeader> {
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).ok()?;
         request.append_header(name, value).ok()?;
     }
-    request.headers.contains_key(HOST).then_some(request)
+    Some(request)
 }
 
 #[cfg(test)]
@@ -69,7 +74,7 @@ mod tests {
     use super::*;
 
     fn read_text(head: &str) -> Option<RequestHeader> {
-        read(&Bytes::copy_from_slice(head.as_bytes()))
+        read(&Bytes::copy_from_slice(head.as_bytes()), |_, _| true)
     }
 
     #[test]
@@ -79,6 +84,13 @@ mod tests {
         assert_eq!(request.headers[HOST], "h:1");
         assert_eq!(request.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert!(read_text("GET / HTTP/1.1\nHost: h\nConnection: Keep-Alive\n\n").is_some());
+    }
+
+    #[test]
+    fn host_and_target_are_asked_for() {
+        let head = Bytes::from_static(b"GET /a?b HTTP/1.1\r\nX: 1\r\nhOST: h:1\r\n\r\n");
+        let is_it = |host: &[u8], target: &[u8]| (host, target) == (b"h:1", b"/a?b");
+        assert!(read(&head, is_it).is_some() && read(&head, |host, target| !is_it(host, target)).is_none());
     }
 
     #[test]
